@@ -1,0 +1,40 @@
+# Two commands do all the set-up on a fresh machine with Python >= 3.11 and a C++ compiler:
+#   make demo    install, convert the shipped demo model, run it within a memory budget
+#   make test    install what the tests need, and run them all
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find edgekit converters runtime/src runtime/include -name '*.py' -o -name '*.cpp' -o -name '*.h' -o -name '*.inc')
+
+.PHONY: demo test lint format clean
+
+$(VENV)/installed: $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install -q -c constraints.txt ".[dev]"
+	touch $@
+
+demo: $(VENV)/installed
+	mkdir -p out
+	$(BIN)/edgekit convert examples/demo_model/checkpoint -o out/demo.edgekit --recipe palette4 --overwrite
+	$(BIN)/edgekit run out/demo.edgekit -p "Once upon a time" -n 120 --ram 2500K --temp 0
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(shell find runtime -name '*.cpp' -o -name '*.h')
+
+format: $(VENV)/installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/clang-format -i $(shell find runtime -name '*.cpp' -o -name '*.h')
+
+clean:
+	rm -rf $(VENV) build out

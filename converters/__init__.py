@@ -1,0 +1,1 @@
+"""Exporters to other formats, imported as `edgekit.converters`."""

@@ -1,0 +1,18 @@
+"""Architectures as data: `describe` gives the `Model` of a checkpoint."""
+
+from edgekit.arch.build import describe, find_family, known_model_types
+from edgekit.arch.spec import Attention, Block, Ffn, Matrix, Model, Norm, Rope, Vector
+
+__all__ = [
+    "Attention",
+    "Block",
+    "Ffn",
+    "Matrix",
+    "Model",
+    "Norm",
+    "Rope",
+    "Vector",
+    "describe",
+    "find_family",
+    "known_model_types",
+]

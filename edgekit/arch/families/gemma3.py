@@ -1,0 +1,42 @@
+"""Gemma 3, the text decoder (arXiv 2503.19786)."""
+
+from edgekit.arch.family import Family
+
+GEMMA3 = Family(
+    model_types=("gemma3_text",),
+    defaults={
+        "rms_norm_eps": 1e-6,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "head_dim": 256,
+        "query_pre_attn_scalar": 256,
+        "sliding_window": 4096,
+        "sliding_window_pattern": 6,
+        "max_position_embeddings": 131072,
+        "rope_theta": 1_000_000.0,
+        "rope_local_base_freq": 10_000.0,
+        "final_logit_softcapping": None,
+        "attn_logit_softcapping": None,
+    },
+    fields={"activation": "hidden_activation"},
+    prefixes=("model.", "language_model.model.", ""),
+    tied_default=True,
+    embed="embed_tokens",
+    final_norm="norm",
+    attention_norm="layers.{i}.input_layernorm",
+    attention_post_norm="layers.{i}.post_attention_layernorm",
+    q="layers.{i}.self_attn.q_proj",
+    k="layers.{i}.self_attn.k_proj",
+    v="layers.{i}.self_attn.v_proj",
+    o="layers.{i}.self_attn.o_proj",
+    q_norm="layers.{i}.self_attn.q_norm",
+    k_norm="layers.{i}.self_attn.k_norm",
+    ffn_norm="layers.{i}.pre_feedforward_layernorm",
+    ffn_post_norm="layers.{i}.post_feedforward_layernorm",
+    gate="layers.{i}.mlp.gate_proj",
+    up="layers.{i}.mlp.up_proj",
+    down="layers.{i}.mlp.down_proj",
+    norm_add=1.0,
+    scale="query_pre_attn_scalar",
+    windows="layer_types",
+    embedding_scaled=True,
+)

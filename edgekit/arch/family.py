@@ -1,0 +1,73 @@
+"""How a family of checkpoints names its tensors and config fields. One data-only file each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Family:
+    """Everything that sets one family apart; `arch.build` turns it and a config into a `Model`.
+
+    Tensor names are templates: `{i}` the layer, `{e}` the expert; ".weight" and ".bias" are added.
+    A bias exists exactly when the checkpoint has the tensor.
+
+    Attributes:
+        model_types: values of `model_type` in config.json that this describes.
+        fields: our name of a size -> the config's name for it, where they differ.
+        defaults: values of config fields that config.json may leave out.
+        prefixes: prefixes that some checkpoints of the family put before every name.
+        qkv: a fused projection; `qkv_layout` "stacked" is q rows, k rows, v rows, "per_head" is
+            (q, k, v) head by head.
+        norm_add: added to norm weights (Gemma stores w - 1).
+        scale: attention scale: 1/sqrt(head_dim), 1/sqrt(query_pre_attn_scalar), or 1.
+        windows: which layers have a sliding window: by config's layer_types, all of them, or
+            GPT-Neo's attention_types.
+        norm_order: "pre" (before each sublayer) or "config" (OPT's do_layer_norm_before).
+    """
+
+    model_types: tuple[str, ...]
+    embed: str
+    final_norm: str | None
+    o: str
+    down: str
+    fields: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    prefixes: tuple[str, ...] = ("",)
+    head: str = "lm_head"
+    tied_default: bool = False
+    q: str = ""
+    k: str = ""
+    v: str = ""
+    qkv: str = ""
+    qkv_layout: Literal["stacked", "per_head"] = "stacked"
+    gate: str = ""
+    up: str = ""
+    gate_up: str = ""
+    router: str = ""
+    expert_gate: str = ""
+    expert_up: str = ""
+    expert_down: str = ""
+    attention_norm: str = ""
+    attention_post_norm: str = ""
+    ffn_norm: str = ""
+    ffn_post_norm: str = ""
+    q_norm: str = ""
+    k_norm: str = ""
+    qk_norm_per_head: bool = True
+    norm: Literal["rms", "layer"] = "rms"
+    norm_add: float = 0.0
+    rope: bool = True
+    position: str = ""
+    position_offset: int = 0
+    project_in: str = ""
+    project_out: str = ""
+    scale: Literal["head_dim", "query_pre_attn_scalar", "one"] = "head_dim"
+    windows: Literal["none", "all", "layer_types", "attention_types"] = "none"
+    norm_order: Literal["pre", "config"] = "pre"
+    parallel: Literal["never", "config"] = "never"
+    embedding_scaled: bool = False
+    conv1d: bool = False
+    normalize_experts: Literal["always", "config"] = "always"

@@ -1,0 +1,168 @@
+"""What an architecture is, as values: blocks with sizes, and where each tensor comes from.
+
+A `Model` is told once per checkpoint by `arch.build.describe`; the writer stores it in the manifest,
+the runtime and every converter read it from there. Shapes are [rows, cols] with rows the output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "threshold"]
+Ranges = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A weight matrix and its source.
+
+    Attributes:
+        name: name in the bundle.
+        tensor: name in the checkpoint.
+        rows: outputs.
+        cols: inputs.
+        ranges: output rows of the checkpoint's tensor that belong to this matrix, in order; empty
+            for all (fused projections are told apart this way).
+        transposed: the checkpoint stores [inputs, outputs] (GPT-2's Conv1D).
+    """
+
+    name: str
+    tensor: str
+    rows: int
+    cols: int
+    ranges: Ranges = ()
+    transposed: bool = False
+
+
+@dataclass(frozen=True)
+class Vector:
+    """A small f32 tensor: from the checkpoint (`tensor`, `ranges`, plus `add`) or given as `values`."""
+
+    name: str
+    count: int
+    tensor: str | None = None
+    ranges: Ranges = ()
+    add: float = 0.0
+    values: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Norm:
+    """RMS norm or layer norm; `per_head` only for norms of queries and keys."""
+
+    kind: Literal["rms", "layer"]
+    eps: float
+    weight: Vector | None
+    bias: Vector | None = None
+    per_head: bool = False
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotary positions over the first `dim` values of a head, paired half against half.
+
+    Attributes:
+        inv_freq: [dim / 2], scaling already applied.
+        scale: multiplies cos and sin.
+        long_inv_freq: used for sequences longer than `switch_length` (LongRoPE).
+        dynamic: (base, factor) of dynamic NTK, in force beyond `switch_length`.
+    """
+
+    dim: int
+    inv_freq: Vector
+    scale: float = 1.0
+    long_inv_freq: Vector | None = None
+    dynamic: tuple[float, float] | None = None
+    switch_length: int = 0
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Causal attention with grouped queries; `window` 0 means unlimited, `rope` None no rotation."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    scale: float
+    q: Matrix
+    k: Matrix
+    v: Matrix
+    o: Matrix
+    q_bias: Vector | None = None
+    k_bias: Vector | None = None
+    v_bias: Vector | None = None
+    o_bias: Vector | None = None
+    q_norm: Norm | None = None
+    k_norm: Norm | None = None
+    rope: int | None = None
+    window: int = 0
+    softcap: float = 0.0
+    pre_norm: Norm | None = None
+    post_norm: Norm | None = None
+    out_norm: Norm | None = None
+
+
+@dataclass(frozen=True)
+class Bundled:
+    """The matrices whose row i (column i of down) make neuron i's bundle; gate is None if plain."""
+
+    name: str
+    up: Matrix
+    down: Matrix
+    gate: Matrix | None = None
+
+
+@dataclass(frozen=True)
+class Ffn:
+    """A feed-forward block, dense (`experts` empty, one entry in `bundles`) or a mixture of experts.
+
+    `parallel`: reads the residual from before the preceding attention was added (GPT-NeoX).
+    """
+
+    size: int
+    activation: Activation
+    bundles: tuple[Bundled, ...]
+    threshold: float = 0.0
+    parallel: bool = False
+    gate_bias: Vector | None = None
+    up_bias: Vector | None = None
+    down_bias: Vector | None = None
+    router: Matrix | None = None
+    top_k: int = 0
+    normalize: bool = False
+    pre_norm: Norm | None = None
+    post_norm: Norm | None = None
+    out_norm: Norm | None = None
+
+    @property
+    def gated(self) -> bool:
+        return self.bundles[0].gate is not None
+
+
+Block = Attention | Ffn
+
+
+@dataclass(frozen=True)
+class Model:
+    """A whole decoder. `head` may be the embedding itself (tied)."""
+
+    model_type: str
+    vocab_size: int
+    hidden_size: int
+    max_context: int
+    embedding: Matrix
+    head: Matrix
+    blocks: tuple[Block, ...]
+    ropes: tuple[Rope, ...] = ()
+    embedding_scale: float = 1.0
+    embedding_project: Matrix | None = None
+    embedding_norm: Norm | None = None
+    position: Matrix | None = None
+    position_offset: int = 0
+    final_norm: Norm | None = None
+    head_bias: Vector | None = None
+    head_project: Matrix | None = None
+    head_softcap: float = 0.0
+    eos_token_ids: tuple[int, ...] = ()
+    bos_token_id: int | None = None

@@ -1,0 +1,1 @@
+"""Bundles: manifest, layout and the only writer. docs/format.md describes them."""

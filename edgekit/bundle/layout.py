@@ -1,0 +1,209 @@
+"""Where everything of a bundle lies: decided from shapes and codecs alone, before any weight is read.
+
+Matrices are cut into units, the least that is read from flash at once: some rows, each at a fixed
+stride, padded to 4096 bytes. The rows of an FFN are bundles: gate row i, up row i and down column i of
+neuron i side by side (row-column bundling, "LLM in a flash", arXiv 2312.11514, section 3.2).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from edgekit.arch.spec import Attention, Ffn, Matrix, Model, Norm, Vector
+from edgekit.codecs import Codec
+from edgekit.recipe import Recipe
+
+ALIGNMENT = 4096
+VECTOR_ALIGNMENT = 64
+UNIT_TARGET = 128 << 10  # bytes; large enough for bandwidth, small enough to be a choice
+
+RESIDENT, FLASH = "resident.bin", "flash.bin"
+UNITS, MANIFEST = "units.bin", "manifest.json"
+
+
+@dataclass(frozen=True)
+class PartPlan:
+    """One record of a row: a matrix in a codec. `by_column` takes the matrix's columns as rows."""
+
+    name: str
+    source: Matrix
+    codec: Codec
+    rows: int
+    cols: int
+    by_column: bool = False
+
+    @property
+    def bytes(self) -> int:
+        return self.codec.record_bytes(self.cols)
+
+    @property
+    def lut_name(self) -> str | None:
+        return f"{self.name}.lut" if self.codec.has_lut else None
+
+    @property
+    def lut_rows(self) -> int:
+        """Rows per table, for the manifest: never 0."""
+        return self.codec.lut_rows or self.rows
+
+
+@dataclass(frozen=True)
+class MatrixPlan:
+    """A matrix (or FFN bundle) and its place."""
+
+    name: str
+    file: str
+    parts: tuple[PartPlan, ...]
+    offset: int
+    rows_per_unit: int
+    first_unit: int
+
+    @property
+    def rows(self) -> int:
+        return self.parts[0].rows
+
+    @property
+    def row_stride(self) -> int:
+        return sum(p.bytes for p in self.parts)
+
+    @property
+    def unit_stride(self) -> int:
+        return round_up(self.rows_per_unit * self.row_stride, ALIGNMENT)
+
+    @property
+    def units(self) -> int:
+        return -(-self.rows // self.rows_per_unit)
+
+    @property
+    def bytes(self) -> int:
+        return self.units * self.unit_stride
+
+
+@dataclass(frozen=True)
+class VectorPlan:
+    """A vector (`source`) or a palette's tables (`count` f16 values), and its place in the segment."""
+
+    name: str
+    count: int
+    dtype: str
+    offset: int
+    source: Vector | None = None
+
+    @property
+    def bytes(self) -> int:
+        return self.count * (2 if self.dtype == "f16" else 4)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The whole bundle; `vectors` lie at the beginning of resident.bin."""
+
+    vectors: tuple[VectorPlan, ...]
+    matrices: tuple[MatrixPlan, ...]
+    vectors_bytes: int
+    resident_bytes: int
+    flash_bytes: int
+    unit_count: int
+
+
+def round_up(value: int, to: int) -> int:
+    """The next multiple."""
+    return -(-value // to) * to
+
+
+def rows_per_unit(rows: int, stride: int) -> int:
+    """Rows whose unit wastes least padding, near the target size; a multiple of 32 or a power of two."""
+    most = max(1, min(rows, UNIT_TARGET // stride))
+    if most == rows:
+        return rows
+    choices = [n for n in (1, 2, 4, 8, 16) if n <= most] + list(range(32, most + 1, 32))
+    choices = [n for n in choices if n >= most // 2] or choices[-1:]
+    return min(choices, key=lambda n: (round(round_up(n * stride, ALIGNMENT) / (n * stride), 3), -n))
+
+
+def norms_of(block: Attention | Ffn) -> list[Norm]:
+    """The norms a block has."""
+    listed = [block.pre_norm, block.post_norm, block.out_norm]
+    if isinstance(block, Attention):
+        listed += [block.q_norm, block.k_norm]
+    return [n for n in listed if n is not None]
+
+
+def _block_vectors(block: Attention | Ffn) -> list[Vector | None]:
+    vectors = [v for n in norms_of(block) for v in (n.weight, n.bias)]
+    if isinstance(block, Attention):
+        return [*vectors, block.q_bias, block.k_bias, block.v_bias, block.o_bias]
+    return [*vectors, block.gate_bias, block.up_bias, block.down_bias]
+
+
+def vectors_of(model: Model) -> list[Vector]:
+    """Every vector of a model, in the order of use."""
+    listed: list[Vector | None] = [v for r in model.ropes for v in (r.inv_freq, r.long_inv_freq)]
+    for norm in (model.embedding_norm, model.final_norm):
+        listed += [norm.weight, norm.bias] if norm is not None else []
+    for block in model.blocks:
+        listed += _block_vectors(block)
+    listed.append(model.head_bias)
+    return [v for v in listed if v is not None]
+
+
+def _resident(model: Model) -> list[Matrix]:
+    ends = [model.embedding, model.position, model.embedding_project]
+    listed = [m for m in ends if m is not None]
+    for block in model.blocks:
+        if isinstance(block, Attention):
+            listed += [block.q, block.k, block.v, block.o]
+        elif block.router is not None:
+            listed.append(block.router)
+    if model.head_project is not None:
+        listed.append(model.head_project)
+    return listed + ([model.head] if model.head is not model.embedding else [])
+
+
+def plan_layout(model: Model, recipe: Recipe) -> Layout:
+    """Places every tensor of a model.
+
+    Raises:
+        RecipeError: the recipe says nothing about a tensor.
+    """
+    parts: list[tuple[str, str, tuple[PartPlan, ...]]] = []
+    for m in _resident(model):
+        part = PartPlan(m.name, m, recipe.codec_for(m.name), m.rows, m.cols)
+        parts.append((RESIDENT, m.name, (part,)))
+    for block in model.blocks:
+        for bundle in block.bundles if isinstance(block, Ffn) else ():
+            rows = [m for m in (bundle.gate, bundle.up) if m is not None]
+            made = [PartPlan(m.name, m, recipe.codec_for(m.name), m.rows, m.cols) for m in rows]
+            down = bundle.down
+            made.append(PartPlan(down.name, down, recipe.codec_for(down.name), down.cols, down.rows, True))
+            parts.append((FLASH, bundle.name, tuple(made)))
+
+    vectors, at = [], 0
+    for v in vectors_of(model):
+        vectors.append(VectorPlan(v.name, v.count, "f32", at, v))
+        at = round_up(at + 4 * v.count, VECTOR_ALIGNMENT)
+    for _, _, group in parts:
+        for p in group:
+            if p.lut_name is not None:
+                count = p.codec.tables(p.rows) << p.codec.bits
+                vectors.append(VectorPlan(p.lut_name, count, "f16", at))
+                at = round_up(at + 2 * count, VECTOR_ALIGNMENT)
+    ends = {RESIDENT: round_up(at, ALIGNMENT), FLASH: 0}
+    matrices, unit = [], 0
+    for file, name, group in parts:
+        per_unit = rows_per_unit(group[0].rows, sum(p.bytes for p in group))
+        plan = MatrixPlan(name, file, group, ends[file], per_unit, unit)
+        matrices.append(plan)
+        ends[file] += plan.bytes
+        unit += plan.units
+    return Layout(tuple(vectors), tuple(matrices), at, ends[RESIDENT], ends[FLASH], unit)
+
+
+def rows_per_step(plan: MatrixPlan, elements: int = 1 << 21) -> int:
+    """Rows to encode at a time: whole units, whole tables, about `elements` weights."""
+    step = plan.rows_per_unit
+    for part in plan.parts:
+        if part.codec.lut_rows:
+            step = math.lcm(step, part.codec.lut_rows)
+    per_row = sum(p.cols for p in plan.parts)
+    return step * max(1, elements // (step * per_row))

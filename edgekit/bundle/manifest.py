@@ -1,0 +1,220 @@
+"""The manifest: a model, a layout and files as JSON, with a checksum in its first line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.arch.spec import Attention, Ffn, Model, Norm, Rope, Vector
+from edgekit.bundle.checksum import lane64
+from edgekit.bundle.layout import FLASH, MANIFEST, RESIDENT, UNITS, Layout, MatrixPlan
+from edgekit.errors import BundleError
+
+FORMAT_VERSION = 1
+FIRST_LINE = len('{"checksum":"0123456789abcdef",\n')
+LIMIT = 1 << 30
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A parsed manifest; `data` is its JSON object."""
+
+    path: Path
+    data: Json
+
+
+def _name(vector: Vector | None) -> str | None:
+    return None if vector is None else vector.name
+
+
+def _some(table: Json) -> Json:
+    """Without the fields that say nothing."""
+    return {k: v for k, v in table.items() if v is not None}
+
+
+def _norm(norm: Norm | None, headed: bool = False) -> Json | None:
+    if norm is None:
+        return None
+    table = {"kind": norm.kind, "eps": norm.eps, "weight": _name(norm.weight), "bias": _name(norm.bias)}
+    return _some(table | ({"per_head": norm.per_head} if headed else {}))
+
+
+def _rope(rope: Rope) -> Json:
+    table: Json = {
+        "kind": "dynamic" if rope.dynamic else "fixed",
+        "dim": rope.dim,
+        "inv_freq": rope.inv_freq.name,
+        "scale": rope.scale,
+        "long_inv_freq": _name(rope.long_inv_freq),
+    }
+    if rope.switch_length:
+        table["switch_length"] = rope.switch_length
+    if rope.dynamic:
+        table["base"], table["factor"] = rope.dynamic
+    return _some(table)
+
+
+def _attention(b: Attention) -> Json:
+    return {
+        "kind": "attention",
+        "heads": b.heads,
+        "kv_heads": b.kv_heads,
+        "head_dim": b.head_dim,
+        "scale": b.scale,
+        "window": b.window,
+        "softcap": b.softcap,
+        "rope": b.rope,
+        "q": b.q.name,
+        "k": b.k.name,
+        "v": b.v.name,
+        "o": b.o.name,
+        "q_bias": _name(b.q_bias),
+        "k_bias": _name(b.k_bias),
+        "v_bias": _name(b.v_bias),
+        "o_bias": _name(b.o_bias),
+        "q_norm": _norm(b.q_norm, True),
+        "k_norm": _norm(b.k_norm, True),
+    }
+
+
+def _ffn(b: Ffn) -> Json:
+    table: Json = {
+        "kind": "ffn" if b.router is None else "experts",
+        "size": b.size,
+        "activation": b.activation,
+        "threshold": b.threshold,
+        "gated": b.gated,
+        "parallel": b.parallel,
+        "matrices": [x.name for x in b.bundles],
+        "gate_bias": _name(b.gate_bias),
+        "up_bias": _name(b.up_bias),
+        "down_bias": _name(b.down_bias),
+    }
+    if b.router is not None:
+        table |= {"router": b.router.name, "top_k": b.top_k, "normalize": b.normalize}
+    return table
+
+
+def model_json(model: Model) -> Json:
+    """The `model` member of a manifest."""
+    blocks = []
+    for b in model.blocks:
+        table = _attention(b) if isinstance(b, Attention) else _ffn(b)
+        norms = {"pre_norm": _norm(b.pre_norm), "post_norm": _norm(b.post_norm), "out_norm": _norm(b.out_norm)}
+        blocks.append(_some(table | norms))
+    embedding = {
+        "matrix": model.embedding.name,
+        "scale": model.embedding_scale,
+        "project": model.embedding_project.name if model.embedding_project else None,
+        "norm": _norm(model.embedding_norm),
+        "position": model.position.name if model.position else None,
+        "position_offset": model.position_offset if model.position else None,
+    }
+    head = {
+        "matrix": model.head.name,
+        "bias": _name(model.head_bias),
+        "project": model.head_project.name if model.head_project else None,
+        "softcap": model.head_softcap,
+    }
+    return _some(
+        {
+            "model_type": model.model_type,
+            "vocab_size": model.vocab_size,
+            "hidden_size": model.hidden_size,
+            "max_context": model.max_context,
+            "bos_token_id": model.bos_token_id,
+            "eos_token_ids": list(model.eos_token_ids),
+            "embedding": _some(embedding),
+            "ropes": [_rope(r) for r in model.ropes],
+            "blocks": blocks,
+            "final_norm": _norm(model.final_norm),
+            "head": _some(head),
+        }
+    )
+
+
+def _matrix(plan: MatrixPlan) -> Json:
+    parts = []
+    for p in plan.parts:
+        part = {"name": p.name, **p.codec.manifest(), "cols": p.cols}
+        if p.lut_name is not None:
+            part |= {"lut": p.lut_name, "lut_rows": p.lut_rows}
+        parts.append(part)
+    return {
+        "name": plan.name,
+        "file": plan.file,
+        "offset": plan.offset,
+        "rows": plan.rows,
+        "rows_per_unit": plan.rows_per_unit,
+        "unit_stride": plan.unit_stride,
+        "first_unit": plan.first_unit,
+        "parts": parts,
+    }
+
+
+def build(
+    model: Model,
+    layout: Layout,
+    provenance: Json,
+    vectors_checksum: int,
+    units_checksum: int,
+    files: list[Json],
+) -> bytes:
+    """The bytes of manifest.json."""
+    body = {
+        "format": "edgekit",
+        "version": FORMAT_VERSION,
+        "provenance": provenance,
+        "model": model_json(model),
+        "resident": {"file": RESIDENT, "bytes": layout.resident_bytes},
+        "flash": {"file": FLASH, "bytes": layout.flash_bytes},
+        "units": {"file": UNITS, "count": layout.unit_count, "checksum": f"{units_checksum:016x}"},
+        "vectors": {
+            "bytes": layout.vectors_bytes,
+            "checksum": f"{vectors_checksum:016x}",
+            "list": [{"name": v.name, "dtype": v.dtype, "offset": v.offset, "count": v.count} for v in layout.vectors],
+        },
+        "matrices": [_matrix(m) for m in layout.matrices],
+        "files": files,
+    }
+    return sign(body)
+
+
+def sign(body: Json) -> bytes:
+    """JSON text with the checksum line in front."""
+    text = json.dumps(body, indent=1, ensure_ascii=True, allow_nan=False)
+    rest = text[1:].lstrip().encode()  # the first line replaces the opening brace
+    return f'{{"checksum":"{lane64(rest):016x}",\n'.encode() + rest
+
+
+def read(path: Path) -> Manifest:
+    """Reads and checks the manifest of a bundle folder.
+
+    Raises:
+        BundleError: not a bundle, damaged, or of another version.
+    """
+    file = path / MANIFEST
+    try:
+        if file.stat().st_size > LIMIT:
+            raise BundleError(f"{file}: too large to be a manifest")
+        raw = file.read_bytes()
+    except FileNotFoundError as error:
+        raise BundleError(f"{path}: not a bundle (no {MANIFEST}); make one with 'edgekit convert'") from error
+    except OSError as error:
+        raise BundleError(f"{file}: cannot read: {error.strerror}") from error
+    line, rest = raw[:FIRST_LINE], raw[FIRST_LINE:]
+    if line != f'{{"checksum":"{lane64(rest):016x}",\n'.encode():
+        raise BundleError(f"{file}: does not match its checksum; it is damaged, convert the checkpoint again")
+    try:
+        data = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{file}: not valid JSON") from error
+    if data.get("format") != "edgekit" or data.get("version") != FORMAT_VERSION:
+        raise BundleError(
+            f"{file}: format version {data.get('version')!r}; this edgekit reads version {FORMAT_VERSION}"
+        )
+    return Manifest(path, data)

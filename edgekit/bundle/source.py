@@ -1,0 +1,74 @@
+"""Rows of a checkpoint's matrices as f32, a few at a time, whichever way they are stored."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.arch.spec import Matrix, Vector
+from edgekit.checkpoint import Checkpoint, to_f32
+from edgekit.errors import CheckpointError
+
+F32 = npt.NDArray[np.float32]
+
+
+class RowSource:
+    """Reads rows of a matrix, or its columns as rows.
+
+    Stored rows are read as they are asked for. Columns of a stored tensor need all of it: it is read
+    once, in the stored dtype, and kept until `close`.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, matrix: Matrix, by_column: bool) -> None:
+        self.tensor = checkpoint.tensor(matrix.tensor)
+        self.ranges = matrix.ranges or ((0, matrix.rows),)
+        self.sideways = matrix.transposed != by_column
+        if by_column:  # columns are inputs: all of them, whatever rows of a fused tensor are meant
+            self.rows_in_ranges, self.ranges = self.ranges, ((0, matrix.cols),)
+        else:
+            self.rows_in_ranges = ((0, matrix.cols),)
+        self.whole: npt.NDArray[np.generic] | None = None
+
+    def rows(self, begin: int, end: int) -> F32:
+        """Rows [begin, end) as f32 [end - begin, cols].
+
+        Raises:
+            CheckpointError: unreadable, or not all values are finite.
+        """
+        pieces, at = [], 0
+        for low, high in self.ranges:
+            first, last = max(begin, at), min(end, at + high - low)
+            if first < last:
+                pieces.append(self._stored(low + first - at, low + last - at))
+            at += high - low
+        out = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        if not np.isfinite(out).all():
+            raise CheckpointError(f"{self.tensor.path}: tensor '{self.tensor.name}' holds NaN or infinity")
+        return np.ascontiguousarray(out, dtype=np.float32)
+
+    def _stored(self, begin: int, end: int) -> F32:
+        if not self.sideways:
+            return to_f32(self.tensor.read(begin, end), self.tensor.dtype)
+        if self.whole is None:
+            self.whole = self.tensor.read()
+        low, high = self.rows_in_ranges[0][0], self.rows_in_ranges[-1][1]
+        return to_f32(np.ascontiguousarray(self.whole[low:high, begin:end].T), self.tensor.dtype)
+
+    def close(self) -> None:
+        """Lets go of what was kept."""
+        self.whole = None
+
+
+def read_vector(checkpoint: Checkpoint, vector: Vector) -> F32:
+    """A vector as f32 [count]."""
+    if vector.values is not None:
+        return np.asarray(vector.values, dtype=np.float32)
+    assert vector.tensor is not None
+    tensor = checkpoint.tensor(vector.tensor)
+    flat = to_f32(tensor.read(), tensor.dtype).reshape(-1)
+    if vector.ranges:
+        flat = np.concatenate([flat[a:b] for a, b in vector.ranges])
+    if not np.isfinite(flat).all():
+        raise CheckpointError(f"{tensor.path}: tensor '{tensor.name}' holds NaN or infinity")
+    out: F32 = flat + np.float32(vector.add) if vector.add else flat
+    return out

@@ -1,0 +1,304 @@
+"""The only writer of bundles.
+
+Every place is known before the first weight is read, so tensors are encoded in any order and in
+parallel, each written where it belongs. A journal beside the files tells which are done, with their
+checksums: a killed conversion goes on from there, after comparing what is on disk. The folder gets its
+final name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from edgekit.arch.spec import Model
+from edgekit.bundle import manifest
+from edgekit.bundle.checksum import lane64
+from edgekit.bundle.layout import (
+    FLASH,
+    MANIFEST,
+    RESIDENT,
+    UNITS,
+    Layout,
+    MatrixPlan,
+    PartPlan,
+    rows_per_step,
+)
+from edgekit.bundle.source import RowSource, read_vector
+from edgekit.checkpoint import TOKENIZER_FILES, Checkpoint
+from edgekit.errors import ConvertError
+
+JOURNAL = "journal.jsonl"
+TOKENIZER = "tokenizer"
+SLACK = 16 << 20  # for the manifest, the tokenizer and the filesystem's own needs
+
+Progress = Callable[[int, int], None]  # source bytes done, of all
+
+
+@dataclass(frozen=True)
+class Done:
+    """What the journal keeps of a finished matrix: checksums of its units and of its tables."""
+
+    units: list[int]
+    luts: dict[str, int] = field(default_factory=dict)
+
+
+class Writer:
+    """Writes one bundle. `run` does everything; a second call on the same output resumes."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, model: Model, layout: Layout, out: Path, provenance: dict[str, Any], key: str
+    ) -> None:
+        self.checkpoint, self.model, self.layout = checkpoint, model, layout
+        self.out, self.provenance, self.key = out, provenance, key
+        self.partial = out.with_name(out.name + ".partial")
+        self.luts = {v.name: v for v in layout.vectors if v.source is None}
+        self.resumed = 0
+        self.restarted = False  # leftovers of other work were thrown away
+
+    # --- the whole ---------------------------------------------------------------------------
+
+    def run(self, threads: int, progress: Progress) -> None:
+        """Writes the bundle.
+
+        Raises:
+            ConvertError: no room, or the disk failed; what is done is kept for the next call.
+            CheckpointError: the source turned out unreadable.
+        """
+        try:
+            done = self._prepare()
+            self._write_vectors()
+            self._encode_all(done, threads, progress)
+            self._finish(done)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise ConvertError(
+                    f"{self.partial}: the disk is full; free some space and run the same command again, it resumes"
+                ) from error
+            raise ConvertError(f"{error.filename or self.partial}: {error.strerror}") from error
+
+    def _prepare(self) -> dict[str, Done]:
+        done = self._read_journal()
+        if done is None:  # of another source, recipe or version: not mixed with this one
+            self.restarted = self.partial.exists()
+            shutil.rmtree(self.partial, ignore_errors=True)
+            self.partial.mkdir()
+            self._begin_journal()
+            done = {}
+        need = 0
+        for name, size in ((RESIDENT, self.layout.resident_bytes), (FLASH, self.layout.flash_bytes)):
+            path = self.partial / name
+            held = path.stat().st_blocks * 512 if path.exists() else 0
+            need += max(0, size - held)
+        free = shutil.disk_usage(self.partial).free
+        if need + SLACK > free:
+            raise ConvertError(
+                f"{self.out}: needs {need + SLACK} bytes of disk space but {free} are free; "
+                "free some, choose fewer bits, or write to another disk"
+            )
+        for name, size in ((RESIDENT, self.layout.resident_bytes), (FLASH, self.layout.flash_bytes)):
+            with (self.partial / name).open("ab") as file:
+                file.truncate(size)
+        return done
+
+    def _finish(self, done: dict[str, Done]) -> None:
+        checksums = np.array([c for m in self.layout.matrices for c in done[m.name].units], dtype="<u8").tobytes()
+        (self.partial / UNITS).write_bytes(checksums)
+        with (self.partial / RESIDENT).open("rb") as file:
+            vectors = lane64(file.read(self.layout.vectors_bytes))
+        self._copy_tokenizer()
+        files = [_file_entry(self.partial, p) for p in _listed(self.partial)]
+        text = manifest.build(self.model, self.layout, self.provenance, vectors, lane64(checksums), files)
+        (self.partial / MANIFEST).write_bytes(text)
+        for path in [*_listed(self.partial), self.partial / MANIFEST]:
+            _sync(path)
+        (self.partial / JOURNAL).unlink()
+        _sync(self.partial)
+        if self.out.exists():  # the caller has said that it may be replaced
+            old = self.out.with_name(self.out.name + ".old")
+            shutil.rmtree(old, ignore_errors=True)
+            self.out.rename(old)
+            self.partial.rename(self.out)
+            shutil.rmtree(old)
+        else:
+            self.partial.rename(self.out)
+        _sync(self.out.parent)
+
+    def _copy_tokenizer(self) -> None:
+        folder = self.partial / TOKENIZER
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for name in TOKENIZER_FILES:
+            source = self.checkpoint.path / name
+            if source.is_file():
+                shutil.copyfile(source, folder / name)
+
+    # --- the journal -------------------------------------------------------------------------
+
+    def _begin_journal(self) -> None:
+        path = self.partial / JOURNAL
+        path.write_text(json.dumps({"key": self.key}) + "\n")
+        _sync(path)
+
+    def _read_journal(self) -> dict[str, Done] | None:
+        """Finished matrices whose bytes on disk still match; None if there is no journal of this work."""
+        path = self.partial / JOURNAL
+        done: dict[str, Done] = {}
+        if not path.exists():
+            return None
+        lines = path.read_text(errors="replace").split("\n")
+        try:
+            if json.loads(lines[0]).get("key") != self.key:
+                return None
+        except (ValueError, AttributeError):
+            return None
+        plans = {m.name: m for m in self.layout.matrices}
+        for line in lines[1:]:
+            try:
+                entry = json.loads(line)
+                name, finished = str(entry["name"]), Done(entry["units"], entry["luts"])
+            except (ValueError, KeyError, TypeError):
+                continue  # the line that was being written when the process died
+            if name in plans and self._on_disk(plans[name], finished):
+                done[name] = finished
+        self.resumed = len(done)
+        return done
+
+    def _on_disk(self, plan: MatrixPlan, finished: Done) -> bool:
+        file = self.partial / plan.file
+        resident = self.partial / RESIDENT
+        if not file.exists() or not resident.exists() or len(finished.units) != plan.units:
+            return False
+        with file.open("rb") as units:
+            for i, checksum in enumerate(finished.units):
+                units.seek(plan.offset + i * plan.unit_stride)
+                data = units.read(plan.unit_stride)
+                if len(data) != plan.unit_stride or lane64(data) != checksum:
+                    return False
+        with resident.open("rb") as tables:
+            for name, checksum in finished.luts.items():
+                lut = self.luts[name]
+                tables.seek(lut.offset)
+                if lane64(tables.read(lut.bytes)) != checksum:
+                    return False
+        return True
+
+    # --- tensors -----------------------------------------------------------------------------
+
+    def _write_vectors(self) -> None:
+        with (self.partial / RESIDENT).open("r+b") as file:
+            for v in self.layout.vectors:
+                if v.source is not None:
+                    file.seek(v.offset)
+                    file.write(read_vector(self.checkpoint, v.source).astype("<f4").tobytes())
+
+    def _encode_all(self, done: dict[str, Done], threads: int, progress: Progress) -> None:
+        total = sum(_weight(m) for m in self.layout.matrices)
+        finished = sum(_weight(m) for m in self.layout.matrices if m.name in done)
+        progress(finished, total)
+        pending = [m for m in self.layout.matrices if m.name not in done]
+        with ThreadPoolExecutor(threads) as pool, (self.partial / JOURNAL).open("a") as journal:
+            running: dict[Future[Done], MatrixPlan] = {}
+            try:
+                while pending or running:
+                    while pending and len(running) < threads:
+                        plan = pending.pop(0)
+                        running[pool.submit(self._encode, plan)] = plan
+                    ready, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in ready:
+                        plan = running.pop(future)
+                        done[plan.name] = future.result()
+                        self._note(journal, plan.name, done[plan.name])
+                        finished += _weight(plan)
+                        progress(finished, total)
+            except BaseException:
+                for future in running:
+                    future.cancel()
+                raise
+
+    def _note(self, journal: IO[str], name: str, finished: Done) -> None:
+        journal.write(json.dumps({"name": name, "units": finished.units, "luts": finished.luts}) + "\n")
+        journal.flush()
+
+    def _encode(self, plan: MatrixPlan) -> Done:
+        """Encodes one matrix and writes it in its place."""
+        sources = [RowSource(self.checkpoint, p.source, p.by_column) for p in plan.parts]
+        step = rows_per_step(plan)
+        fitted = [
+            p.codec.fit(s.rows(r, min(r + step, plan.rows)) for r in range(0, plan.rows, step))
+            for p, s in zip(plan.parts, sources, strict=True)
+        ]
+        luts: list[list[np.ndarray[Any, Any]]] = [[] for _ in plan.parts]
+        checksums: list[int] = []
+        with (self.partial / plan.file).open("r+b", buffering=0) as file:
+            for begin in range(0, plan.rows, step):
+                end = min(begin + step, plan.rows)
+                records = []
+                for i, (part, source) in enumerate(zip(plan.parts, sources, strict=True)):
+                    encoded = part.codec.encode(source.rows(begin, end), fitted[i])
+                    records.append(encoded.records)
+                    if encoded.lut is not None and not (fitted[i] is not None and begin):
+                        luts[i].append(encoded.lut)
+                block = _units(plan, np.concatenate(records, axis=1))
+                file.seek(plan.offset + begin // plan.rows_per_unit * plan.unit_stride)
+                file.write(block.data)
+                checksums += [lane64(unit) for unit in block]
+        return Done(checksums, self._write_luts(plan.parts, luts))
+
+    def _write_luts(self, parts: tuple[PartPlan, ...], luts: list[list[Any]]) -> dict[str, int]:
+        sums = {}
+        with (self.partial / RESIDENT).open("r+b") as file:
+            for part, tables in zip(parts, luts, strict=True):
+                if part.lut_name is not None:
+                    raw = np.concatenate(tables).astype("<f2").tobytes()
+                    file.seek(self.luts[part.lut_name].offset)
+                    file.write(raw)
+                    sums[part.lut_name] = lane64(raw)
+        return sums
+
+
+def _units(plan: MatrixPlan, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Rows [n, row_stride] as units [m, unit_stride]; the last may be partly empty."""
+    per, stride = plan.rows_per_unit, plan.unit_stride
+    units = -(-len(rows) // per)
+    out = np.zeros((units, stride), dtype=np.uint8)
+    whole = len(rows) // per
+    out[:whole, : per * plan.row_stride] = rows[: whole * per].reshape(whole, -1)
+    rest = rows[whole * per :].reshape(-1)
+    if len(rest):
+        out[whole, : len(rest)] = rest
+    return out
+
+
+def _weight(plan: MatrixPlan) -> int:
+    return sum(p.rows * p.cols for p in plan.parts)
+
+
+def _listed(folder: Path) -> list[Path]:
+    """The files that a manifest lists, in order: all but itself and the journal."""
+    skip = {folder / MANIFEST, folder / JOURNAL}
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p not in skip)
+
+
+def _file_entry(folder: Path, path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"path": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size, "sha256": digest}
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

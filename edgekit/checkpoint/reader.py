@@ -1,0 +1,141 @@
+"""A checkpoint: a Hugging Face style folder with config.json, safetensors and a tokenizer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.checkpoint.safetensors import DTYPES, Tensor, read_header
+from edgekit.errors import CheckpointError
+
+JSON_LIMIT = 64 << 20
+INDEX = "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+
+# Copied into the bundle when present: what a tokenizer and a chat need, and the config for reference.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "config.json",
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened checkpoint; tensors are read when asked for.
+
+    Attributes:
+        path: the folder.
+        config: config.json.
+        generation: generation_config.json, or empty.
+        tensors: every tensor by name.
+        identity: SHA-256 over config, headers and file sizes; the same wherever the folder lies.
+        fingerprint: the same with modification times; changes when a file is touched.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    generation: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    identity: str
+    fingerprint: str
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor that can be read.
+
+        Raises:
+            CheckpointError: missing, or of a dtype that edgekit does not read.
+        """
+        found = self.tensors.get(name)
+        if found is None:
+            raise CheckpointError(f"{self.path}: no tensor '{name}'")
+        if found.dtype not in DTYPES:
+            raise CheckpointError(
+                f"{found.path}: tensor '{name}' is {found.dtype}; edgekit reads F32, F16 and BF16 "
+                "(load the model with transformers in one of those and save it again)"
+            )
+        return found
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a small file.
+
+    Raises:
+        CheckpointError: missing, too large, or not a JSON object.
+    """
+    try:
+        if path.stat().st_size > JSON_LIMIT:
+            raise CheckpointError(f"{path}: larger than {JSON_LIMIT} bytes, which no {path.name} should be")
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not valid JSON") from error
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{path}: not a JSON object")
+    return loaded
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Opens a checkpoint folder, reading headers only.
+
+    Raises:
+        CheckpointError: not a checkpoint, pickled weights, or damaged files.
+    """
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: not a folder; give the folder that holds config.json")
+    if not (path / "config.json").is_file():
+        raise CheckpointError(f"{path}: no config.json; a checkpoint is a Hugging Face style folder")
+    config = read_json(path / "config.json")
+    generation_path = path / "generation_config.json"
+    generation = read_json(generation_path) if generation_path.is_file() else {}
+    digest = hashlib.sha256((path / "config.json").read_bytes())
+    times = hashlib.sha256()
+    tensors: dict[str, Tensor] = {}
+    for file in _weight_files(path):
+        found, raw = read_header(file)
+        stat = file.stat()
+        digest.update(f"{file.name}:{stat.st_size}".encode())
+        times.update(f"{stat.st_mtime_ns}".encode())
+        digest.update(raw)
+        twice = tensors.keys() & found.keys()
+        if twice:
+            raise CheckpointError(f"{file}: tensor '{min(twice)}' is in two files")
+        tensors |= found
+    identity = digest.hexdigest()
+    return Checkpoint(path, config, generation, tensors, identity, identity + times.hexdigest())
+
+
+def _weight_files(path: Path) -> list[Path]:
+    if (path / INDEX).is_file():
+        weight_map = read_json(path / INDEX).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise CheckpointError(f"{path / INDEX}: no weight_map")
+        names = sorted({str(v) for v in weight_map.values()})
+        for name in names:
+            # Links are fine (the hub's cache is made of them); names that leave the folder are not.
+            if Path(name).name != name or name in ("", ".", ".."):
+                raise CheckpointError(f"{path / INDEX}: '{name}' is not a plain file name")
+            if not (path / name).is_file():
+                raise CheckpointError(f"{path / name}: missing, though {INDEX} names it; download it again")
+        return [path / name for name in names]
+    files = sorted(path.glob("*.safetensors"))
+    if files:
+        return files
+    pickled = sorted(f.name for f in path.iterdir() if f.suffix in PICKLES)
+    if pickled:
+        raise CheckpointError(
+            f"{path / pickled[0]}: pickled weights can run code when loaded and are refused; convert them "
+            "once with transformers: AutoModelForCausalLM.from_pretrained(folder)"
+            ".save_pretrained(new_folder, safe_serialization=True)"
+        )
+    raise CheckpointError(f"{path}: no .safetensors file")

@@ -1,0 +1,74 @@
+"""edgekit convert"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from edgekit.cli.common import human, json_option, print_json, progress_bar, quiet_option
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("checkpoint")
+@click.option("-o", "--output", "out", required=True, help="Bundle to make; '.edgekit' is appended if missing.")
+@click.option("--recipe", help="Preset (f32, f16, bf16, q8, q4, palette8/6/4/3/2/1) or TOML file.  [default: palette4]")
+@click.option("--method", help="Instead of a recipe: palette, affine, f16, bf16 or f32.")
+@click.option("--bits", "--q-bits", type=int, help="With --method: bits per weight.")
+@click.option(
+    "--group-size", "--q-group-size", type=int, help="With --method: columns per scale (affine) or rows per table."
+)
+@click.option("--revision", help="Branch, tag or commit of a hub id.")
+@click.option("-t", "--threads", type=click.IntRange(1, 256), help="Tensors encoded at once.  [default: all cores]")
+@click.option("--overwrite", is_flag=True, help="Replace the bundle if it exists.")
+@json_option
+@quiet_option
+def command(
+    checkpoint: str,
+    out: str,
+    recipe: str | None,
+    method: str | None,
+    bits: int | None,
+    group_size: int | None,
+    revision: str | None,
+    threads: int | None,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Convert CHECKPOINT (a folder or a hub id) to a bundle.
+
+    Tensors are streamed: memory stays small whatever the model's size. An interrupted conversion goes
+    on where it stopped when the same command is run again.
+
+    \b
+    Examples:
+      edgekit convert ./TinyLlama-1.1B -o tiny.edgekit
+      edgekit convert ./TinyLlama-1.1B -o tiny-q4 --recipe q4
+      edgekit convert ./TinyLlama-1.1B -o tiny-p3 --method palette --bits 3
+    """
+    from edgekit.convert import convert
+
+    with progress_bar("converting", quiet or as_json) as progress:
+        done = convert(
+            checkpoint,
+            out,
+            recipe,
+            method=method,
+            bits=bits,
+            group_size=group_size,
+            revision=revision,
+            threads=threads,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if as_json:
+        print_json({**asdict(done), "path": str(done.path)})
+    elif not quiet:
+        if done.restarted:
+            click.echo("an unfinished conversion of another source or recipe was discarded", err=True)
+        resumed = f", {done.resumed} tensors were done already" if done.resumed else ""
+        click.echo(
+            f"{done.path}: {done.parameters / 1e6:.1f}M weights, {human(done.bundle_bytes)}, "
+            f"{done.bits_per_weight:.2f} bits per weight ({done.recipe}), {done.seconds:.1f} s{resumed}"
+        )

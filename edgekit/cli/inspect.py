@@ -1,0 +1,82 @@
+"""edgekit inspect"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from edgekit.cli.common import human, json_option, print_json
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("path")
+@json_option
+def command(path: str, as_json: bool) -> None:
+    """Show what is in PATH, a bundle or a checkpoint.
+
+    \b
+    Example:
+      edgekit inspect model.edgekit
+    """
+    from edgekit.inspect import inspect
+
+    table = inspect(path)
+    if as_json:
+        print_json(table)
+        return
+    for name, value in _rows(table):
+        click.echo(f"{name:<16} {value}")
+    for line in _blocks(table["blocks"]):
+        click.echo(line)
+
+
+def _rows(t: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [
+        (t["kind"], t["path"]),
+        ("model type", t["model_type"]),
+        ("weights", f"{t['parameters'] / 1e6:.2f}M{' (embedding tied)' if t['tied'] else ''}"),
+        ("sizes", f"hidden {t['hidden_size']}, vocabulary {t['vocab_size']}, context {t['max_context']}"),
+    ]
+    if t["kind"] == "checkpoint":
+        dtypes = ", ".join(f"{n} {d}" for d, n in t["dtypes"].items())
+        return [
+            *rows,
+            ("tensors", f"{t['tensors']} ({dtypes})"),
+            ("as a bundle", f"{human(t['default_recipe_bytes'])} with {t['default_recipe']}"),
+        ]
+    codecs = ", ".join(f"{name} ({c['weights'] / 1e6:.2f}M)" for name, c in t["codecs"].items())
+    return [
+        *rows,
+        ("recipe", f"{t['provenance']['recipe']} of {t['provenance']['source']}"),
+        ("codecs", codecs),
+        ("size", f"{human(t['bytes'])}, {t['bits_per_weight']} bits per weight"),
+        ("on flash", f"{human(t['resident_bytes'])} resident file, {human(t['flash_bytes'])} FFN, {t['units']} units"),
+        (
+            "memory",
+            f"at least {human(t['floor_bytes'])}, all resident {human(t['full_bytes'])} (context {t['context']})",
+        ),
+    ]
+
+
+def _blocks(blocks: list[dict[str, Any]]) -> list[str]:
+    """One line for each run of equal blocks pairs."""
+    shown: list[tuple[str, int]] = []
+    texts = [_block(b) for b in blocks]
+    pairs = [" + ".join(texts[i : i + 2]) for i in range(0, len(texts), 2)]
+    for text in pairs:
+        if shown and shown[-1][0] == text:
+            shown[-1] = (text, shown[-1][1] + 1)
+        else:
+            shown.append((text, 1))
+    return [f"{'blocks' if i == 0 else '':<16} {n} x {text}" for i, (text, n) in enumerate(shown)]
+
+
+def _block(b: dict[str, Any]) -> str:
+    if b["kind"] == "attention":
+        window = f", window {b['window']}" if b["window"] else ""
+        return f"attention {b['heads']}/{b['kv_heads']} heads of {b['head_dim']}{window}"
+    gate = "gated " if b["gated"] else ""
+    if b["kind"] == "experts":
+        return f"{gate}{b['activation']} experts {b['top_k']} of {len(b['matrices'])} x {b['size']}"
+    return f"{gate}{b['activation']} ffn {b['size']}"

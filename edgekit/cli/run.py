@@ -1,0 +1,189 @@
+"""edgekit run"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgekit.cli.common import human, json_option, print_json, quiet_option
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("-p", "--prompt", help="Text to continue.")
+@click.option(
+    "-f", "--file", "prompt_file", type=click.Path(path_type=Path), help="Read the prompt from a file ('-': stdin)."
+)
+@click.option("--chat", is_flag=True, help="Wrap the prompt in the model's chat template.")
+@click.option("--system", help="With --chat: a system message.")
+@click.option(
+    "-n",
+    "--n-predict",
+    "--predict",
+    "--max-tokens",
+    "max_tokens",
+    type=click.IntRange(1),
+    default=128,
+    show_default=True,
+    help="Most tokens to generate.",
+)
+@click.option("--ram", help="Hard memory budget of the runtime, as in 400M.  [default: all that is needed]")
+@click.option(
+    "-c", "--ctx-size", "context", type=click.IntRange(0), default=0, help="Context in tokens.  [default: prompt + n]"
+)
+@click.option("-t", "--threads", type=click.IntRange(0, 256), default=0, help="Compute threads.  [default: all cores]")
+@click.option(
+    "-b",
+    "--batch-size",
+    "batch",
+    type=click.IntRange(0),
+    default=0,
+    help="Prompt tokens per pass.  [default: 128, fewer if memory is tight]",
+)
+@click.option("-s", "--seed", type=int, default=-1, help="Seed; -1 for a random one.  [default: -1]")
+@click.option("--temp", "--temperature", "temperature", type=float, default=0.8, show_default=True, help="0 is greedy.")
+@click.option("--top-k", type=click.IntRange(0), default=40, show_default=True, help="0 is off.")
+@click.option("--top-p", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="1 is off.")
+@click.option("--min-p", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="0 is off.")
+@click.option("--repeat-penalty", type=click.FloatRange(0), default=1.0, show_default=True, help="1 is off.")
+@click.option(
+    "--repeat-last-n", type=click.IntRange(1), default=64, show_default=True, help="Tokens that the penalty looks at."
+)
+@click.option(
+    "--stop", "-r", "--reverse-prompt", "stop", multiple=True, help="Text that ends the generation; may be repeated."
+)
+@click.option("--ignore-eos", is_flag=True, help="Go on after the end-of-text token.")
+@click.option(
+    "--io",
+    type=click.Choice(["auto", "direct", "buffered"]),
+    default="auto",
+    show_default=True,
+    help="Bypass the page cache or not.",
+)
+@click.option(
+    "--cache-type", type=click.Choice(["f16", "f32"]), default="f16", show_default=True, help="Type of the KV cache."
+)
+@click.option("--kernels", help="Kernel set (portable, avx2, neon).  [default: the best]")
+@click.option("--backend", type=click.Choice(["native"]), default="native", show_default=True, help="What computes.")
+@json_option
+@quiet_option
+def command(
+    bundle: Path, prompt: str | None, prompt_file: Path | None, chat: bool, system: str | None, **flags: Any
+) -> None:
+    """Generate text from BUNDLE, within --ram.
+
+    Weights that do not fit the budget are read from flash as they are needed.
+
+    \b
+    Examples:
+      edgekit run tiny.edgekit -p "Once upon a time" -n 64
+      edgekit run tiny.edgekit -p "Once upon a time" --ram 300M --temp 0
+      edgekit run tiny.edgekit -f prompt.txt --json
+    """
+    from edgekit.tokenizer import Tokenizer
+
+    text = _prompt(prompt, prompt_file)
+    tokenizer = Tokenizer(bundle / "tokenizer") if (bundle / "manifest.json").is_file() else None
+    ids: list[int] = []
+    if tokenizer is not None:
+        if chat:
+            messages = [{"role": "system", "content": system}] if system else []
+            text = tokenizer.chat([*messages, {"role": "user", "content": text}])
+        ids = tokenizer.encode(text, special=not chat)
+    _run(bundle, ids, flags)
+
+
+def _prompt(prompt: str | None, prompt_file: Path | None) -> str:
+    if (prompt is None) == (prompt_file is None):
+        raise click.UsageError("Give a prompt with -p, or a file with -f.")
+    if prompt_file is None:
+        return str(prompt)
+    try:
+        return sys.stdin.read() if str(prompt_file) == "-" else prompt_file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"{prompt_file}: cannot be read as text ({error}).") from error
+
+
+def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
+    from edgekit.bundle import manifest
+    from edgekit.generate import Model
+    from edgekit.runtime import Options, Sampling, process_peak_bytes
+
+    most = manifest.read(bundle).data["model"]["max_context"]
+    context = flags["context"] or min(most, max(1, len(ids)) + flags["max_tokens"])
+    seed = flags["seed"] if flags["seed"] >= 0 else secrets.randbits(32)
+    options = Options(
+        flags["ram"],
+        context,
+        flags["threads"],
+        flags["batch"],
+        1,
+        flags["io"],
+        flags["cache_type"],
+        0,
+        flags["kernels"],
+    )
+    sampling = Sampling(
+        flags["temperature"], flags["top_k"], flags["top_p"], flags["min_p"],
+        flags["repeat_penalty"], flags["repeat_last_n"], seed,
+    )  # fmt: skip
+    begin = time.monotonic()
+    with Model(bundle, options) as model:
+        loaded = time.monotonic() - begin
+        pieces, tokens = [], []
+        for piece in model.generate(ids, flags["max_tokens"], sampling, flags["stop"], flags["ignore_eos"]):
+            pieces.append(piece.text)
+            tokens += [piece.token] if piece.token >= 0 else []
+            if not flags["as_json"]:
+                click.echo(piece.text, nl=False)
+                sys.stdout.flush()
+        s, plan = model.stats, model.plan
+        report = {
+            "text": "".join(pieces),
+            "token_ids": tokens,
+            "finish_reason": model.finish_reason,
+            "prompt_tokens": len(ids),
+            "prompt_tokens_per_second": _rate(s.prompt_tokens, s.prompt_seconds),
+            "tokens_per_second": _rate(s.generated_tokens, s.generation_seconds),
+            "load_seconds": round(loaded, 3),
+            "peak_memory_bytes": s.peak_memory_bytes,
+            "process_peak_memory_bytes": process_peak_bytes(),
+            "budget_bytes": plan.budget_bytes,
+            "floor_bytes": plan.floor_bytes,
+            "resident_bytes": plan.resident_bytes,
+            "weight_bytes": plan.weight_bytes,
+            "bytes_read": s.bytes_read,
+            "bytes_read_per_token": s.generation_bytes_read // s.generated_tokens if s.generated_tokens else 0,
+            "io_wait_seconds": round(s.io_wait_seconds, 3),
+            "io": "direct" if s.io_direct else "buffered",
+            "backend": flags["backend"],
+            "kernels": model.session.kernels,
+            "threads": model.session.threads,
+            "seed": seed,
+        }
+    if flags["as_json"]:
+        print_json(report)
+    elif not flags["quiet"]:
+        click.echo()
+        _summary(report)
+
+
+def _rate(tokens: int, seconds: float) -> float:
+    return round(tokens / seconds, 2) if seconds > 0 else 0.0
+
+
+def _summary(r: dict[str, Any]) -> None:
+    lines = (
+        f"prompt      {r['prompt_tokens']} tokens, {r['prompt_tokens_per_second']} tok/s",
+        f"generation  {len(r['token_ids'])} tokens, {r['tokens_per_second']} tok/s ({r['finish_reason']})",
+        f"memory      {human(r['peak_memory_bytes'])} runtime, {human(r['process_peak_memory_bytes'])} whole process; "
+        f"{human(r['resident_bytes'])} of {human(r['weight_bytes'])} weights resident",
+        f"flash       {human(r['bytes_read_per_token'])} per token ({r['io']} reads)",
+    )
+    for line in lines:
+        click.echo(click.style(line, dim=True), err=True)

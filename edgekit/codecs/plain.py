@@ -1,0 +1,63 @@
+"""Weights as they are: f32, f16, bf16."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgekit.codecs.base import F16, F32, U8, Codec, Encoded, pad_record, padded, records_from, register
+from edgekit.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Plain(Codec):
+    """Floating point without any table or scale; f16 and bf16 round to nearest even."""
+
+    name: str
+    bits: int
+
+    def record_bytes(self, cols: int) -> int:
+        return pad_record(padded(cols) * self.bits // 8)
+
+    def encode(self, rows: F32, lut: F16 | None = None) -> Encoded:
+        wide = np.zeros((len(rows), padded(rows.shape[1])), dtype=np.float32)
+        wide[:, : rows.shape[1]] = rows
+        if self.name == "f32":
+            raw = wide.view(np.uint8)
+        elif self.name == "f16":
+            with np.errstate(over="ignore"):
+                raw = np.clip(wide, -65504, 65504).astype("<f2").view(np.uint8)
+        else:
+            bits = wide.view(np.uint32)
+            rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+            raw = (rounded >> np.uint32(16)).astype("<u2").view(np.uint8)
+        return Encoded(records_from([raw], self.record_bytes(rows.shape[1])))
+
+    def decode(self, records: U8, cols: int, lut: F16 | None = None) -> F32:
+        raw = np.ascontiguousarray(records[:, : padded(cols) * self.bits // 8])
+        if self.name == "f32":
+            out = raw.view("<f4")
+        elif self.name == "f16":
+            out = raw.view("<f2").astype(np.float32)
+        else:
+            out = (raw.view("<u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return np.ascontiguousarray(out[:, :cols], dtype=np.float32)
+
+    def manifest(self) -> dict[str, Any]:
+        return {"codec": self.name, "bits": self.bits}
+
+
+def _plain(name: str, bits: int) -> None:
+    def make(**options: Any) -> Plain:
+        if options.get("bits", bits) != bits or set(options) - {"bits"}:
+            raise RecipeError(f"codec '{name}' has {bits} bits and no options")
+        return Plain(name, bits)
+
+    register(name)(make)
+
+
+_plain("f32", 32)
+_plain("f16", 16)
+_plain("bf16", 16)

@@ -1,0 +1,173 @@
+"""Text from a bundle: `load` opens it, `Model.generate` streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.bundle import manifest
+from edgekit.errors import RuntimeFailure
+from edgekit.runtime import Options, Plan, Sampling, Session, Stats, plan_bundle
+from edgekit.tokenizer import Stream, Tokenizer
+
+DEFAULT_TOKENS = 128
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A step of a generation: one token and the text that it completed (maybe none)."""
+
+    token: int
+    text: str
+
+
+class Model:
+    """An open bundle with its tokenizer."""
+
+    def __init__(self, path: str | Path, options: Options | None = None) -> None:
+        """Opens a bundle; see `load`."""
+        self.path = Path(path)
+        self.manifest = manifest.read(self.path).data
+        self.tokenizer = Tokenizer(self.path / "tokenizer")
+        self.session = Session(self.path, options)
+        self.eos_token_ids: tuple[int, ...] = tuple(self.manifest["model"].get("eos_token_ids", ()))
+        self.finish_reason = ""
+
+    def close(self) -> None:
+        """Frees the memory."""
+        self.session.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @property
+    def stats(self) -> Stats:
+        """Counters of the runtime."""
+        return self.session.stats
+
+    @property
+    def plan(self) -> Plan:
+        """What is resident and what is streamed."""
+        return self.session.plan
+
+    def logits(self, token_ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Logits of each position of a text, f32 [len(token_ids), vocab_size]; begins afresh."""
+        self.session.reset()
+        return self.session.logits(token_ids)
+
+    def generate(
+        self,
+        prompt: str | Sequence[int],
+        max_tokens: int = DEFAULT_TOKENS,
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
+        ignore_eos: bool = False,
+    ) -> Iterator[Piece]:
+        """Continues a prompt, token by token; begins afresh.
+
+        Ends at EOS, at a stop string (which is not part of the text), after `max_tokens`, or when
+        the context is full; `finish_reason` then says "eos", "stop", "length" or "context". Closing
+        the iterator stops at once.
+
+        Args:
+            prompt: text, or token ids that are taken as they are.
+            max_tokens: most tokens to generate.
+            sampling: how to choose; llama.cpp's defaults if not given.
+            stop: strings that end the text.
+            ignore_eos: go on after EOS.
+
+        Raises:
+            EdgekitError: from the runtime.
+        """
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        if not ids:
+            raise RuntimeFailure("the prompt is empty, and this tokenizer adds no BOS; give some text")
+        how = sampling or Sampling()
+        self.session.reset()
+        self.finish_reason = ""
+        self.session.eval(ids)
+        stream, held = Stream(self.tokenizer, ids), _Held(stop)
+        for i in range(max_tokens):
+            token = self.session.sample(how)
+            if token in self.eos_token_ids and not ignore_eos:
+                self.finish_reason = "eos"
+                break
+            text = held.push(stream.push(token))
+            if held.stopped:
+                self.finish_reason = "stop"
+                yield Piece(token, text)
+                return
+            yield Piece(token, text)
+            if i + 1 == max_tokens:
+                self.finish_reason = "length"
+            elif self.session.position == self.plan.context:
+                self.finish_reason = "context"
+                break
+            else:
+                self.session.eval([token])
+        rest = held.rest()
+        if rest:
+            yield Piece(-1, rest)
+
+
+class _Held:
+    """Text that may be the beginning of a stop string is held back until that is decided."""
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self._stop = [s for s in stop if s]
+        self._text = ""
+        self.stopped = False
+
+    def push(self, text: str) -> str:
+        self._text += text
+        found = [at for s in self._stop if (at := self._text.find(s)) >= 0]
+        if found:
+            self.stopped = True
+            return self._text[: min(found)]
+        keep = max((n for s in self._stop for n in range(1, len(s)) if self._text.endswith(s[:n])), default=0)
+        out, self._text = self._text[: len(self._text) - keep], self._text[len(self._text) - keep :]
+        return out
+
+    def rest(self) -> str:
+        out, self._text = self._text, ""
+        return out
+
+
+def load(
+    path: str | Path,
+    ram: str | int | None = None,
+    *,
+    context: int = 0,
+    threads: int = 0,
+    batch: int = 0,
+    io: str = "auto",
+    cache_type: str = "f16",
+    kernels: str | None = None,
+) -> Model:
+    """Opens a bundle.
+
+    Args:
+        path: the `.edgekit` folder.
+        ram: hard budget for everything the runtime allocates ("400M", bytes); None for no limit.
+        context: most tokens of prompt and text together; 0 for the model's, at most 2048.
+        threads: compute threads; 0 for one per core.
+        batch: tokens per prefill pass; 0 for 128, fewer under a tight budget.
+        io: "direct" bypasses the page cache, "buffered" does not, "auto" tries direct first.
+        cache_type: "f16" or "f32" keys and values.
+        kernels: name of a kernel set; the best of this CPU if None.
+
+    Raises:
+        BudgetError: the budget is below the model's floor, which the message names.
+        BundleError: not a bundle, or damaged.
+    """
+    return Model(path, Options(ram, context, threads, batch, 1, io, cache_type, 0, kernels))
+
+
+__all__ = ["Model", "Piece", "Sampling", "load", "plan_bundle"]

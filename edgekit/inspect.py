@@ -1,0 +1,95 @@
+"""What is in a bundle or checkpoint, as plain values for people and programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgekit.arch import describe
+from edgekit.bundle import manifest
+from edgekit.bundle.layout import MANIFEST, plan_layout
+from edgekit.bundle.manifest import model_json
+from edgekit.checkpoint import locate, open_checkpoint
+from edgekit.recipe import load_recipe
+from edgekit.runtime import Options, plan_bundle
+
+Table = dict[str, Any]
+
+
+def inspect(path: str) -> Table:
+    """Describes a bundle (a folder with a manifest) or a checkpoint.
+
+    Raises:
+        EdgekitError: neither, or damaged.
+    """
+    return inspect_bundle(Path(path)) if (Path(path) / MANIFEST).is_file() else inspect_checkpoint(path)
+
+
+def inspect_bundle(path: Path) -> Table:
+    """A bundle: sizes, codecs, blocks, and the memory it needs at least."""
+    data = manifest.read(path).data
+    plan = plan_bundle(path, Options())
+    codecs: dict[str, Table] = {}
+    weights = 0
+    for m in data["matrices"]:
+        for part in m["parts"]:
+            count = m["rows"] * part["cols"]
+            name = codec_name(part)
+            entry = codecs.setdefault(name, {"weights": 0, "tensors": 0})
+            entry["weights"] += count
+            entry["tensors"] += 1
+            weights += count
+    size = data["resident"]["bytes"] + data["flash"]["bytes"]
+    return {
+        "kind": "bundle",
+        "path": str(path),
+        "format_version": data["version"],
+        "provenance": data["provenance"],
+        "parameters": weights,
+        "bytes": size,
+        "resident_bytes": data["resident"]["bytes"],
+        "flash_bytes": data["flash"]["bytes"],
+        "bits_per_weight": round(size * 8 / weights, 3),
+        "units": data["units"]["count"],
+        "codecs": codecs,
+        "context": plan.context,
+        "floor_bytes": plan.floor_bytes,
+        "full_bytes": plan.budget_bytes,
+        "kv_bytes": plan.kv_bytes,
+        **_model(data["model"]),
+    }
+
+
+def inspect_checkpoint(path: str) -> Table:
+    """A checkpoint: its blocks, its tensors' types, and what the default recipe would make of it."""
+    source = locate(path)
+    opened = open_checkpoint(source.path)
+    model = describe(opened.config, {n: t.shape for n, t in opened.tensors.items()}, opened.generation)
+    layout = plan_layout(model, load_recipe())
+    dtypes: dict[str, int] = {}
+    for t in opened.tensors.values():
+        dtypes[t.dtype] = dtypes.get(t.dtype, 0) + 1
+    weights = sum(p.rows * p.cols for m in layout.matrices for p in m.parts)
+    return {
+        "kind": "checkpoint",
+        "path": str(source.path),
+        "parameters": weights,
+        "tensors": len(opened.tensors),
+        "dtypes": dtypes,
+        "default_recipe": load_recipe().name,
+        "default_recipe_bytes": layout.resident_bytes + layout.flash_bytes,
+        **_model(model_json(model)),
+    }
+
+
+def codec_name(part: Table) -> str:
+    """A codec as one word with its options."""
+    name, bits = part["codec"], part["bits"]
+    if name == "affine":
+        return f"affine{bits} g{part['group_size']}{'' if part['symmetric'] else ' asymmetric'}"
+    return f"palette{bits} r{part['lut_rows']}" if name == "palette" else str(name)
+
+
+def _model(model: Table) -> Table:
+    keys = ("model_type", "vocab_size", "hidden_size", "max_context")
+    return {**{k: model[k] for k in keys}, "tied": model["head"]["matrix"] == "embedding", "blocks": model["blocks"]}

@@ -1,0 +1,180 @@
+"""The C ABI in ctypes: structs, signatures, and errors turned into exceptions. Nothing else."""
+
+from __future__ import annotations
+
+import ctypes as c
+import os
+import sys
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from edgekit.errors import BudgetError, BundleError, EdgekitError, RuntimeFailure
+
+ABI_VERSION = 1
+IO_MODES = {"auto": 0, "direct": 1, "buffered": 2}
+KV_TYPES = {"f16": 0, "f32": 1}
+
+_STATUS_ERRORS: dict[int, type[EdgekitError]] = {2: BundleError, 3: BundleError, 4: BundleError, 6: BudgetError}
+CANCELLED = 7
+
+
+class _Struct(c.Structure):
+    """A struct that knows its size, as the ABI asks for."""
+
+    def __init__(self, **values: object) -> None:
+        super().__init__(struct_size=c.sizeof(self), **values)
+
+
+class Error(c.Structure):
+    _fields_ = (("status", c.c_int32), ("message", c.c_char * 508))
+
+
+class Options(_Struct):
+    _fields_ = (
+        ("struct_size", c.c_uint32),
+        ("threads", c.c_uint32),
+        ("ram_bytes", c.c_uint64),
+        ("context", c.c_uint32),
+        ("max_batch", c.c_uint32),
+        ("sessions", c.c_uint32),
+        ("io_mode", c.c_uint32),
+        ("kv_type", c.c_uint32),
+        ("io_threads", c.c_uint32),
+        ("kernels", c.c_char_p),
+    )
+
+
+class Plan(_Struct):
+    _fields_ = (
+        ("struct_size", c.c_uint32),
+        ("context", c.c_uint32),
+        ("max_batch", c.c_uint32),
+        ("reserved", c.c_uint32),
+        ("budget_bytes", c.c_uint64),
+        ("floor_bytes", c.c_uint64),
+        ("weight_bytes", c.c_uint64),
+        ("resident_bytes", c.c_uint64),
+        ("streamed_bytes", c.c_uint64),
+        ("kv_bytes", c.c_uint64),
+        ("activation_bytes", c.c_uint64),
+        ("stream_buffer_bytes", c.c_uint64),
+    )
+
+
+class Stats(_Struct):
+    _fields_ = (
+        ("struct_size", c.c_uint32),
+        ("io_direct", c.c_uint32),
+        ("memory_bytes", c.c_uint64),
+        ("peak_memory_bytes", c.c_uint64),
+        ("bytes_read", c.c_uint64),
+        ("prompt_tokens", c.c_uint64),
+        ("generated_tokens", c.c_uint64),
+        ("prompt_seconds", c.c_double),
+        ("generation_seconds", c.c_double),
+        ("prompt_bytes_read", c.c_uint64),
+        ("generation_bytes_read", c.c_uint64),
+        ("io_wait_seconds", c.c_double),
+    )
+
+
+class Info(_Struct):
+    _fields_ = (
+        ("struct_size", c.c_uint32),
+        ("vocab_size", c.c_uint32),
+        ("hidden_size", c.c_uint32),
+        ("max_context", c.c_uint32),
+        ("blocks", c.c_uint32),
+        ("threads", c.c_uint32),
+        ("kernels", c.c_char * 32),
+    )
+
+
+class Sampling(_Struct):
+    _fields_ = (
+        ("struct_size", c.c_uint32),
+        ("temperature", c.c_float),
+        ("top_k", c.c_uint32),
+        ("top_p", c.c_float),
+        ("min_p", c.c_float),
+        ("repeat_penalty", c.c_float),
+        ("repeat_last_n", c.c_uint32),
+        ("reserved", c.c_uint32),
+        ("seed", c.c_uint64),
+    )
+
+
+STRUCTS: tuple[type[c.Structure], ...] = (Error, Options, Plan, Stats, Info, Sampling)
+
+
+def library_path() -> Path:
+    """Where the shared library is: EDGEKIT_LIBRARY, or the one installed with the package.
+
+    Raises:
+        RuntimeFailure: neither exists.
+    """
+    override = os.environ.get("EDGEKIT_LIBRARY")
+    if override:
+        return Path(override)
+    name = "libedgekit.dylib" if sys.platform == "darwin" else "libedgekit.so"
+    beside = Path(__file__).parent / "_native" / name
+    if beside.exists():
+        return beside
+    for file in metadata.files("edgekit") or []:  # an editable install keeps it elsewhere
+        if file.name == name:
+            return Path(str(file.locate()))
+    raise RuntimeFailure(f"{name} is not installed; run 'pip install .' in edgekit's folder, which builds it")
+
+
+@cache
+def library() -> c.CDLL:
+    """The loaded library, its signatures declared.
+
+    Raises:
+        RuntimeFailure: missing, or of another ABI version.
+    """
+    path = library_path()
+    try:
+        lib = c.CDLL(str(path))
+    except OSError as error:
+        raise RuntimeFailure(f"{path}: cannot be loaded: {error}") from error
+    handle, ids = c.c_void_p, c.POINTER(c.c_int32)
+    error_p, status = c.POINTER(Error), c.c_int32
+    signatures: dict[str, tuple[object, tuple[object, ...]]] = {
+        "abi_version": (c.c_uint32, ()),
+        "version": (c.c_char_p, ()),
+        "kernel_sets": (c.c_char_p, ()),
+        "plan_bundle": (status, (c.c_char_p, c.POINTER(Options), c.POINTER(Plan), error_p)),
+        "model_open": (status, (c.c_char_p, c.POINTER(Options), c.POINTER(handle), error_p)),
+        "model_close": (None, (handle,)),
+        "model_info": (None, (handle, c.POINTER(Info))),
+        "model_plan": (None, (handle, c.POINTER(Plan))),
+        "verify_bundle": (status, (c.c_char_p, error_p)),
+        "session_create": (status, (handle, c.POINTER(handle), error_p)),
+        "session_destroy": (None, (handle,)),
+        "session_reset": (None, (handle,)),
+        "session_position": (c.c_uint32, (handle,)),
+        "session_stats": (None, (handle, c.POINTER(Stats))),
+        "session_cancel": (None, (handle,)),
+        "session_eval": (status, (handle, ids, c.c_uint32, c.c_uint32, c.c_void_p, error_p)),
+        "session_sample": (status, (handle, c.POINTER(Sampling), ids, error_p)),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(lib, f"edgekit_{name}")
+        function.restype, function.argtypes = result, arguments
+    found = lib.edgekit_abi_version()
+    if found != ABI_VERSION:
+        raise RuntimeFailure(f"{path}: has ABI version {found}, this package needs {ABI_VERSION}; install again")
+    return lib
+
+
+def check(status: int, error: Error) -> None:
+    """Raises the exception that a status stands for.
+
+    Raises:
+        EdgekitError: BundleError, BudgetError or RuntimeFailure with the runtime's message.
+    """
+    if status != 0:
+        message = error.message.decode(errors="replace") or f"the runtime failed with status {status}"
+        raise _STATUS_ERRORS.get(status, RuntimeFailure)(message)

@@ -1,0 +1,288 @@
+"""The Python face of the runtime: token ids in, logits and token ids out. No text, no engine."""
+
+from __future__ import annotations
+
+import ctypes as c
+import re
+import resource
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit import native
+from edgekit.errors import RuntimeFailure
+
+F32 = npt.NDArray[np.float32]
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def parse_bytes(text: str | int | None) -> int:
+    """A size in bytes: a number, or one with K, M, G (powers of 1024; "400M", "1.5GiB"). None is 0.
+
+    Raises:
+        RuntimeFailure: not a size.
+    """
+    if text is None:
+        return 0
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", str(text).lower())
+    if match is None:
+        raise RuntimeFailure(f"'{text}' is not a size; write bytes, or a number with K, M or G, as in 400M")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to open a bundle; zeros stand for the runtime's defaults (edgekit.h)."""
+
+    ram: str | int | None = None
+    context: int = 0
+    threads: int = 0
+    batch: int = 0
+    sessions: int = 1
+    io: str = "auto"
+    cache_type: str = "f16"
+    io_threads: int = 0
+    kernels: str | None = None
+
+    def native(self) -> native.Options:
+        """As the C struct.
+
+        Raises:
+            RuntimeFailure: a name that does not exist.
+        """
+        if self.io not in native.IO_MODES or self.cache_type not in native.KV_TYPES:
+            raise RuntimeFailure(f"io is one of {list(native.IO_MODES)}, cache_type one of {list(native.KV_TYPES)}")
+        for name in ("context", "threads", "batch", "sessions", "io_threads"):
+            if not 0 <= getattr(self, name) < 1 << 31:
+                raise RuntimeFailure(f"{name} is {getattr(self, name)}, which is out of range")
+        return native.Options(
+            threads=self.threads,
+            ram_bytes=parse_bytes(self.ram),
+            context=self.context,
+            max_batch=self.batch,
+            sessions=self.sessions,
+            io_mode=native.IO_MODES[self.io],
+            kv_type=native.KV_TYPES[self.cache_type],
+            io_threads=self.io_threads,
+            kernels=None if self.kernels is None else self.kernels.encode(),
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the planner decided, in bytes (edgekit.h)."""
+
+    context: int
+    max_batch: int
+    budget_bytes: int
+    floor_bytes: int
+    weight_bytes: int
+    resident_bytes: int
+    streamed_bytes: int
+    kv_bytes: int
+    activation_bytes: int
+    stream_buffer_bytes: int
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Counters of a session and of the memory behind it (edgekit.h)."""
+
+    io_direct: bool
+    memory_bytes: int
+    peak_memory_bytes: int
+    bytes_read: int
+    prompt_tokens: int
+    generated_tokens: int
+    prompt_seconds: float
+    generation_seconds: float
+    prompt_bytes_read: int
+    generation_bytes_read: int
+    io_wait_seconds: float
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose a token; the defaults are llama.cpp's. temperature 0 is greedy."""
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    repeat_last_n: int = 64
+    seed: int = 0
+
+    def native(self) -> native.Sampling:
+        """As the C struct."""
+        return native.Sampling(
+            temperature=self.temperature,
+            top_k=max(0, self.top_k),
+            top_p=self.top_p,
+            min_p=self.min_p,
+            repeat_penalty=self.repeat_penalty,
+            repeat_last_n=max(0, self.repeat_last_n),
+            seed=self.seed & (1 << 64) - 1,
+        )
+
+
+def _pick(struct: c.Structure, names: Sequence[str]) -> dict[str, object]:
+    return {n: getattr(struct, n) for n in names}
+
+
+def plan_bundle(path: str | Path, options: Options) -> Plan:
+    """What opening would do, without loading weights.
+
+    Raises:
+        BudgetError: the budget is below the floor.
+        BundleError: not a bundle, or damaged.
+    """
+    plan, error = native.Plan(), native.Error()
+    opts = options.native()
+    status = native.library().edgekit_plan_bundle(_path(path), c.byref(opts), c.byref(plan), c.byref(error))
+    native.check(status, error)
+    return Plan(**_pick(plan, list(Plan.__dataclass_fields__)))  # type: ignore[arg-type]
+
+
+def verify_units(path: str | Path) -> None:
+    """Reads every unit of a bundle and compares its checksum.
+
+    Raises:
+        BundleError: damaged.
+    """
+    error = native.Error()
+    native.check(native.library().edgekit_verify_bundle(_path(path), c.byref(error)), error)
+
+
+def kernel_sets() -> list[str]:
+    """Kernel sets that this CPU can run, best first."""
+    names: bytes = native.library().edgekit_kernel_sets()
+    return names.decode().split(",")
+
+
+def process_peak_bytes() -> int:
+    """Most memory that this process ever had resident, interpreter included."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _path(path: str | Path) -> bytes:
+    return str(path).encode()
+
+
+class Session:
+    """A loaded bundle with one session. Use it as a context manager, or call `close`."""
+
+    def __init__(self, path: str | Path, options: Options | None = None) -> None:
+        """Opens a bundle.
+
+        Raises:
+            BundleError: not a bundle, or damaged.
+            BudgetError: the budget is below the floor, which the message names.
+        """
+        self._lib, self._error = native.library(), native.Error()
+        self._model, self._session = c.c_void_p(), c.c_void_p()
+        opts = (options or Options()).native()
+        self._check(
+            self._lib.edgekit_model_open(_path(path), c.byref(opts), c.byref(self._model), c.byref(self._error))
+        )
+        try:
+            status = self._lib.edgekit_session_create(self._model, c.byref(self._session), c.byref(self._error))
+            self._check(status)
+        except BaseException:
+            self.close()
+            raise
+        info = native.Info()
+        self._lib.edgekit_model_info(self._model, c.byref(info))
+        self.vocab_size: int = info.vocab_size
+        self.threads: int = info.threads
+        self.kernels: str = info.kernels.decode()
+
+    def _check(self, status: int) -> None:
+        native.check(status, self._error)
+
+    def _open(self) -> c.c_void_p:
+        if not self._session:
+            raise RuntimeFailure("the model is closed")
+        return self._session
+
+    def close(self) -> None:
+        """Frees everything; safe to call twice."""
+        if self._session:
+            self._lib.edgekit_session_destroy(self._session)
+            self._session = c.c_void_p()
+        if self._model:
+            self._lib.edgekit_model_close(self._model)
+            self._model = c.c_void_p()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_model"):
+            self.close()
+
+    def eval(self, tokens: Sequence[int]) -> None:
+        """Appends tokens.
+
+        Raises:
+            RuntimeFailure: no room in the context, a token out of range, or cancelled.
+            BundleError: a unit that was read is damaged.
+        """
+        ids = (c.c_int32 * len(tokens))(*tokens)
+        self._check(self._lib.edgekit_session_eval(self._open(), ids, len(tokens), 0, None, c.byref(self._error)))
+
+    def logits(self, tokens: Sequence[int]) -> F32:
+        """Appends tokens and returns their logits, f32 [len(tokens), vocab_size].
+
+        Raises:
+            RuntimeFailure, BundleError: as `eval`.
+        """
+        out = np.empty((len(tokens), self.vocab_size), dtype=np.float32)
+        ids = (c.c_int32 * len(tokens))(*tokens)
+        at = out.ctypes.data_as(c.c_void_p)
+        self._check(self._lib.edgekit_session_eval(self._open(), ids, len(tokens), 1, at, c.byref(self._error)))
+        return out
+
+    def sample(self, sampling: Sampling) -> int:
+        """A token chosen from the logits of the last one; does not append it."""
+        token, how = c.c_int32(), sampling.native()
+        status = self._lib.edgekit_session_sample(self._open(), c.byref(how), c.byref(token), c.byref(self._error))
+        self._check(status)
+        return token.value
+
+    def reset(self) -> None:
+        """Forgets all tokens."""
+        self._lib.edgekit_session_reset(self._open())
+
+    def cancel(self) -> None:
+        """Ends the evaluation that another thread is in."""
+        self._lib.edgekit_session_cancel(self._open())
+
+    @property
+    def position(self) -> int:
+        """Tokens so far."""
+        return int(self._lib.edgekit_session_position(self._open()))
+
+    @property
+    def plan(self) -> Plan:
+        """What the planner decided."""
+        plan = native.Plan()
+        self._lib.edgekit_model_plan(self._model, c.byref(plan))
+        return Plan(**_pick(plan, list(Plan.__dataclass_fields__)))  # type: ignore[arg-type]
+
+    @property
+    def stats(self) -> Stats:
+        """Counters so far."""
+        stats = native.Stats()
+        self._lib.edgekit_session_stats(self._open(), c.byref(stats))
+        values = _pick(stats, list(Stats.__dataclass_fields__))
+        return Stats(**(values | {"io_direct": bool(stats.io_direct)}))  # type: ignore[arg-type]

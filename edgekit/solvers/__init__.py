@@ -1,0 +1,1 @@
+"""Ways to choose a codec's values: rounding to nearest, k-means."""

@@ -1,0 +1,68 @@
+"""Proves a bundle whole: manifest, SHA-256 of every file, and every unit through the runtime's reader."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from edgekit.bundle import manifest
+from edgekit.errors import BundleError
+from edgekit.runtime import verify_units
+
+CHUNK = 4 << 20
+
+Progress = Callable[[int, int], None]  # bytes done, of all
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was found good."""
+
+    files: int
+    bytes: int
+    units: int
+
+
+def verify(path: str | Path, progress: Progress | None = None) -> Verified:
+    """Checks a bundle completely.
+
+    Raises:
+        BundleError: the first thing that is wrong.
+    """
+    folder = Path(path)
+    data = manifest.read(folder).data
+    entries = data.get("files")
+    if not isinstance(entries, list):
+        raise BundleError(f"{folder}: the manifest lists no files")
+    total = sum(e["bytes"] for e in entries if isinstance(e, dict) and isinstance(e.get("bytes"), int))
+    done = 0
+    for entry in entries:
+        for size in _check_file(folder, entry):
+            done += size
+            if progress is not None:
+                progress(done, total)
+    verify_units(folder)
+    return Verified(len(entries), done, data["units"]["count"])
+
+
+def _check_file(folder: Path, entry: Any) -> Any:
+    """Yields the bytes hashed so far; raises if the file is not the one that was written."""
+    name = entry.get("path") if isinstance(entry, dict) else None
+    if not isinstance(name, str) or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise BundleError(f"{folder}: the manifest lists a file outside the bundle: {name!r}")
+    file = folder / name
+    digest = hashlib.sha256()
+    try:
+        if file.stat().st_size != entry.get("bytes"):
+            raise BundleError(f"{file}: {file.stat().st_size} bytes, the manifest says {entry.get('bytes')}")
+        with file.open("rb") as stream:
+            while chunk := stream.read(CHUNK):
+                digest.update(chunk)
+                yield len(chunk)
+    except OSError as error:
+        raise BundleError(f"{file}: cannot read: {error.strerror}") from error
+    if digest.hexdigest() != entry.get("sha256"):
+        raise BundleError(f"{file}: does not match its SHA-256; it is damaged, convert the checkpoint again")

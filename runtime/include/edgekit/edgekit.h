@@ -1,0 +1,171 @@
+/* edgekit.h: the only door to the edgekit runtime. C11, no dependencies.
+ *
+ * Conventions
+ *   - Every fallible function returns an edgekit_status and, when `error` is not NULL, fills it.
+ *   - Structs begin with `struct_size`; the caller sets it to sizeof(the struct) so that later
+ *     versions can grow at the end. Zero in any other field means "the default".
+ *   - Handles are opaque. A model may be shared by sessions on different threads (their forward
+ *     passes take turns); one session must not be used by two threads at once, except for
+ *     edgekit_session_cancel, which may be called from any thread and from a signal handler.
+ */
+#ifndef EDGEKIT_EDGEKIT_H
+#define EDGEKIT_EDGEKIT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(_WIN32)
+#define EDGEKIT_API __declspec(dllexport)
+#else
+#define EDGEKIT_API __attribute__((visibility("default")))
+#endif
+
+#define EDGEKIT_ABI_VERSION 1
+
+typedef int32_t edgekit_status;
+enum {
+  EDGEKIT_OK = 0,
+  EDGEKIT_INVALID_ARGUMENT = 1, /* the caller passed something that cannot be right */
+  EDGEKIT_NOT_FOUND = 2,        /* a file is missing or cannot be opened */
+  EDGEKIT_CORRUPT = 3,          /* a file's content contradicts its checksum or the format */
+  EDGEKIT_UNSUPPORTED = 4,      /* well formed, but newer or stranger than this runtime knows */
+  EDGEKIT_IO = 5,               /* the device failed to deliver */
+  EDGEKIT_OVER_BUDGET = 6,      /* ram_bytes is below what this model needs at least */
+  EDGEKIT_CANCELLED = 7,        /* edgekit_session_cancel was called */
+  EDGEKIT_NO_MEMORY = 8,        /* the operating system refused an allocation */
+  EDGEKIT_CONTEXT_FULL = 9      /* the session's context has no room for that many tokens */
+};
+
+typedef struct edgekit_error {
+  edgekit_status status;
+  char message[508]; /* UTF-8, one line, always terminated */
+} edgekit_error;
+
+enum { EDGEKIT_IO_AUTO = 0, EDGEKIT_IO_DIRECT = 1, EDGEKIT_IO_BUFFERED = 2 };
+enum { EDGEKIT_KV_F16 = 0, EDGEKIT_KV_F32 = 1 };
+
+typedef struct edgekit_options {
+  uint32_t struct_size;
+  uint32_t threads;    /* compute threads; 0: one per core */
+  uint64_t ram_bytes;  /* hard budget for everything the runtime allocates; 0: no limit */
+  uint32_t context;    /* tokens per session; 0: the model's maximum, at most 2048 */
+  uint32_t max_batch;  /* tokens per prefill pass; 0: 128, fewer under a tight budget */
+  uint32_t sessions;   /* sessions the budget must leave room for; 0: 1 */
+  uint32_t io_mode;    /* EDGEKIT_IO_*; auto tries direct and falls back to buffered */
+  uint32_t kv_type;    /* EDGEKIT_KV_* */
+  uint32_t io_threads; /* concurrent reads; 0: 4 */
+  const char* kernels; /* "portable", "avx2", "neon"; NULL: the best of this CPU */
+} edgekit_options;
+
+/* What the planner decided, in bytes. */
+typedef struct edgekit_plan {
+  uint32_t struct_size;
+  uint32_t context;
+  uint32_t max_batch;
+  uint32_t reserved;
+  uint64_t budget_bytes;        /* ram_bytes, or the total when unlimited */
+  uint64_t floor_bytes;         /* the least ram_bytes that works with these options */
+  uint64_t weight_bytes;        /* all weights of the model */
+  uint64_t resident_bytes;      /* weights kept in memory */
+  uint64_t streamed_bytes;      /* weights read from flash in every dense pass */
+  uint64_t kv_bytes;            /* KV cache of one session */
+  uint64_t activation_bytes;    /* work buffers */
+  uint64_t stream_buffer_bytes; /* read-ahead ring */
+} edgekit_plan;
+
+typedef struct edgekit_stats {
+  uint32_t struct_size;
+  uint32_t io_direct;         /* 1: reads bypass the page cache */
+  uint64_t memory_bytes;      /* held by the runtime now */
+  uint64_t peak_memory_bytes; /* most held at any time; never above the budget */
+  uint64_t bytes_read;        /* from flash since open, loading included */
+  uint64_t prompt_tokens;     /* this session: tokens evaluated in passes of several tokens */
+  uint64_t generated_tokens;  /* this session: tokens evaluated one at a time */
+  double prompt_seconds;
+  double generation_seconds;
+  uint64_t prompt_bytes_read;
+  uint64_t generation_bytes_read;
+  double io_wait_seconds; /* this session: compute waiting for flash */
+} edgekit_stats;
+
+typedef struct edgekit_info {
+  uint32_t struct_size;
+  uint32_t vocab_size;
+  uint32_t hidden_size;
+  uint32_t max_context;
+  uint32_t blocks;
+  uint32_t threads;
+  char kernels[32]; /* kernel set in use */
+} edgekit_info;
+
+typedef struct edgekit_sampling {
+  uint32_t struct_size;
+  float temperature;    /* <= 0: greedy */
+  uint32_t top_k;       /* 0: off */
+  float top_p;          /* 0 or >= 1: off */
+  float min_p;          /* 0: off */
+  float repeat_penalty; /* 0 or 1: off */
+  uint32_t repeat_last_n;
+  uint32_t reserved;
+  uint64_t seed;
+} edgekit_sampling;
+
+typedef struct edgekit_model edgekit_model;
+typedef struct edgekit_session edgekit_session;
+
+/* Called with each new token; return nonzero to stop. */
+typedef int32_t (*edgekit_token_callback)(int32_t token, void* user);
+
+EDGEKIT_API uint32_t edgekit_abi_version(void);
+EDGEKIT_API const char* edgekit_version(void);
+/* Comma-separated names of the kernel sets this CPU can run, best first. */
+EDGEKIT_API const char* edgekit_kernel_sets(void);
+
+/* Reads and checks the manifest and decides residency; loads no weights. On EDGEKIT_OVER_BUDGET
+ * `plan` is filled too, so that the floor can be shown. */
+EDGEKIT_API edgekit_status edgekit_plan_bundle(const char* path, const edgekit_options* options, edgekit_plan* plan,
+                                               edgekit_error* error);
+
+EDGEKIT_API edgekit_status edgekit_model_open(const char* path, const edgekit_options* options, edgekit_model** model,
+                                              edgekit_error* error);
+EDGEKIT_API void edgekit_model_close(edgekit_model* model); /* after its sessions; NULL is fine */
+EDGEKIT_API void edgekit_model_info(const edgekit_model* model, edgekit_info* info);
+EDGEKIT_API void edgekit_model_plan(const edgekit_model* model, edgekit_plan* plan);
+
+/* Reads every unit of a bundle and compares its checksum. */
+EDGEKIT_API edgekit_status edgekit_verify_bundle(const char* path, edgekit_error* error);
+
+EDGEKIT_API edgekit_status edgekit_session_create(edgekit_model* model, edgekit_session** session,
+                                                  edgekit_error* error);
+EDGEKIT_API void edgekit_session_destroy(edgekit_session* session);
+/* Forgets all tokens, keeps the memory. */
+EDGEKIT_API void edgekit_session_reset(edgekit_session* session);
+EDGEKIT_API uint32_t edgekit_session_position(const edgekit_session* session);
+EDGEKIT_API void edgekit_session_stats(const edgekit_session* session, edgekit_stats* stats);
+/* Makes the running (or else the next) evaluation end with EDGEKIT_CANCELLED. */
+EDGEKIT_API void edgekit_session_cancel(edgekit_session* session);
+
+/* Appends `count` tokens. `logits`: NULL, or room for vocab_size floats (the last token's), or,
+ * when all_logits is nonzero, for count * vocab_size floats. On an error the session keeps the
+ * tokens it had before the call. */
+EDGEKIT_API edgekit_status edgekit_session_eval(edgekit_session* session, const int32_t* tokens, uint32_t count,
+                                                uint32_t all_logits, float* logits, edgekit_error* error);
+/* Chooses a token from the logits of the last evaluation; does not append it. */
+EDGEKIT_API edgekit_status edgekit_session_sample(edgekit_session* session, const edgekit_sampling* sampling,
+                                                  int32_t* token, edgekit_error* error);
+/* Evaluates the prompt, then samples up to max_tokens tokens, calling back for each; ends at any
+ * of stop_tokens (which is not reported), or when the callback asks to, or when the context is full. */
+EDGEKIT_API edgekit_status edgekit_session_generate(edgekit_session* session, const int32_t* prompt,
+                                                    uint32_t prompt_count, uint32_t max_tokens,
+                                                    const int32_t* stop_tokens, uint32_t stop_count,
+                                                    const edgekit_sampling* sampling, edgekit_token_callback callback,
+                                                    void* user, edgekit_error* error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,39 @@
+// Which units stay in memory: the planner's answer to a budget, made before anything is loaded.
+#pragma once
+
+#include <vector>
+
+#include "core/result.h"
+#include "format/manifest.h"
+
+namespace edgekit {
+
+struct PlanRequest {
+  uint64_t ram_bytes = 0;  // 0: no limit
+  uint32_t context = 0;
+  uint32_t max_batch = 0;  // 0: choose
+  uint32_t sessions = 1;
+  uint32_t kv_bytes = 2;  // per value
+  uint32_t threads = 1;
+  uint64_t session_bytes = 0;  // per session, besides its KV cache
+  uint64_t fixed_bytes = 0;    // already held: manifest and checksums
+};
+
+struct Plan {
+  uint32_t context = 0;
+  uint32_t max_batch = 0;
+  uint32_t slots = 0;  // of each read-ahead ring; 0: nothing is streamed
+  uint64_t slot_bytes = 0;
+  uint32_t rings = 0;  // one for dense blocks, one for experts
+  uint64_t budget_bytes = 0, floor_bytes = 0, weight_bytes = 0, resident_bytes = 0, streamed_bytes = 0, kv_bytes = 0,
+           activation_bytes = 0, stream_bytes = 0;
+  std::vector<uint32_t> resident_units;  // per matrix: its first units that stay in memory
+};
+
+// Fails with EDGEKIT_OVER_BUDGET, `plan` filled but for residency, when ram_bytes is below the floor.
+Outcome make_plan(const Manifest& manifest, const PlanRequest& request, Plan& plan);
+
+// Bytes of one session's KV cache.
+uint64_t kv_cache_bytes(const Manifest& manifest, uint32_t context, uint32_t value_bytes);
+
+}  // namespace edgekit

@@ -1,0 +1,152 @@
+// The C ABI: translates, and nothing else.
+#include <algorithm>
+#include <cstring>
+
+#include "edgekit/edgekit.h"
+#include "model/engine.h"
+
+using edgekit::Error;
+using edgekit::fail;
+
+struct edgekit_model {
+  std::unique_ptr<edgekit::Model> model;
+};
+struct edgekit_session {
+  std::unique_ptr<edgekit::Session> session;
+};
+
+namespace {
+
+edgekit_status report(const Error& from, edgekit_error* error) {
+  if (error != nullptr) {
+    error->status = from.status;
+    const size_t n = std::min(from.message.size(), sizeof(error->message) - 1);
+    std::memcpy(error->message, from.message.data(), n);
+    error->message[n] = '\0';
+  }
+  return from.status;
+}
+
+edgekit_status invalid(const char* what, edgekit_error* error) {
+  return report(fail(EDGEKIT_INVALID_ARGUMENT, what), error);
+}
+
+void fill_plan(const edgekit::Plan& from, edgekit_plan& out) {
+  out = edgekit_plan{};
+  out.struct_size = sizeof(edgekit_plan);
+  out.context = from.context;
+  out.max_batch = from.max_batch;
+  out.budget_bytes = from.budget_bytes;
+  out.floor_bytes = from.floor_bytes;
+  out.weight_bytes = from.weight_bytes;
+  out.resident_bytes = from.resident_bytes;
+  out.streamed_bytes = from.streamed_bytes;
+  out.kv_bytes = from.kv_bytes;
+  out.activation_bytes = from.activation_bytes;
+  out.stream_buffer_bytes = from.stream_bytes;
+}
+
+bool known(const edgekit_sampling* s) { return s != nullptr && s->struct_size == sizeof(edgekit_sampling); }
+
+}  // namespace
+
+uint32_t edgekit_abi_version(void) { return EDGEKIT_ABI_VERSION; }
+const char* edgekit_version(void) { return EDGEKIT_VERSION_STRING; }
+const char* edgekit_kernel_sets(void) { return edgekit::kernel_set_names(); }
+
+edgekit_status edgekit_plan_bundle(const char* path, const edgekit_options* options, edgekit_plan* plan,
+                                   edgekit_error* error) {
+  if (path == nullptr || plan == nullptr) return invalid("path and plan must not be NULL", error);
+  *plan = edgekit_plan{};
+  auto settings = edgekit::settings_from(options);
+  if (!settings.ok()) return report(settings.error(), error);
+  edgekit::Budget budget(0);
+  std::unique_ptr<edgekit::Bundle> bundle;
+  edgekit::Plan made;
+  auto outcome = edgekit::plan_model(path, settings.value(), budget, bundle, made);
+  fill_plan(made, *plan);
+  return report(outcome.error(), error);
+}
+
+edgekit_status edgekit_model_open(const char* path, const edgekit_options* options, edgekit_model** model,
+                                  edgekit_error* error) {
+  if (path == nullptr || model == nullptr) return invalid("path and model must not be NULL", error);
+  *model = nullptr;
+  auto settings = edgekit::settings_from(options);
+  if (!settings.ok()) return report(settings.error(), error);
+  auto made = edgekit::Model::open(path, settings.value());
+  if (!made.ok()) return report(made.error(), error);
+  *model = new edgekit_model{std::move(made.value())};
+  return report(Error{}, error);
+}
+
+void edgekit_model_close(edgekit_model* model) { delete model; }
+
+void edgekit_model_info(const edgekit_model* model, edgekit_info* info) {
+  const edgekit::Manifest& m = model->model->bundle->manifest();
+  *info = edgekit_info{};
+  info->struct_size = sizeof(edgekit_info);
+  info->vocab_size = m.vocab_size;
+  info->hidden_size = m.hidden_size;
+  info->max_context = m.max_context;
+  info->blocks = static_cast<uint32_t>(m.blocks.size());
+  info->threads = model->model->pool.size();
+  std::strncpy(info->kernels, model->model->settings.kernels->name, sizeof(info->kernels) - 1);
+}
+
+void edgekit_model_plan(const edgekit_model* model, edgekit_plan* plan) { fill_plan(model->model->plan, *plan); }
+
+edgekit_status edgekit_verify_bundle(const char* path, edgekit_error* error) {
+  if (path == nullptr) return invalid("path must not be NULL", error);
+  edgekit::Budget budget(0);
+  auto bundle = edgekit::Bundle::open(path, budget, EDGEKIT_IO_AUTO);
+  if (!bundle.ok()) return report(bundle.error(), error);
+  return report(bundle.value()->verify().error(), error);
+}
+
+edgekit_status edgekit_session_create(edgekit_model* model, edgekit_session** session, edgekit_error* error) {
+  if (model == nullptr || session == nullptr) return invalid("model and session must not be NULL", error);
+  *session = nullptr;
+  auto made = edgekit::Session::create(*model->model);
+  if (!made.ok()) return report(made.error(), error);
+  *session = new edgekit_session{std::move(made.value())};
+  return report(Error{}, error);
+}
+
+void edgekit_session_destroy(edgekit_session* session) { delete session; }
+void edgekit_session_reset(edgekit_session* session) { session->session->reset(); }
+uint32_t edgekit_session_position(const edgekit_session* session) { return session->session->position(); }
+void edgekit_session_stats(const edgekit_session* session, edgekit_stats* stats) { session->session->stats(*stats); }
+void edgekit_session_cancel(edgekit_session* session) { session->session->cancel(); }
+
+edgekit_status edgekit_session_eval(edgekit_session* session, const int32_t* tokens, uint32_t count,
+                                    uint32_t all_logits, float* logits, edgekit_error* error) {
+  if (session == nullptr || (tokens == nullptr && count != 0))
+    return invalid("session and tokens must not be NULL", error);
+  float* all = all_logits != 0 ? logits : nullptr;
+  float* last = all_logits != 0 ? nullptr : logits;
+  return report(session->session->eval(tokens, count, last, all).error(), error);
+}
+
+edgekit_status edgekit_session_sample(edgekit_session* session, const edgekit_sampling* sampling, int32_t* token,
+                                      edgekit_error* error) {
+  if (session == nullptr || token == nullptr || !known(sampling)) {
+    return invalid("session, sampling (with its struct_size) and token must be given", error);
+  }
+  auto sampled = session->session->sample(*sampling);
+  if (sampled.ok()) *token = sampled.value();
+  return report(sampled.error(), error);
+}
+
+edgekit_status edgekit_session_generate(edgekit_session* session, const int32_t* prompt, uint32_t prompt_count,
+                                        uint32_t max_tokens, const int32_t* stop_tokens, uint32_t stop_count,
+                                        const edgekit_sampling* sampling, edgekit_token_callback callback, void* user,
+                                        edgekit_error* error) {
+  if (session == nullptr || prompt == nullptr || !known(sampling) || (stop_tokens == nullptr && stop_count != 0)) {
+    return invalid("session, prompt and sampling (with its struct_size) must be given", error);
+  }
+  return report(
+      session->session->generate(prompt, prompt_count, max_tokens, stop_tokens, stop_count, *sampling, callback, user)
+          .error(),
+      error);
+}

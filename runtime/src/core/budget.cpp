@@ -1,0 +1,47 @@
+#include "core/budget.h"
+
+#include <cstdlib>
+#include <cstring>
+
+namespace edgekit {
+
+Outcome Budget::take(uint64_t bytes, const char* what) {
+  uint64_t before = used_.load();
+  do {
+    if (limit_ != 0 && (bytes > limit_ || before > limit_ - bytes)) {
+      return fail(EDGEKIT_OVER_BUDGET, std::string("the memory budget of ") + std::to_string(limit_) +
+                                           " bytes has no room for " + std::to_string(bytes) + " bytes of " + what);
+    }
+  } while (!used_.compare_exchange_weak(before, before + bytes));
+  uint64_t now = before + bytes, seen = peak_.load();
+  while (now > seen && !peak_.compare_exchange_weak(seen, now)) {
+  }
+  return Nothing{};
+}
+
+Result<Buffer> Buffer::allocate(Budget& budget, uint64_t bytes, const char* what) {
+  Buffer out;
+  if (bytes == 0) return out;
+  if (bytes > (uint64_t{1} << 46)) return fail(EDGEKIT_CORRUPT, std::string("absurd size of ") + what);
+  const uint64_t charged = charge(bytes);
+  EK_TRY(budget.take(charged, what));
+  void* data = nullptr;
+  if (posix_memalign(&data, kAlignment, charged) != 0) {
+    budget.give(charged);
+    return fail(EDGEKIT_NO_MEMORY, std::string("the system refused ") + std::to_string(bytes) + " bytes of " + what +
+                                       "; free memory or lower ram_bytes");
+  }
+  std::memset(data, 0, charged);
+  out.budget_ = &budget;
+  out.data_ = static_cast<uint8_t*>(data);
+  out.size_ = charged;
+  return out;
+}
+
+Buffer::~Buffer() {
+  if (data_ == nullptr) return;
+  std::free(data_);
+  budget_->give(size_);
+}
+
+}  // namespace edgekit

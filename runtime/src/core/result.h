@@ -1,0 +1,52 @@
+// Errors are values: a status for programs, one line with cause and cure for people.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include "edgekit/edgekit.h"
+
+namespace edgekit {
+
+struct Error {
+  edgekit_status status = EDGEKIT_OK;
+  std::string message;
+};
+
+struct Nothing {};
+
+// Either a value or an Error; `Outcome` below is the form without a value.
+template <class T>
+class [[nodiscard]] Result {
+ public:
+  Result(T value) : value_(std::move(value)) {}
+  Result(Error error) : error_(std::move(error)) {}
+  bool ok() const { return error_.status == EDGEKIT_OK; }
+  T& value() { return value_; }
+  const Error& error() const { return error_; }
+
+ private:
+  T value_{};
+  Error error_;
+};
+
+using Outcome = Result<Nothing>;
+
+inline Error fail(edgekit_status status, std::string message) { return {status, std::move(message)}; }
+
+}  // namespace edgekit
+
+#define EK_CONCAT_(a, b) a##b
+#define EK_CONCAT(a, b) EK_CONCAT_(a, b)
+// EK_TRY(expr): leaves the function with the error of `expr`, if it has one.
+#define EK_TRY(expr)                                 \
+  do {                                               \
+    auto ek_outcome = (expr);                        \
+    if (!ek_outcome.ok()) return ek_outcome.error(); \
+  } while (0)
+// EK_ASSIGN(target, expr): the same, and otherwise moves the value into `target`.
+#define EK_ASSIGN(target, expr)                                                              \
+  auto EK_CONCAT(ek_result_, __LINE__) = (expr);                                             \
+  if (!EK_CONCAT(ek_result_, __LINE__).ok()) return EK_CONCAT(ek_result_, __LINE__).error(); \
+  target = std::move(EK_CONCAT(ek_result_, __LINE__).value())

@@ -1,0 +1,195 @@
+#include "format/json.h"
+
+#include <cmath>
+
+namespace edgekit {
+
+namespace {
+constexpr int kMaxDepth = 32;
+
+Error bad(const std::string& what) { return fail(EDGEKIT_CORRUPT, "not valid JSON: " + what); }
+
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+}  // namespace
+
+class JsonParser {
+ public:
+  JsonParser(std::string_view text, JsonNode* nodes, uint32_t capacity)
+      : text_(text), nodes_(nodes), capacity_(capacity) {}
+
+  // Iterative: `stack_` holds the open containers, `last_` the newest child of each.
+  Outcome run() {
+    EK_TRY(value({}));
+    while (depth_ > 0) {
+      skip_space();
+      JsonNode& open = nodes_[stack_[depth_ - 1]];
+      const char close = open.type == JsonType::array ? ']' : '}';
+      if (peek() == close) {
+        ++at_;
+        --depth_;
+        continue;
+      }
+      if (open.count > 0) {
+        if (peek() != ',') return bad("expected ',' or a closing bracket");
+        ++at_;
+        skip_space();
+      }
+      std::string_view key;
+      if (open.type == JsonType::object) {
+        EK_ASSIGN(key, quoted());
+        skip_space();
+        if (peek() != ':') return bad("expected ':'");
+        ++at_;
+      }
+      EK_TRY(value(key));
+    }
+    skip_space();
+    if (at_ != text_.size()) return bad("text after the end");
+    return Nothing{};
+  }
+
+ private:
+  char peek() const { return at_ < text_.size() ? text_[at_] : '\0'; }
+  void skip_space() {
+    while (peek() == ' ' || peek() == '\n' || peek() == '\t' || peek() == '\r') ++at_;
+  }
+
+  Result<std::string_view> quoted() {
+    if (peek() != '"') return bad("expected a string");
+    const size_t begin = ++at_;
+    while (at_ < text_.size() && text_[at_] != '"') {
+      if (static_cast<unsigned char>(text_[at_]) < 0x20) return bad("control character in a string");
+      at_ += text_[at_] == '\\' ? 2 : 1;
+    }
+    if (at_ >= text_.size()) return bad("unterminated string");
+    return text_.substr(begin, at_++ - begin);
+  }
+
+  Outcome value(std::string_view key) {
+    skip_space();
+    if (used_ == capacity_) return bad("too many values");
+    const uint32_t index = used_++;
+    JsonNode& node = nodes_[index];
+    node = JsonNode{};
+    node.key = key;
+    if (depth_ > 0) {
+      JsonNode& parent = nodes_[stack_[depth_ - 1]];
+      (parent.count++ == 0 ? parent.first_child : nodes_[last_[depth_ - 1]].next) = index;
+      last_[depth_ - 1] = index;
+    }
+    const char c = peek();
+    if (c == '{' || c == '[') {
+      if (depth_ == kMaxDepth) return bad("nested too deeply");
+      node.type = c == '{' ? JsonType::object : JsonType::array;
+      ++at_;
+      stack_[depth_] = index;
+      last_[depth_++] = 0;
+      return Nothing{};
+    }
+    if (c == '"') {
+      node.type = JsonType::string;
+      EK_ASSIGN(node.text, quoted());
+      return Nothing{};
+    }
+    const size_t begin = at_;
+    while (is_digit(peek()) || peek() == '-' || peek() == '+' || peek() == '.' || (peek() >= 'a' && peek() <= 'z') ||
+           peek() == 'E') {
+      ++at_;
+    }
+    node.text = text_.substr(begin, at_ - begin);
+    if (node.text == "null") return Nothing{};
+    if (node.text == "true" || node.text == "false") {
+      node.type = JsonType::boolean;
+      return Nothing{};
+    }
+    node.type = JsonType::number;
+    return json_number(node).ok() ? Outcome(Nothing{}) : Outcome(bad("expected a value"));
+  }
+
+  std::string_view text_;
+  JsonNode* nodes_;
+  uint32_t capacity_;
+  uint32_t used_ = 0;
+  size_t at_ = 0;
+  int depth_ = 0;
+  uint32_t stack_[kMaxDepth];
+  uint32_t last_[kMaxDepth];
+};
+
+Result<Json> Json::parse(std::string_view text, Budget& budget) {
+  if (text.size() > (size_t{1} << 30)) return bad("larger than 1 GiB");
+  uint64_t values = 2;  // every value but the first follows one of these
+  for (char c : text) values += c == ',' || c == '[' || c == '{';
+  Json out;
+  EK_ASSIGN(out.nodes_, Buffer::allocate(budget, values * sizeof(JsonNode), "manifest tree"));
+  JsonNode* nodes = reinterpret_cast<JsonNode*>(out.nodes_.data());
+  JsonParser parser(text, nodes, static_cast<uint32_t>(values));
+  EK_TRY(parser.run());
+  return out;
+}
+
+const JsonNode* Json::find(const JsonNode& object, std::string_view key) const {
+  if (object.type != JsonType::object) return nullptr;
+  for (uint32_t i = object.first_child; i != 0; i = at(i).next) {
+    if (at(i).key == key) return &at(i);
+  }
+  return nullptr;
+}
+
+Result<uint64_t> json_uint(const JsonNode& node, uint64_t max) {
+  if (node.type != JsonType::number || node.text.empty() || node.text.size() > 20) {
+    return fail(EDGEKIT_CORRUPT, "expected a whole number");
+  }
+  uint64_t value = 0;
+  for (char c : node.text) {
+    const uint64_t digit = static_cast<uint64_t>(c - '0');
+    if (!is_digit(c) || value > (UINT64_MAX - digit) / 10) {
+      return fail(EDGEKIT_CORRUPT, "expected a whole number");
+    }
+    value = value * 10 + digit;
+  }
+  if (value > max) return fail(EDGEKIT_CORRUPT, "number out of range");
+  return value;
+}
+
+Result<double> json_number(const JsonNode& node) {
+  if (node.type != JsonType::number) return fail(EDGEKIT_CORRUPT, "expected a number");
+  std::string_view s = node.text;
+  size_t i = 0;
+  const bool negative = i < s.size() && s[i] == '-';
+  i += negative;
+  const size_t digits_begin = i;
+  double mantissa = 0;
+  int exponent = 0;
+  for (; i < s.size() && is_digit(s[i]); ++i) mantissa = mantissa * 10 + (s[i] - '0');
+  if (i == digits_begin) return fail(EDGEKIT_CORRUPT, "expected a number");
+  if (i < s.size() && s[i] == '.') {
+    for (++i; i < s.size() && is_digit(s[i]); ++i, --exponent) mantissa = mantissa * 10 + (s[i] - '0');
+  }
+  if (i < s.size() && (s[i] == 'e' || s[i] == 'E')) {
+    ++i;
+    const bool down = i < s.size() && s[i] == '-';
+    i += i < s.size() && (s[i] == '-' || s[i] == '+');
+    int e = 0;
+    const size_t begin = i;
+    for (; i < s.size() && is_digit(s[i]); ++i) e = e < 100000 ? e * 10 + (s[i] - '0') : e;
+    if (i == begin) return fail(EDGEKIT_CORRUPT, "expected a number");
+    exponent += down ? -e : e;
+  }
+  if (i != s.size()) return fail(EDGEKIT_CORRUPT, "expected a number");
+  const double scale = std::pow(10.0, exponent < 0 ? -exponent : exponent);
+  const double value = exponent < 0 ? mantissa / scale : mantissa * scale;
+  if (!std::isfinite(value)) return fail(EDGEKIT_CORRUPT, "number out of range");
+  return negative ? -value : value;
+}
+
+Result<std::string> json_string(const JsonNode& node) {
+  if (node.type != JsonType::string) return fail(EDGEKIT_CORRUPT, "expected a string");
+  // Names and paths that the runtime reads are plain; texts with escapes are for people only.
+  if (node.text.find('\\') != std::string_view::npos) {
+    return fail(EDGEKIT_CORRUPT, "unexpected escape in a name");
+  }
+  return std::string(node.text);
+}
+
+}  // namespace edgekit

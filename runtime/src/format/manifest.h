@@ -1,0 +1,125 @@
+// The manifest as typed values. docs/format.md describes every field; parsing checks every bound,
+// so that the rest of the runtime can index without looking again.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/budget.h"
+#include "core/result.h"
+
+namespace edgekit {
+
+constexpr uint32_t kFormatVersion = 1;
+constexpr uint32_t kUnitAlignment = 4096;
+constexpr uint32_t kBlock = 32;  // weights are packed in blocks of 32 along a row
+constexpr int32_t kNone = -1;
+
+// One per way of storing a row; the order is that of kernels.inc.
+enum class Codec : uint8_t {
+#define EK_CODEC(name, id, bits) name,
+#include "kernels/kernels.inc"
+#undef EK_CODEC
+  count
+};
+
+// A row record of one codec inside the (possibly bundled) row of a matrix.
+struct Part {
+  Codec codec = Codec::f32;
+  bool symmetric = false;   // affine: no stored bias, zero point in the middle
+  uint32_t group_size = 0;  // affine: columns per scale, a multiple of 32
+  uint32_t cols = 0;
+  uint32_t offset = 0;    // of the record within the row
+  uint32_t bytes = 0;     // of the record
+  int32_t lut = kNone;    // palette: vector of f16 [ceil(rows/lut_rows)][2^bits]
+  uint32_t lut_rows = 0;  // palette: rows that share a table
+};
+
+struct Matrix {
+  std::string name;
+  uint8_t file = 0;  // index into Manifest::files
+  uint8_t part_count = 1;
+  Part parts[3];
+  uint64_t offset = 0;  // of the first unit in the file
+  uint32_t rows = 0;
+  uint32_t rows_per_unit = 0;
+  uint32_t row_stride = 0;   // bytes
+  uint64_t unit_stride = 0;  // bytes, a multiple of 4096
+  uint64_t first_unit = 0;   // index of its first checksum in units.bin
+  uint32_t units = 0;
+  uint64_t bytes() const { return unit_stride * units; }
+};
+
+struct Vector {
+  std::string name;
+  uint64_t offset = 0;  // within the vectors segment
+  uint64_t count = 0;
+  bool half = false;  // f16 tables; everything else is f32
+};
+
+struct Norm {
+  enum Kind : uint8_t { none, rms, layer } kind = none;
+  bool per_head = false;  // q/k norms: over each head instead of the whole row
+  float eps = 0;
+  int32_t weight = kNone, bias = kNone;
+};
+
+struct Rope {
+  enum Kind : uint8_t { fixed, dynamic } kind = fixed;
+  uint32_t dim = 0;               // rotated dimensions of each head, even
+  float scale = 1;                // multiplies cos and sin
+  int32_t inv_freq = kNone;       // f32 [dim / 2]
+  int32_t long_inv_freq = kNone;  // used once the sequence is longer than switch_length
+  uint32_t switch_length = 0;
+  double base = 0, factor = 0;  // dynamic NTK
+};
+
+enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu, relu2, threshold };
+
+struct Block {
+  enum Kind : uint8_t { attention, ffn, experts } kind = attention;
+  Norm pre_norm, post_norm, out_norm;
+  // attention
+  int32_t q = kNone, k = kNone, v = kNone, o = kNone;  // matrices
+  int32_t q_bias = kNone, k_bias = kNone, v_bias = kNone, o_bias = kNone;
+  uint32_t heads = 0, kv_heads = 0, head_dim = 0, window = 0;
+  int32_t rope = kNone;
+  float scale = 1, softcap = 0;
+  Norm q_norm, k_norm;
+  // ffn and experts
+  Activation activation = Activation::silu;
+  bool gated = false;
+  bool parallel = false;  // reads the residual from before the preceding attention was added
+  float threshold = 0;
+  uint32_t size = 0;  // neurons (of each expert)
+  std::vector<int32_t> matrices;
+  int32_t gate_bias = kNone, up_bias = kNone, down_bias = kNone;
+  int32_t router = kNone;
+  uint32_t top_k = 0;
+  bool normalize = false;
+};
+
+struct Manifest {
+  uint32_t vocab_size = 0, hidden_size = 0, max_context = 0;
+  int32_t embedding = kNone, position = kNone, embedding_project = kNone;
+  uint32_t position_offset = 0;
+  float embedding_scale = 1;
+  Norm embedding_norm, final_norm;
+  int32_t head = kNone, head_bias = kNone, head_project = kNone;
+  float head_softcap = 0;
+  std::vector<Rope> ropes;
+  std::vector<Block> blocks;
+  std::vector<Matrix> matrices;
+  std::vector<Vector> vectors;
+  std::string files[2];  // resident, flash: names inside the bundle
+  uint64_t file_bytes[2] = {};
+  uint64_t vectors_bytes = 0, vectors_checksum = 0;  // at offset 0 of the resident file
+  std::string units_file;
+  uint64_t unit_count = 0, units_checksum = 0;
+};
+
+Result<Manifest> parse_manifest(std::string_view text, Budget& budget);
+
+}  // namespace edgekit

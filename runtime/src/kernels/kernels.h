@@ -1,0 +1,60 @@
+// The arithmetic of the runtime. A KernelSet is one implementation for one instruction set; the
+// portable one is the reference that the others must match (runtime/tests/test_kernels.cpp).
+//
+// Rows are records as docs/format.md lays them out. `cols` is rounded up to whole blocks of 32
+// ("padded"): inputs must hold zeros between cols and the padded width.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "format/manifest.h"
+
+namespace edgekit {
+
+// row . x ; x [padded]; sums [padded / 32] holds the sum of each block of x.
+using DotFn = float (*)(const Part&, const uint8_t* row, const uint16_t* lut, const float* x, const float* sums);
+// out[j] += h * row[j] for begin <= j < end; out is indexed from column 0. `begin` is a multiple of
+// 32, `end` too or else equal to cols.
+using AxpyFn = void (*)(const Part&, const uint8_t* row, const uint16_t* lut, float h, uint32_t begin, uint32_t end,
+                        float* out);
+// out[j - begin] = row[j]; when end == cols, zeros follow up to the padded width.
+using DecodeFn = void (*)(const Part&, const uint8_t* row, const uint16_t* lut, uint32_t begin, uint32_t end,
+                          float* out);
+
+struct KernelSet {
+  const char* name;
+  DotFn dot[static_cast<int>(Codec::count)];
+  AxpyFn axpy[static_cast<int>(Codec::count)];
+  DecodeFn decode[static_cast<int>(Codec::count)];
+  // y[t * ldy + r] = w[r] . x[t]; w [rows][ldw], x [tokens][ldx], k a multiple of 32.
+  void (*gemm)(const float* w, size_t ldw, uint32_t rows, const float* x, size_t ldx, uint32_t tokens, size_t k,
+               float* y, size_t ldy);
+  // out[t][j] += sum over i of h[t][i] * w[i][j]; w [count][ldw], j < cols, a multiple of 32.
+  void (*accumulate)(const float* w, size_t ldw, uint32_t count, const float* h, size_t ldh, uint32_t tokens,
+                     size_t cols, float* out, size_t ldo);
+  // The KV cache's two formats; n is a head's size, any value.
+  float (*dot_f16)(const uint16_t* a, const float* b, uint32_t n);
+  float (*dot_f32)(const float* a, const float* b, uint32_t n);
+  void (*axpy_f16)(float h, const uint16_t* a, float* out, uint32_t n);
+  void (*axpy_f32)(float h, const float* a, float* out, uint32_t n);
+};
+
+extern const KernelSet kPortableKernels;
+#if defined(__x86_64__)
+extern const KernelSet kAvx2Kernels;
+#endif
+#if defined(__aarch64__)
+extern const KernelSet kNeonKernels;
+#endif
+
+// The set called `name`, or the best for this CPU when name is null; nullptr if it cannot run here.
+const KernelSet* find_kernels(const char* name);
+// Comma-separated names of the sets that can run here, best first.
+const char* kernel_set_names();
+
+// The codes of one row begin at its start; an affine row's scales follow, then its biases.
+inline uint32_t padded_cols(uint32_t cols) { return (cols + kBlock - 1) / kBlock * kBlock; }
+inline uint32_t group_count(const Part& p) { return (p.cols + p.group_size - 1) / p.group_size; }
+
+}  // namespace edgekit

@@ -1,0 +1,231 @@
+// NEON (AArch64) kernels. F16 conversions are part of the base instruction set there.
+#include <arm_neon.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/half.h"
+#include "kernels/kernels.h"
+
+namespace edgekit {
+namespace {
+
+struct V {
+  float32x4_t a, b;
+};
+
+inline V load(const float* at) { return {vld1q_f32(at), vld1q_f32(at + 4)}; }
+inline void store(float* at, V v) {
+  vst1q_f32(at, v.a);
+  vst1q_f32(at + 4, v.b);
+}
+inline V zero() { return {vdupq_n_f32(0), vdupq_n_f32(0)}; }
+inline V set1(float f) { return {vdupq_n_f32(f), vdupq_n_f32(f)}; }
+inline V add(V x, V y) { return {vaddq_f32(x.a, y.a), vaddq_f32(x.b, y.b)}; }
+inline V fma(V x, V y, V z) { return {vfmaq_f32(z.a, x.a, y.a), vfmaq_f32(z.b, x.b, y.b)}; }
+inline float sum(V v) { return vaddvq_f32(vaddq_f32(v.a, v.b)); }
+inline V half_to_float(uint16x8_t h) {
+  const float16x8_t f = vreinterpretq_f16_u16(h);
+  return {vcvt_f32_f16(vget_low_f16(f)), vcvt_f32_f16(vget_high_f16(f))};
+}
+inline V load_half(const uint16_t* at) { return half_to_float(vld1q_u16(at)); }
+inline uint16x8_t load_u16(const uint8_t* at) { return vreinterpretq_u16_u8(vld1q_u8(at)); }
+inline float half_at(const uint8_t* at) {
+  uint16_t h;
+  std::memcpy(&h, at, 2);
+  return f16_to_float(h);
+}
+
+// Codes 0-15 and 16-31 of a block, one per byte.
+struct Codes {
+  uint8x16_t low, high;
+};
+inline Codes either(Codes a, Codes b) { return {vorrq_u8(a.low, b.low), vorrq_u8(a.high, b.high)}; }
+template <int N>
+inline Codes shift(Codes c) {
+  return {vshlq_n_u8(c.low, N), vshlq_n_u8(c.high, N)};
+}
+inline Codes plane4(const uint8_t* at) {
+  const uint8x16_t x = vld1q_u8(at);
+  return {vandq_u8(x, vdupq_n_u8(15)), vshrq_n_u8(x, 4)};
+}
+inline Codes plane2(const uint8_t* at) {
+  const uint8x8_t x = vld1_u8(at), three = vdup_n_u8(3);
+  return {vcombine_u8(vand_u8(x, three), vand_u8(vshr_n_u8(x, 2), three)),
+          vcombine_u8(vand_u8(vshr_n_u8(x, 4), three), vshr_n_u8(x, 6))};
+}
+inline Codes plane1(const uint8_t* at) {
+  const uint8x8_t bit = vcreate_u8(0x8040201008040201u);
+  const uint8x16_t bits = vcombine_u8(bit, bit), one = vdupq_n_u8(1);
+  const uint8x16_t low = vcombine_u8(vdup_n_u8(at[0]), vdup_n_u8(at[1]));
+  const uint8x16_t high = vcombine_u8(vdup_n_u8(at[2]), vdup_n_u8(at[3]));
+  return {vandq_u8(vtstq_u8(low, bits), one), vandq_u8(vtstq_u8(high, bits), one)};
+}
+
+template <Codec C>
+inline Codes codes(const uint8_t* row, uint32_t b) {
+  switch (C) {
+    case Codec::palette6: {
+      const uint8_t* at = row + size_t{b} * 24;
+      return either(plane4(at), shift<4>(plane2(at + 16)));
+    }
+    case Codec::affine4:
+    case Codec::palette4: return plane4(row + size_t{b} * 16);
+    case Codec::palette3: {
+      const uint8_t* at = row + size_t{b} * 12;
+      return either(plane2(at), shift<2>(plane1(at + 8)));
+    }
+    case Codec::palette2: return plane2(row + size_t{b} * 8);
+    case Codec::palette1: return plane1(row + size_t{b} * 4);
+    default: return {vld1q_u8(row + size_t{b} * 32), vld1q_u8(row + size_t{b} * 32 + 16)};
+  }
+}
+
+inline void widen(Codes c, V out[4]) {
+  const uint16x8_t parts[4] = {vmovl_u8(vget_low_u8(c.low)), vmovl_u8(vget_high_u8(c.low)),
+                               vmovl_u8(vget_low_u8(c.high)), vmovl_u8(vget_high_u8(c.high))};
+  for (int i = 0; i < 4; ++i) {
+    out[i].a = vcvtq_f32_u32(vmovl_u16(vget_low_u16(parts[i])));
+    out[i].b = vcvtq_f32_u32(vmovl_u16(vget_high_u16(parts[i])));
+  }
+}
+
+// Palettes of at most 64 entries: look up both bytes of the f16 value with table instructions.
+template <Codec C>
+class Unpack {
+ public:
+  Unpack(const Part&, const uint8_t* row, const uint16_t* lut) : row_(row) {
+    constexpr int kEntries = C == Codec::palette6   ? 64
+                             : C == Codec::palette4 ? 16
+                             : C == Codec::palette3 ? 8
+                             : C == Codec::palette2 ? 4
+                                                    : 2;
+    uint8_t low[64] = {}, high[64] = {};
+    for (int i = 0; i < kEntries; ++i) {
+      low[i] = static_cast<uint8_t>(lut[i]);
+      high[i] = static_cast<uint8_t>(lut[i] >> 8);
+    }
+    for (int i = 0; i < 4; ++i) {
+      low_.val[i] = vld1q_u8(low + 16 * i);
+      high_.val[i] = vld1q_u8(high + 16 * i);
+    }
+  }
+  void block(uint32_t b, V out[4]) const {
+    const Codes c = codes<C>(row_, b);
+    pair(c.low, out);
+    pair(c.high, out + 2);
+  }
+
+ private:
+  uint8x16_t look_up(const uint8x16x4_t& table, uint8x16_t index) const {
+    return C == Codec::palette6 ? vqtbl4q_u8(table, index) : vqtbl1q_u8(table.val[0], index);
+  }
+  void pair(uint8x16_t index, V out[2]) const {
+    const uint8x16_t low = look_up(low_, index), high = look_up(high_, index);
+    out[0] = half_to_float(vreinterpretq_u16_u8(vzip1q_u8(low, high)));
+    out[1] = half_to_float(vreinterpretq_u16_u8(vzip2q_u8(low, high)));
+  }
+  const uint8_t* row_;
+  uint8x16x4_t low_, high_;
+};
+
+template <>
+class Unpack<Codec::palette8> {
+ public:
+  Unpack(const Part&, const uint8_t* row, const uint16_t* lut) : row_(row), lut_(lut) {}
+  void block(uint32_t b, V out[4]) const {
+    uint16_t half[kBlock];
+    for (uint32_t i = 0; i < kBlock; ++i) half[i] = lut_[row_[size_t{b} * kBlock + i]];
+    for (int i = 0; i < 4; ++i) out[i] = load_half(half + 8 * i);
+  }
+
+ private:
+  const uint8_t* row_;
+  const uint16_t* lut_;
+};
+
+template <Codec C>
+class UnpackAffine {
+ public:
+  UnpackAffine(const Part& p, const uint8_t* row, const uint16_t*)
+      : row_(row),
+        scales_(row + padded_cols(p.cols) / (C == Codec::affine8 ? 1 : 2)),
+        biases_(p.symmetric ? nullptr : scales_ + 2 * size_t{group_count(p)}),
+        per_group_(p.group_size / kBlock) {}
+  void raw(uint32_t b, V out[4]) const { widen(codes<C>(row_, b), out); }
+  float scale(uint32_t g) const { return half_at(scales_ + 2 * size_t{g}); }
+  float bias(uint32_t g) const {
+    if (biases_ == nullptr) return scale(g) * (C == Codec::affine8 ? -128.f : -8.f);
+    return half_at(biases_ + 2 * size_t{g});
+  }
+  void block(uint32_t b, V out[4]) const {
+    raw(b, out);
+    const uint32_t g = b / per_group_;
+    const V s = set1(scale(g)), z = set1(bias(g));
+    for (int i = 0; i < 4; ++i) out[i] = fma(out[i], s, z);
+  }
+
+ private:
+  const uint8_t *row_, *scales_, *biases_;
+  uint32_t per_group_;
+};
+template <>
+class Unpack<Codec::affine8> : public UnpackAffine<Codec::affine8> {
+  using UnpackAffine::UnpackAffine;
+};
+template <>
+class Unpack<Codec::affine4> : public UnpackAffine<Codec::affine4> {
+  using UnpackAffine::UnpackAffine;
+};
+
+template <>
+class Unpack<Codec::f32> {
+ public:
+  Unpack(const Part&, const uint8_t* row, const uint16_t*) : row_(row) {}
+  void block(uint32_t b, V out[4]) const {
+    const float* at = reinterpret_cast<const float*>(row_) + size_t{b} * kBlock;
+    for (int i = 0; i < 4; ++i) out[i] = load(at + 8 * i);
+  }
+
+ private:
+  const uint8_t* row_;
+};
+template <>
+class Unpack<Codec::f16> {
+ public:
+  Unpack(const Part&, const uint8_t* row, const uint16_t*) : row_(row) {}
+  void block(uint32_t b, V out[4]) const {
+    const uint8_t* at = row_ + size_t{b} * 2 * kBlock;
+    for (int i = 0; i < 4; ++i) out[i] = half_to_float(load_u16(at + 16 * i));
+  }
+
+ private:
+  const uint8_t* row_;
+};
+template <>
+class Unpack<Codec::bf16> {
+ public:
+  Unpack(const Part&, const uint8_t* row, const uint16_t*) : row_(row) {}
+  void block(uint32_t b, V out[4]) const {
+    const uint8_t* at = row_ + size_t{b} * 2 * kBlock;
+    for (int i = 0; i < 4; ++i) {
+      const uint16x8_t x = load_u16(at + 16 * i);
+      out[i].a = vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(x), 16));
+      out[i].b = vreinterpretq_f32_u32(vshll_n_u16(vget_high_u16(x), 16));
+    }
+  }
+
+ private:
+  const uint8_t* row_;
+};
+
+#include "kernels/simd.inc"
+
+}  // namespace
+
+const KernelSet kNeonKernels = {
+    "neon",
+#include "kernels/table.inc"
+};
+
+}  // namespace edgekit

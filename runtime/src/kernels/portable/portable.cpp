@@ -1,0 +1,120 @@
+// The reference kernels: plain loops that say what every other set must compute.
+#include <algorithm>
+
+#include "core/half.h"
+#include "kernels/kernels.h"
+
+namespace edgekit {
+namespace {
+
+uint16_t load_u16(const uint8_t* at) { return static_cast<uint16_t>(at[0] | at[1] << 8); }
+
+// Code `i` (0..31) of a block; wide codes are split into planes: the low bits first.
+uint32_t plane2(const uint8_t* b, uint32_t i) { return b[i % 8] >> (2 * (i / 8)) & 3u; }
+uint32_t plane1(const uint8_t* b, uint32_t i) { return b[i / 8] >> (i % 8) & 1u; }
+uint32_t plane4(const uint8_t* b, uint32_t i) { return b[i % 16] >> (4 * (i / 16)) & 15u; }
+
+template <Codec C>
+float weight(const Part& p, const uint8_t* row, const uint16_t* lut, uint32_t j) {
+  const uint32_t b = j / kBlock, i = j % kBlock;
+  switch (C) {
+    case Codec::f32: {
+      const uint8_t* at = row + 4 * j;
+      return bits_to_float(static_cast<uint32_t>(load_u16(at)) | static_cast<uint32_t>(load_u16(at + 2)) << 16);
+    }
+    case Codec::f16: return f16_to_float(load_u16(row + 2 * j));
+    case Codec::bf16: return bf16_to_float(load_u16(row + 2 * j));
+    case Codec::affine8:
+    case Codec::affine4: {
+      const bool wide = C == Codec::affine8;
+      const uint32_t q = wide ? row[j] : plane4(row + 16 * b, i);
+      const uint8_t* scales = row + padded_cols(p.cols) / (wide ? 1 : 2);
+      const uint32_t g = j / p.group_size;
+      const float scale = f16_to_float(load_u16(scales + 2 * g));
+      const float bias =
+          p.symmetric ? scale * (wide ? -128.f : -8.f) : f16_to_float(load_u16(scales + 2 * (group_count(p) + g)));
+      return scale * static_cast<float>(q) + bias;
+    }
+    case Codec::palette8: return f16_to_float(lut[row[j]]);
+    case Codec::palette6: {
+      const uint8_t* at = row + 24 * b;
+      return f16_to_float(lut[plane4(at, i) | plane2(at + 16, i) << 4]);
+    }
+    case Codec::palette4: return f16_to_float(lut[plane4(row + 16 * b, i)]);
+    case Codec::palette3: {
+      const uint8_t* at = row + 12 * b;
+      return f16_to_float(lut[plane2(at, i) | plane1(at + 8, i) << 2]);
+    }
+    case Codec::palette2: return f16_to_float(lut[plane2(row + 8 * b, i)]);
+    case Codec::palette1: return f16_to_float(lut[plane1(row + 4 * b, i)]);
+    case Codec::count: break;
+  }
+  return 0;
+}
+
+template <Codec C>
+float dot(const Part& p, const uint8_t* row, const uint16_t* lut, const float* x, const float*) {
+  float lanes[8] = {};  // eight running sums, as the vector kernels have: closer to them, and better
+  for (uint32_t j = 0; j < p.cols; ++j) lanes[j % 8] += weight<C>(p, row, lut, j) * x[j];
+  return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+}
+
+template <Codec C>
+void axpy(const Part& p, const uint8_t* row, const uint16_t* lut, float h, uint32_t begin, uint32_t end, float* out) {
+  for (uint32_t j = begin; j < end; ++j) out[j] += h * weight<C>(p, row, lut, j);
+}
+
+template <Codec C>
+void decode(const Part& p, const uint8_t* row, const uint16_t* lut, uint32_t begin, uint32_t end, float* out) {
+  for (uint32_t j = begin; j < end; ++j) out[j - begin] = weight<C>(p, row, lut, j);
+  const uint32_t stop = end == p.cols ? padded_cols(end) : end;
+  for (uint32_t j = end; j < stop; ++j) out[j - begin] = 0;
+}
+
+void gemm(const float* w, size_t ldw, uint32_t rows, const float* x, size_t ldx, uint32_t tokens, size_t k, float* y,
+          size_t ldy) {
+  for (uint32_t t = 0; t < tokens; ++t) {
+    for (uint32_t r = 0; r < rows; ++r) {
+      float lanes[8] = {};
+      for (size_t j = 0; j < k; ++j) lanes[j % 8] += w[r * ldw + j] * x[t * ldx + j];
+      float sum = 0;
+      for (float lane : lanes) sum += lane;
+      y[t * ldy + r] = sum;
+    }
+  }
+}
+
+void accumulate(const float* w, size_t ldw, uint32_t count, const float* h, size_t ldh, uint32_t tokens, size_t cols,
+                float* out, size_t ldo) {
+  for (uint32_t t = 0; t < tokens; ++t) {
+    for (uint32_t i = 0; i < count; ++i) {
+      for (size_t j = 0; j < cols; ++j) out[t * ldo + j] += h[t * ldh + i] * w[i * ldw + j];
+    }
+  }
+}
+
+float dot_f16(const uint16_t* a, const float* b, uint32_t n) {
+  float sum = 0;
+  for (uint32_t i = 0; i < n; ++i) sum += f16_to_float(a[i]) * b[i];
+  return sum;
+}
+float dot_f32(const float* a, const float* b, uint32_t n) {
+  float sum = 0;
+  for (uint32_t i = 0; i < n; ++i) sum += a[i] * b[i];
+  return sum;
+}
+void axpy_f16(float h, const uint16_t* a, float* out, uint32_t n) {
+  for (uint32_t i = 0; i < n; ++i) out[i] += h * f16_to_float(a[i]);
+}
+void axpy_f32(float h, const float* a, float* out, uint32_t n) {
+  for (uint32_t i = 0; i < n; ++i) out[i] += h * a[i];
+}
+
+}  // namespace
+
+const KernelSet kPortableKernels = {
+    "portable",
+#include "kernels/table.inc"
+};
+
+}  // namespace edgekit

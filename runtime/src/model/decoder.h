@@ -1,0 +1,63 @@
+// One forward pass over the manifest's blocks. Knows no model by name: a block says what it is.
+#pragma once
+
+#include <atomic>
+#include <memory>
+
+#include "cache/weights.h"
+#include "core/threads.h"
+#include "kernels/kernels.h"
+#include "model/kv_cache.h"
+#include "model/workspace.h"
+
+namespace edgekit {
+
+class Decoder {
+ public:
+  Decoder(Weights& weights, Workspace& workspace, ThreadPool& pool, const KernelSet& kernels)
+      : w_(weights), s_(workspace), pool_(pool), kernels_(kernels), m_(weights.manifest()) {}
+
+  // Evaluates tokens at positions [position, position + count), count <= the workspace's batch.
+  // `length`: the sequence's length when the whole evaluation is over. `last` [vocab] receives the
+  // logits of the last token, `all` [count][vocab] those of every token; either may be null. On an
+  // error the cache holds nothing new that a later pass at the same position does not overwrite.
+  Outcome forward(const int32_t* tokens, uint32_t count, uint32_t position, uint32_t length, KvCache& cache,
+                  float* last, float* all, const std::atomic<bool>& cancelled);
+
+ private:
+  Outcome run(const int32_t* tokens, uint32_t position, uint32_t length, KvCache& cache, float* last, float* all,
+              const std::atomic<bool>& cancelled);
+  Outcome embed(const int32_t* tokens, uint32_t position);
+  Outcome attention(size_t index, uint32_t position, KvCache& cache);
+  void attend(const Block& b, size_t index, uint32_t position, KvCache& cache);
+  void attend_head(const Block& b, size_t index, uint32_t position, KvCache& cache, uint32_t token, uint32_t head,
+                   float* scores);
+  Outcome feed_forward(const Block& b);
+  Outcome mixture(const Block& b);
+  void add_residual(const Block& b);
+  void normalize(const Norm& norm, const float* x, uint32_t tokens, float* out);
+  Outcome head(float* last, float* all);
+  Outcome head_logits(const float* x, uint32_t tokens, float* logits);
+
+  // y[t][row] = W x[t] + bias; strides in floats, x padded with zeros.
+  Outcome multiply(int32_t matrix, const float* x, uint32_t ldx, uint32_t tokens, const float* bias, float* y,
+                   uint32_t ldy);
+  void multiply_rows(const Rows& rows, const float* x, uint32_t ldx, uint32_t tokens, const float* bias, float* y,
+                     uint32_t ldy);
+  // out[t] += down(act(gate x[t]) * up x[t]) for the neurons of one FFN matrix.
+  Outcome neurons(const Block& b, int32_t matrix, bool expert, const float* x, uint32_t tokens, float* out);
+  void project_in(const Block& b, const Rows& rows, const float* x, uint32_t tokens);
+  void project_out(const Rows& rows, uint32_t part, uint32_t tokens, float* out);
+  void block_sums(const float* x, uint32_t width);
+
+  float* tile(uint32_t thread) { return s_.tiles.f32() + size_t{thread} * kTileNeurons * s_.width.widest; }
+
+  Weights& w_;
+  Workspace& s_;
+  ThreadPool& pool_;
+  const KernelSet& kernels_;
+  const Manifest& m_;
+  uint32_t tokens_ = 0;  // of the pass at hand
+};
+
+}  // namespace edgekit

@@ -1,0 +1,190 @@
+#include "model/engine.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+
+namespace edgekit {
+
+namespace {
+double now() {
+  using Clock = std::chrono::steady_clock;
+  return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
+}
+}  // namespace
+
+Result<Settings> settings_from(const edgekit_options* options) {
+  Settings s;
+  edgekit_options o{};
+  if (options != nullptr) {
+    if (options->struct_size != sizeof(edgekit_options)) {
+      return fail(EDGEKIT_INVALID_ARGUMENT, "edgekit_options.struct_size does not match this library");
+    }
+    o = *options;
+  }
+  const long cores = sysconf(_SC_NPROCESSORS_ONLN);
+  s.threads = o.threads != 0 ? o.threads : static_cast<uint32_t>(std::clamp(cores, 1L, 16L));
+  s.io_threads = o.io_threads != 0 ? o.io_threads : 4;
+  s.context = o.context;
+  s.max_batch = o.max_batch;
+  s.sessions = std::max(1u, o.sessions);
+  s.io_mode = o.io_mode;
+  s.ram_bytes = o.ram_bytes;
+  s.wide_kv = o.kv_type == EDGEKIT_KV_F32;
+  if (s.threads > 256 || s.io_threads > 64 || s.max_batch > 65536 || s.sessions > 1024 ||
+      s.io_mode > EDGEKIT_IO_BUFFERED || o.kv_type > EDGEKIT_KV_F32) {
+    return fail(EDGEKIT_INVALID_ARGUMENT,
+                "an option is out of range (threads <= 256, io_threads <= 64, "
+                "max_batch <= 65536, sessions <= 1024)");
+  }
+  s.kernels = find_kernels(o.kernels);
+  if (s.kernels == nullptr) {
+    return fail(EDGEKIT_INVALID_ARGUMENT,
+                std::string("no kernel set '") + o.kernels + "' on this CPU; it has " + kernel_set_names());
+  }
+  return s;
+}
+
+uint64_t session_bytes(uint32_t vocab, uint32_t context) {
+  return Buffer::charge(uint64_t{vocab} * 12 + uint64_t{context} * 4);
+}
+
+Outcome plan_model(const std::string& path, const Settings& s, Budget& budget, std::unique_ptr<Bundle>& bundle,
+                   Plan& plan) {
+  EK_ASSIGN(bundle, Bundle::open(path, budget, s.io_mode));
+  const Manifest& m = bundle->manifest();
+  PlanRequest request;
+  request.ram_bytes = s.ram_bytes;
+  request.context = s.context != 0 ? s.context : std::min(m.max_context, 2048u);
+  if (request.context > m.max_context) {
+    return fail(EDGEKIT_INVALID_ARGUMENT, "a context of " + std::to_string(request.context) +
+                                              " tokens is more than this model's " + std::to_string(m.max_context));
+  }
+  request.max_batch = s.max_batch;
+  request.sessions = s.sessions;
+  request.kv_bytes = s.wide_kv ? 4 : 2;
+  request.threads = s.threads;
+  request.session_bytes = session_bytes(m.vocab_size, request.context);
+  request.fixed_bytes = budget.used();
+  return make_plan(m, request, plan);
+}
+
+Result<std::unique_ptr<Model>> Model::open(const std::string& path, const Settings& settings) {
+  std::unique_ptr<Model> out(new Model(settings));
+  Model& m = *out;
+  EK_TRY(plan_model(path, settings, m.budget, m.bundle, m.plan));
+  EK_TRY(m.pool.start(settings.threads));
+  EK_ASSIGN(m.weights, Weights::load(*m.bundle, m.budget, m.plan, settings.io_threads, m.pool));
+  uint64_t largest_unit = 0;
+  for (const Matrix& x : m.bundle->manifest().matrices) largest_unit = std::max(largest_unit, x.unit_stride);
+  EK_TRY(allocate_workspace(m.budget, m.bundle->manifest(), m.plan.max_batch, m.plan.context, settings.threads,
+                            largest_unit, m.workspace));
+  m.decoder.reset(new Decoder(*m.weights, m.workspace, m.pool, *settings.kernels));
+  return out;
+}
+
+Result<std::unique_ptr<Session>> Session::create(Model& model) {
+  std::unique_ptr<Session> out(new Session(model));
+  const Manifest& m = model.bundle->manifest();
+  out->vocab_ = m.vocab_size;
+  EK_ASSIGN(out->cache_, KvCache::allocate(model.budget, m, model.plan.context, model.settings.wide_kv));
+  EK_ASSIGN(out->state_,
+            Buffer::allocate(model.budget, session_bytes(m.vocab_size, model.plan.context), "session state"));
+  return out;
+}
+
+void Session::reset() {
+  position_ = 0;
+  has_logits_ = seeded_ = false;
+  cancelled_.store(false);
+}
+
+Outcome Session::check(const int32_t* tokens, uint32_t count) const {
+  if (count == 0) return fail(EDGEKIT_INVALID_ARGUMENT, "no tokens to evaluate");
+  const uint32_t context = model_.plan.context;
+  if (count > context - position_) {
+    return fail(EDGEKIT_CONTEXT_FULL, "the context of " + std::to_string(context) + " tokens has no room for " +
+                                          std::to_string(count) + " more after " + std::to_string(position_) +
+                                          "; open with a larger context");
+  }
+  for (uint32_t i = 0; i < count; ++i) {
+    if (tokens[i] < 0 || static_cast<uint32_t>(tokens[i]) >= vocab_) {
+      return fail(EDGEKIT_INVALID_ARGUMENT,
+                  "token " + std::to_string(tokens[i]) + " is outside the vocabulary of " + std::to_string(vocab_));
+    }
+  }
+  return Nothing{};
+}
+
+Outcome Session::eval(const int32_t* tokens, uint32_t count, float* last, float* all) {
+  EK_TRY(check(tokens, count));
+  std::lock_guard<std::mutex> turn(model_.turn);
+  const double begin = now(), waited = model_.weights->wait_seconds();
+  const uint64_t read = model_.weights->bytes_read();
+  const bool prompt = count > 1 || position_ == 0;
+  auto outcome = eval_batches(tokens, count, last, all);
+  if (!outcome.ok()) {
+    cancelled_.store(false);
+    return outcome;
+  }
+  const double spent = now() - begin;
+  const uint64_t bytes = model_.weights->bytes_read() - read;
+  (prompt ? stats_.prompt_tokens : stats_.generated_tokens) += count;
+  (prompt ? stats_.prompt_seconds : stats_.generation_seconds) += spent;
+  (prompt ? stats_.prompt_bytes_read : stats_.generation_bytes_read) += bytes;
+  stats_.io_wait_seconds += model_.weights->wait_seconds() - waited;
+  return Nothing{};
+}
+
+Outcome Session::eval_batches(const int32_t* tokens, uint32_t count, float* last, float* all) {
+  const uint32_t step = model_.plan.max_batch, begin = position_;
+  has_logits_ = false;
+  for (uint32_t done = 0; done < count;) {
+    const uint32_t n = std::min(step, count - done);
+    const bool final_batch = done + n == count;
+    auto outcome =
+        model_.decoder->forward(tokens + done, n, begin + done, begin + count, cache_, final_batch ? logits() : nullptr,
+                                all != nullptr ? all + size_t{done} * vocab_ : nullptr, cancelled_);
+    if (!outcome.ok()) return outcome;
+    done += n;
+  }
+  std::copy(tokens, tokens + count, history() + begin);
+  position_ = begin + count;
+  has_logits_ = true;
+  if (last != nullptr) std::copy(logits(), logits() + vocab_, last);
+  return Nothing{};
+}
+
+Result<int32_t> Session::sample(const edgekit_sampling& how) {
+  if (!has_logits_) return fail(EDGEKIT_INVALID_ARGUMENT, "nothing was evaluated yet, so there are no logits");
+  if (!seeded_) random_ = Random(how.seed);
+  seeded_ = true;
+  return static_cast<int32_t>(sample_token(logits(), vocab_, how, history(), position_, random_, candidates()));
+}
+
+Outcome Session::generate(const int32_t* prompt, uint32_t prompt_count, uint32_t max_tokens, const int32_t* stop,
+                          uint32_t stop_count, const edgekit_sampling& how, edgekit_token_callback callback,
+                          void* user) {
+  EK_TRY(eval(prompt, prompt_count, nullptr, nullptr));
+  for (uint32_t i = 0; i < max_tokens; ++i) {
+    int32_t token;
+    EK_ASSIGN(token, sample(how));
+    if (std::find(stop, stop + stop_count, token) != stop + stop_count) break;
+    if (callback != nullptr && callback(token, user) != 0) break;
+    if (i + 1 == max_tokens || position_ == model_.plan.context) break;
+    EK_TRY(eval(&token, 1, nullptr, nullptr));
+  }
+  return Nothing{};
+}
+
+void Session::stats(edgekit_stats& out) const {
+  out = stats_;
+  out.struct_size = sizeof(edgekit_stats);
+  out.io_direct = model_.weights->direct();
+  out.memory_bytes = model_.budget.used();
+  out.peak_memory_bytes = model_.budget.peak();
+  out.bytes_read = model_.weights->bytes_read();
+}
+
+}  // namespace edgekit

@@ -1,0 +1,76 @@
+// A loaded model and its sessions: what the C ABI hands out as opaque handles.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "model/decoder.h"
+#include "sampling/sampler.h"
+
+namespace edgekit {
+
+// The options with every default filled in.
+struct Settings {
+  uint32_t threads = 0, context = 0, max_batch = 0, sessions = 1, io_mode = 0, io_threads = 4;
+  uint64_t ram_bytes = 0;
+  bool wide_kv = false;
+  const KernelSet* kernels = nullptr;
+};
+Result<Settings> settings_from(const edgekit_options* options);
+
+// Bytes of one session besides its KV cache: logits, candidates, token history.
+uint64_t session_bytes(uint32_t vocab, uint32_t context);
+
+struct Model {
+  explicit Model(const Settings& s) : settings(s), budget(s.ram_bytes) {}
+  static Result<std::unique_ptr<Model>> open(const std::string& path, const Settings& settings);
+
+  Settings settings;
+  Budget budget;  // declared before everything that is charged to it
+  std::unique_ptr<Bundle> bundle;
+  Plan plan;
+  ThreadPool pool;
+  std::unique_ptr<Weights> weights;
+  Workspace workspace;
+  std::unique_ptr<Decoder> decoder;
+  std::mutex turn;  // one forward pass at a time
+};
+
+// Opens the bundle's manifest in `budget` and plans; `plan` is filled even when over budget.
+Outcome plan_model(const std::string& path, const Settings& settings, Budget& budget, std::unique_ptr<Bundle>& bundle,
+                   Plan& plan);
+
+class Session {
+ public:
+  static Result<std::unique_ptr<Session>> create(Model& model);
+
+  Outcome eval(const int32_t* tokens, uint32_t count, float* last, float* all);
+  Result<int32_t> sample(const edgekit_sampling& how);
+  Outcome generate(const int32_t* prompt, uint32_t prompt_count, uint32_t max_tokens, const int32_t* stop,
+                   uint32_t stop_count, const edgekit_sampling& how, edgekit_token_callback callback, void* user);
+  void reset();
+  void cancel() { cancelled_.store(true); }
+  uint32_t position() const { return position_; }
+  void stats(edgekit_stats& out) const;
+
+ private:
+  explicit Session(Model& model) : model_(model) {}
+  Outcome check(const int32_t* tokens, uint32_t count) const;
+  Outcome eval_batches(const int32_t* tokens, uint32_t count, float* last, float* all);
+  float* logits() { return state_.f32(); }
+  Candidate* candidates() { return reinterpret_cast<Candidate*>(state_.f32() + vocab_); }
+  int32_t* history() { return reinterpret_cast<int32_t*>(state_.f32() + size_t{3} * vocab_); }
+
+  Model& model_;
+  KvCache cache_;
+  Buffer state_;  // logits [vocab], candidates [vocab], history [context]
+  uint32_t vocab_ = 0, position_ = 0;
+  bool has_logits_ = false, seeded_ = false;
+  Random random_;
+  std::atomic<bool> cancelled_{false};
+  edgekit_stats stats_{};
+};
+
+}  // namespace edgekit

@@ -1,0 +1,172 @@
+// Feed-forward blocks over bundled rows: neuron i is [gate row i | up row i | down column i], or
+// without the gate. First every neuron's value, then their columns added up; each output element is
+// summed by one thread in neuron order, so the result depends on neither threads nor residency.
+#include <algorithm>
+
+#include "model/decoder.h"
+#include "model/ops.h"
+
+namespace edgekit {
+
+Outcome Decoder::feed_forward(const Block& b) {
+  const size_t stride = s_.width.hidden;
+  const float* bias = w_.vector(b.down_bias);
+  for (uint32_t t = 0; t < tokens_; ++t) {
+    float* out = s_.out.f32() + t * stride;
+    for (uint32_t i = 0; i < m_.hidden_size; ++i) out[i] = bias != nullptr ? bias[i] : 0.0f;
+  }
+  return neurons(b, b.matrices[0], false, s_.normed.f32(), tokens_, s_.out.f32());
+}
+
+// Softmax over all experts, the top k of them, renormalised if the block says so; then each chosen
+// expert runs once over the tokens that chose it.
+Outcome Decoder::mixture(const Block& b) {
+  const uint32_t n = static_cast<uint32_t>(b.matrices.size()), stride = s_.width.experts;
+  const size_t hidden = s_.width.hidden;
+  float* router = s_.router.f32();
+  EK_TRY(multiply(b.router, s_.normed.f32(), s_.width.hidden, tokens_, nullptr, router, stride));
+  std::vector<uint32_t> order(n);
+  std::vector<bool> used(n, false);
+  for (uint32_t t = 0; t < tokens_; ++t) {
+    float* p = router + size_t{t} * stride;
+    softmax(p, n);
+    for (uint32_t e = 0; e < n; ++e) order[e] = e;
+    std::partial_sort(order.begin(), order.begin() + b.top_k, order.end(),
+                      [&](uint32_t a, uint32_t c) { return p[a] > p[c] || (p[a] == p[c] && a < c); });
+    float total = 0;
+    for (uint32_t i = 0; i < b.top_k; ++i) total += p[order[i]];
+    for (uint32_t i = 0; i < n; ++i) {
+      const uint32_t e = order[i];
+      p[e] = i >= b.top_k ? 0.0f : b.normalize ? p[e] / total : p[e];
+      used[e] = used[e] || i < b.top_k;
+    }
+  }
+  std::vector<int32_t> visits;
+  for (uint32_t e = 0; e < n; ++e) {
+    if (used[e]) visits.push_back(b.matrices[e]);
+  }
+  w_.expect(visits);
+
+  std::fill(s_.out.f32(), s_.out.f32() + tokens_ * hidden, 0.0f);
+  for (uint32_t e = 0; e < n; ++e) {
+    if (!used[e]) continue;
+    uint32_t picked = 0;
+    for (uint32_t t = 0; t < tokens_; ++t) {
+      if (router[size_t{t} * stride + e] == 0.0f) continue;
+      const float* from = s_.normed.f32() + t * hidden;
+      std::copy(from, from + hidden, s_.picked_x.f32() + picked++ * hidden);
+    }
+    std::fill(s_.picked_out.f32(), s_.picked_out.f32() + picked * hidden, 0.0f);
+    EK_TRY(neurons(b, b.matrices[e], true, s_.picked_x.f32(), std::max(1u, picked), s_.picked_out.f32()));
+    picked = 0;
+    for (uint32_t t = 0; t < tokens_; ++t) {
+      const float weight = router[size_t{t} * stride + e];
+      if (weight == 0.0f) continue;
+      const float* from = s_.picked_out.f32() + picked++ * hidden;
+      float* out = s_.out.f32() + t * hidden;
+      for (size_t i = 0; i < hidden; ++i) out[i] += weight * from[i];
+    }
+  }
+  return Nothing{};
+}
+
+Outcome Decoder::neurons(const Block& b, int32_t matrix, bool expert, const float* x, uint32_t tokens, float* out) {
+  if (tokens == 1) block_sums(x, s_.width.hidden);
+  const uint32_t down = b.gated ? 2 : 1;
+  return w_.visit(matrix, expert, [&](const Rows& rows) -> Outcome {
+    project_in(b, rows, x, tokens);
+    project_out(rows, down, tokens, out);
+    return Nothing{};
+  });
+}
+
+// h[t][neuron] = act(gate . x + bias) * (up . x + bias), or act(up . x + bias) without a gate.
+void Decoder::project_in(const Block& b, const Rows& rows, const float* x, uint32_t tokens) {
+  const uint32_t count = rows.end - rows.begin, ldh = s_.width.ffn, ldx = s_.width.hidden;
+  const Part &first = rows.matrix->parts[0], &second = rows.matrix->parts[1];
+  const float* first_bias = w_.vector(b.gated ? b.gate_bias : b.up_bias);
+  const float* up_bias = w_.vector(b.up_bias);
+  float* h = s_.h.f32();
+  const auto bias = [](const float* values, uint32_t r) { return values != nullptr ? values[r] : 0.0f; };
+
+  if (tokens == 1) {
+    const DotFn dot1 = kernels_.dot[static_cast<int>(first.codec)];
+    const DotFn dot2 = kernels_.dot[static_cast<int>(second.codec)];
+    pool_.parallel_for(count, 16, [&](uint32_t begin, uint32_t end, uint32_t) {
+      for (uint32_t r = rows.begin + begin; r < rows.begin + end; ++r) {
+        const uint8_t* row = rows.row(r);
+        const float in = dot1(first, row, w_.lut(first, r), x, s_.sums.f32()) + bias(first_bias, r);
+        float value = activate(b.activation, b.threshold, in);
+        if (b.gated && value != 0.0f) {
+          value *= dot2(second, row + second.offset, w_.lut(second, r), x, s_.sums.f32()) + bias(up_bias, r);
+        }
+        h[r] = value;
+      }
+    });
+    return;
+  }
+  pool_.parallel_for(count, kTileRows, [&](uint32_t begin, uint32_t end, uint32_t worker) {
+    float* decoded = tile(worker);
+    float* ups = decoded + size_t{kTileRows} * s_.width.widest;  // [step][kTileRows]
+    const uint32_t step = s_.width.widest;
+    const auto decode = [&](const Part& p, uint32_t r0, uint32_t n) {
+      for (uint32_t i = 0; i < n; ++i) {
+        kernels_.decode[static_cast<int>(p.codec)](p, rows.row(r0 + i) + p.offset, w_.lut(p, r0 + i), 0, p.cols,
+                                                   decoded + size_t{i} * ldx);
+      }
+    };
+    for (uint32_t at = begin; at < end; at += kTileRows) {
+      const uint32_t n = std::min(kTileRows, end - at), r0 = rows.begin + at;
+      decode(first, r0, n);
+      kernels_.gemm(decoded, ldx, n, x, ldx, tokens, ldx, h + r0, ldh);
+      if (b.gated) decode(second, r0, n);
+      for (uint32_t t0 = 0; t0 < tokens; t0 += step) {
+        const uint32_t some = std::min(step, tokens - t0);
+        if (b.gated) {
+          kernels_.gemm(decoded, ldx, n, x + size_t{t0} * ldx, ldx, some, ldx, ups, kTileRows);
+        }
+        for (uint32_t t = 0; t < some; ++t) {
+          float* to = h + size_t{t0 + t} * ldh + r0;
+          for (uint32_t i = 0; i < n; ++i) {
+            const float value = activate(b.activation, b.threshold, to[i] + bias(first_bias, r0 + i));
+            to[i] = b.gated ? value * (ups[t * kTileRows + i] + bias(up_bias, r0 + i)) : value;
+          }
+        }
+      }
+    }
+  });
+}
+
+// out[t] += sum of h[t][neuron] * down column; threads share the columns, not the neurons.
+void Decoder::project_out(const Rows& rows, uint32_t part, uint32_t tokens, float* out) {
+  const Part& p = rows.matrix->parts[part];
+  const int codec = static_cast<int>(p.codec);
+  const uint32_t blocks = padded_cols(p.cols) / kBlock, ldh = s_.width.ffn, ldo = s_.width.hidden;
+  const float* h = s_.h.f32();
+  if (tokens == 1) {
+    const uint32_t grain = (blocks + pool_.size() - 1) / pool_.size();
+    pool_.parallel_for(blocks, grain, [&](uint32_t begin, uint32_t end, uint32_t) {
+      const uint32_t c0 = begin * kBlock, c1 = std::min(end * kBlock, p.cols);
+      for (uint32_t r = rows.begin; r < rows.end; ++r) {
+        if (h[r] == 0.0f) continue;
+        kernels_.axpy[codec](p, rows.row(r) + p.offset, w_.lut(p, r), h[r], c0, c1, out);
+      }
+    });
+    return;
+  }
+  const uint32_t grain = std::max(1u, std::min(8u, blocks / pool_.size()));
+  pool_.parallel_for(blocks, grain, [&](uint32_t begin, uint32_t end, uint32_t worker) {
+    const uint32_t c0 = begin * kBlock, c1 = std::min(end * kBlock, p.cols);
+    const uint32_t width = padded_cols(c1 - c0);
+    float* decoded = tile(worker);
+    for (uint32_t r0 = rows.begin; r0 < rows.end; r0 += kTileNeurons) {
+      const uint32_t n = std::min(kTileNeurons, rows.end - r0);
+      for (uint32_t i = 0; i < n; ++i) {
+        kernels_.decode[codec](p, rows.row(r0 + i) + p.offset, w_.lut(p, r0 + i), c0, c1, decoded + size_t{i} * width);
+      }
+      kernels_.accumulate(decoded, width, n, h + r0, ldh, tokens, width, out + c0, ldo);
+    }
+  });
+}
+
+}  // namespace edgekit

@@ -1,0 +1,41 @@
+// The work buffers of a forward pass; sized once, for the largest block, before weights are loaded.
+#pragma once
+
+#include "core/budget.h"
+#include "format/manifest.h"
+
+namespace edgekit {
+
+// Rows decoded to floats at a time in passes of several tokens.
+constexpr uint32_t kTileRows = 8;
+constexpr uint32_t kTileNeurons = 16;
+
+// Widths in floats, each a multiple of 32 with zeros past the real width.
+struct Widths {
+  uint32_t hidden = 0, embed = 0, q = 0, kv = 0, ffn = 0, experts = 0, top_k = 0, rope = 0;
+  uint32_t widest = 0;  // the longest row of any matrix
+  bool parallel = false;
+};
+Widths widths_of(const Manifest& manifest);
+
+struct Workspace {
+  Widths width;
+  uint32_t batch = 0;
+  Buffer x, before, normed, q, k, v, mixed, out;  // [batch][width]
+  Buffer h;                                       // [batch][ffn]
+  Buffer embedded;                                // [batch][embed], only with a projection
+  Buffer rope;                                    // [ropes][batch][2][rope]
+  Buffer sums;                                    // [widest / 32]
+  Buffer tiles;                                   // [threads][16][widest]
+  Buffer scores;                                  // [threads][context]
+  Buffer unit;                                    // one unit, for single rows of streamed matrices
+  Buffer router;                                  // [batch][experts]
+  Buffer picked_x, picked_out;                    // [batch][hidden]: the tokens of one expert
+};
+
+uint64_t workspace_bytes(const Manifest& manifest, uint32_t batch, uint32_t context, uint32_t threads,
+                         uint64_t unit_bytes);
+Outcome allocate_workspace(Budget& budget, const Manifest& manifest, uint32_t batch, uint32_t context, uint32_t threads,
+                           uint64_t unit_bytes, Workspace& out);
+
+}  // namespace edgekit

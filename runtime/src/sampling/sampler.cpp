@@ -1,0 +1,80 @@
+#include "sampling/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace edgekit {
+
+double Random::uniform() {
+  uint64_t z = state_ += 0x9E3779B97F4A7C15u;
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+  return static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1.0p-53;
+}
+
+namespace {
+
+// Ties go to the lower id, so that the order does not depend on the sorting algorithm.
+bool better(const Candidate& a, const Candidate& b) {
+  return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
+}
+
+// Each token counts once, however often it occurs (CTRL, arXiv 1909.05858, section 4.1).
+void penalize(Candidate* candidates, uint32_t vocab, const edgekit_sampling& how, const int32_t* history,
+              uint32_t count) {
+  if (how.repeat_penalty <= 0 || how.repeat_penalty == 1.0f) return;
+  const uint32_t last = how.repeat_last_n == 0 ? 64 : how.repeat_last_n;
+  const uint32_t begin = count > last ? count - last : 0;
+  for (uint32_t i = begin; i < count; ++i) {
+    bool seen = false;
+    for (uint32_t j = begin; j < i && !seen; ++j) seen = history[j] == history[i];
+    if (seen || history[i] < 0 || static_cast<uint32_t>(history[i]) >= vocab) continue;
+    float& logit = candidates[history[i]].logit;
+    logit = logit > 0 ? logit / how.repeat_penalty : logit * how.repeat_penalty;
+  }
+}
+
+}  // namespace
+
+uint32_t sample_token(const float* logits, uint32_t vocab, const edgekit_sampling& how, const int32_t* history,
+                      uint32_t history_count, Random& random, Candidate* candidates) {
+  for (uint32_t i = 0; i < vocab; ++i) candidates[i] = {logits[i], i};
+  penalize(candidates, vocab, how, history, history_count);
+  if (how.temperature <= 0) return std::min_element(candidates, candidates + vocab, better)->token;
+
+  uint32_t n = vocab;
+  if (how.top_k != 0 && how.top_k < n) {
+    n = how.top_k;
+    std::partial_sort(candidates, candidates + n, candidates + vocab, better);
+  } else {
+    std::sort(candidates, candidates + n, better);
+  }
+  const float top = candidates[0].logit;
+  if (how.top_p > 0 && how.top_p < 1) {
+    double total = 0, mass = 0;
+    for (uint32_t i = 0; i < n; ++i) total += std::exp(static_cast<double>(candidates[i].logit - top));
+    uint32_t kept = 0;
+    while (kept < n && mass < static_cast<double>(how.top_p) * total) {
+      mass += std::exp(static_cast<double>(candidates[kept++].logit - top));
+    }
+    n = std::max(1u, kept);
+  }
+  if (how.min_p > 0) {
+    uint32_t kept = 1;
+    while (kept < n && std::exp(candidates[kept].logit - top) >= how.min_p) ++kept;
+    n = kept;
+  }
+  double total = 0;
+  const auto weight = [&](uint32_t i) {
+    return std::exp(static_cast<double>((candidates[i].logit - top) / how.temperature));
+  };
+  for (uint32_t i = 0; i < n; ++i) total += weight(i);
+  double left = random.uniform() * total;
+  for (uint32_t i = 0; i + 1 < n; ++i) {
+    left -= weight(i);
+    if (left < 0) return candidates[i].token;
+  }
+  return candidates[n - 1].token;
+}
+
+}  // namespace edgekit

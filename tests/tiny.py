@@ -1,0 +1,119 @@
+"""Tiny random checkpoints of every architecture, made by transformers, which is also their oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers as tf
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 199,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+GQA: dict[str, Any] = {**SIZES, "num_key_value_heads": 2}
+
+
+def rope(kind: str, **more: Any) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **more}}
+
+
+LONG = {"short_factor": [1.0 + i / 8 for i in range(8)], "long_factor": [2.0 + i for i in range(8)]}
+
+MAKERS: dict[str, Callable[[], Any]] = {
+    "llama": lambda: tf.LlamaConfig(**GQA),
+    "llama_tied_biased": lambda: tf.LlamaConfig(
+        **GQA, tie_word_embeddings=True, attention_bias=True, mlp_bias=True, head_dim=32
+    ),
+    "llama_relu": lambda: tf.LlamaConfig(**GQA, hidden_act="relu"),
+    "llama_relu2": lambda: tf.LlamaConfig(**GQA, hidden_act="relu2"),
+    "llama_odd_sizes": lambda: tf.LlamaConfig(**{**GQA, "hidden_size": 60, "intermediate_size": 77, "head_dim": 10}),
+    "llama_linear": lambda: tf.LlamaConfig(**GQA, **rope("linear", factor=4.0)),
+    "llama_dynamic": lambda: tf.LlamaConfig(**{**GQA, "max_position_embeddings": 24}, **rope("dynamic", factor=4.0)),
+    "llama_yarn": lambda: tf.LlamaConfig(**GQA, **rope("yarn", factor=4.0, original_max_position_embeddings=32)),
+    "llama_llama3": lambda: tf.LlamaConfig(
+        **GQA,
+        **rope(
+            "llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32
+        ),
+    ),
+    "mistral": lambda: tf.MistralConfig(**GQA, sliding_window=9),
+    "qwen2": lambda: tf.Qwen2Config(**GQA),
+    "qwen2_windows": lambda: tf.Qwen2Config(
+        **GQA, use_sliding_window=True, sliding_window=9, max_window_layers=1
+    ),
+    "qwen3": lambda: tf.Qwen3Config(**GQA, head_dim=32),
+    "gemma3": lambda: tf.Gemma3TextConfig(
+        **GQA,
+        head_dim=32,
+        query_pre_attn_scalar=24,
+        sliding_window=9,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        rope_parameters={
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1_000_000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+        },
+    ),
+    "phi3": lambda: tf.Phi3Config(**GQA),
+    "phi3_longrope": lambda: tf.Phi3Config(
+        **GQA, original_max_position_embeddings=24, **rope("longrope", original_max_position_embeddings=24, **LONG)
+    ),
+    "phi3_partial": lambda: tf.Phi3Config(**GQA, **rope("default", partial_rotary_factor=0.5)),
+    "olmo2": lambda: tf.Olmo2Config(**GQA),
+    "opt": lambda: tf.OPTConfig(**SIZES, ffn_dim=96, word_embed_proj_dim=64),
+    "opt_post_norm_projected": lambda: tf.OPTConfig(
+        **SIZES, ffn_dim=96, word_embed_proj_dim=32, do_layer_norm_before=False
+    ),
+    "gpt2": lambda: tf.GPT2Config(
+        vocab_size=199, n_embd=64, n_layer=3, n_head=4, n_positions=128, bos_token_id=1, eos_token_id=2
+    ),
+    "gpt_neo": lambda: tf.GPTNeoConfig(
+        vocab_size=199,
+        hidden_size=64,
+        num_layers=4,
+        num_heads=4,
+        max_position_embeddings=128,
+        window_size=9,
+        attention_types=[[["global", "local"], 2]],
+        bos_token_id=1,
+        eos_token_id=2,
+    ),
+    "gpt_neox": lambda: tf.GPTNeoXConfig(**SIZES),
+    "gpt_neox_serial": lambda: tf.GPTNeoXConfig(**SIZES, use_parallel_residual=False, rotary_pct=0.5),
+    "mixtral": lambda: tf.MixtralConfig(**GQA, num_local_experts=4, num_experts_per_tok=2, sliding_window=None),
+    "qwen3_moe": lambda: tf.Qwen3MoeConfig(
+        **GQA,
+        head_dim=32,
+        num_experts=8,
+        num_experts_per_tok=3,
+        moe_intermediate_size=48,
+        norm_topk_prob=True,
+        mlp_only_layers=[1],
+    ),
+}
+
+
+def make(name: str, folder: Path, dtype: torch.dtype = torch.float32, **save: Any) -> Any:
+    """Saves a random checkpoint to a folder and returns the model, in f32, for eager attention."""
+    torch.manual_seed(0)
+    config = MAKERS[name]()
+    config._attn_implementation = "eager"
+    model = tf.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # norms and biases must not stay at one and zero
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+            else:
+                parameter.mul_(4.0)  # spreads the logits: weights of 0.02 leave everything near zero
+    model.to(dtype)
+    model.save_pretrained(folder, **save)
+    return model.to(torch.float32)
