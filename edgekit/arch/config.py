@@ -48,12 +48,16 @@ class Config:
     def __init__(self, raw: Mapping[str, Any], family: Family) -> None:
         self.raw, self.family = raw, family
 
+    def names(self, key: str) -> tuple[str, ...]:
+        """What the config may call our key; the key itself if the family says nothing."""
+        names = self.family.fields.get(key, NAMES.get(key, key))
+        return (names,) if isinstance(names, str) else names
+
     def get(self, key: str, otherwise: Any = None) -> Any:
         """The value of our key (or of a config field), from the file or the family's defaults."""
-        name = self.family.fields.get(key, NAMES.get(key, key))
-        value = self.raw.get(name)
-        if value is None:
-            value = self.family.defaults.get(name)
+        names = self.names(key)
+        sources = (self.raw, self.family.defaults)
+        value = next((t[n] for t in sources for n in names if t.get(n) is not None), None)
         return otherwise if value is None else value
 
     def size(self, key: str, otherwise: int | None = None) -> int:
@@ -67,7 +71,7 @@ class Config:
     def checked(self, key: str, value: Any) -> int:
         """`value` as a dimension, or an error that names `key`."""
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= LIMIT:
-            name = self.family.fields.get(key, NAMES.get(key, key))
+            name = self.names(key)[0]
             raise UnsupportedModelError(f"config.json: {name} is {value!r}, which is not a size between 1 and {LIMIT}")
         return value
 

@@ -16,7 +16,7 @@ class Family:
 
     Attributes:
         model_types: values of `model_type` in config.json that this describes.
-        fields: our name of a size -> the config's name for it, where they differ.
+        fields: our name of a size -> the config's name (or names, old and new) for it, where they differ.
         defaults: values of config fields that config.json may leave out.
         prefixes: prefixes that some checkpoints of the family put before every name.
         qkv: a fused projection; `qkv_layout` "stacked" is q rows, k rows, v rows, "per_head" is
@@ -33,7 +33,7 @@ class Family:
     final_norm: str | None
     o: str
     down: str
-    fields: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     prefixes: tuple[str, ...] = ("",)
     head: str = "lm_head"

@@ -35,8 +35,11 @@ class Affine(Codec):
         return -(-cols // self.group_size)
 
     def record_bytes(self, cols: int) -> int:
-        scales = self._groups(cols) * (2 if self.symmetric else 4)
-        return pad_record(padded(cols) * self.bits // 8 + scales)
+        return self._codes_at(cols) + pad_record(padded(cols) * self.bits // 8)
+
+    def _codes_at(self, cols: int) -> int:
+        """Offset of the codes: they follow the scales, so that kernels read a record front to back."""
+        return pad_record(self._groups(cols) * (2 if self.symmetric else 4))
 
     def encode(self, rows: F32, lut: F16 | None = None) -> Encoded:
         n, cols = rows.shape
@@ -58,22 +61,24 @@ class Affine(Codec):
         if self.symmetric:
             codes[step == 0] = 1 << (self.bits - 1)
         flat = codes.astype(np.uint8).reshape(n, -1)[:, : padded(cols)]
-        pieces = [pack(np.ascontiguousarray(flat), self.bits), scale.view(np.uint8)]
+        head = np.zeros((n, self._codes_at(cols)), dtype=np.uint8)
+        head[:, : 2 * groups] = scale.view(np.uint8)
         if not self.symmetric:
-            pieces.append(bias16.view(np.uint8))
+            head[:, 2 * groups : 4 * groups] = bias16.view(np.uint8)
+        pieces = [head, pack(np.ascontiguousarray(flat), self.bits)]
         return Encoded(records_from(pieces, self.record_bytes(cols)))
 
     def decode(self, records: U8, cols: int, lut: F16 | None = None) -> F32:
         n, groups = len(records), self._groups(cols)
-        at = padded(cols) * self.bits // 8
-        codes = unpack(np.ascontiguousarray(records[:, :at]), self.bits, padded(cols))
+        at, size = self._codes_at(cols), padded(cols) * self.bits // 8
+        codes = unpack(np.ascontiguousarray(records[:, at : at + size]), self.bits, padded(cols))
 
         def halves(begin: int) -> F32:
             raw = np.ascontiguousarray(records[:, begin : begin + 2 * groups])
             return raw.view("<f2").astype(np.float32)
 
-        scale = halves(at)
-        bias = scale * -float(1 << (self.bits - 1)) if self.symmetric else halves(at + 2 * groups)
+        scale = halves(0)
+        bias = scale * -float(1 << (self.bits - 1)) if self.symmetric else halves(2 * groups)
         group = np.arange(cols) // self.group_size
         out = codes[:, :cols].astype(np.float32) * scale[:, group] + bias[:, group]
         return out.reshape(n, cols).astype(np.float32)

@@ -39,7 +39,7 @@ QWEN3_MOE = replace(
         "mlp_only_layers": [],
         "norm_topk_prob": False,
     },
-    fields={"experts": "num_experts", "expert_size": "moe_intermediate_size"},
+    fields={"experts": ("num_experts", "num_local_experts"), "expert_size": "moe_intermediate_size"},
     windows="all",
     router="layers.{i}.mlp.gate",
     expert_gate="layers.{i}.mlp.experts.{e}.gate_proj",

@@ -77,13 +77,9 @@ const float* Weights::vector(int32_t index) const {
 const uint16_t* Weights::lut(const Part& part, uint32_t row) const {
   if (part.lut == kNone) return nullptr;
   const Vector& v = manifest().vectors[static_cast<size_t>(part.lut)];
-  constexpr uint32_t kBits[] = {
-#define EK_CODEC(name, id, bits) bits,
-#include "kernels/kernels.inc"
-#undef EK_CODEC
-  };
   const uint64_t table = row / part.lut_rows;
-  return reinterpret_cast<const uint16_t*>(vectors_.data() + v.offset) + (table << kBits[static_cast<int>(part.codec)]);
+  return reinterpret_cast<const uint16_t*>(vectors_.data() + v.offset) +
+         (table << kCodecBits[static_cast<int>(part.codec)]);
 }
 
 void Weights::begin_pass(bool head) {

@@ -18,11 +18,6 @@ constexpr const char* kCodecNames[] = {
 #include "kernels/kernels.inc"
 #undef EK_CODEC
 };
-constexpr uint32_t kCodecBits[] = {
-#define EK_CODEC(name, id, bits) bits,
-#include "kernels/kernels.inc"
-#undef EK_CODEC
-};
 
 bool is_affine(Codec c) { return c == Codec::affine8 || c == Codec::affine4; }
 bool is_palette(Codec c) { return c >= Codec::palette8; }
@@ -32,7 +27,7 @@ uint64_t record_bytes(const Part& p) {
   uint64_t bytes = blocks * kCodecBits[static_cast<int>(p.codec)] * kBlock / 8;
   if (is_affine(p.codec)) {
     const uint64_t groups = (uint64_t{p.cols} + p.group_size - 1) / p.group_size;
-    bytes += groups * (p.symmetric ? 2 : 4);
+    bytes += (groups * (p.symmetric ? 2 : 4) + 15) / 16 * 16;
   }
   return (bytes + 15) / 16 * 16;
 }
@@ -188,7 +183,8 @@ class Reader {
     if (is_affine(p.codec)) {
       EK_ASSIGN(p.group_size, size(node, "group_size", kBlock));
       EK_ASSIGN(p.symmetric, boolean(node, "symmetric"));
-      if (p.group_size % kBlock != 0) return bad("group_size", "not a multiple of 32");
+      const bool power = (p.group_size & (p.group_size - 1)) == 0;
+      if (!power || p.group_size < kBlock) return bad("group_size", "not 32, 64, 128, ...");
     }
     if (is_palette(p.codec)) {
       EK_ASSIGN(p.lut, vector(node, "lut", 0));

@@ -25,6 +25,12 @@ enum class Codec : uint8_t {
   count
 };
 
+constexpr uint32_t kCodecBits[] = {
+#define EK_CODEC(name, id, bits) bits,
+#include "kernels/kernels.inc"
+#undef EK_CODEC
+};
+
 // A row record of one codec inside the (possibly bundled) row of a matrix.
 struct Part {
   Codec codec = Codec::f32;

@@ -4,32 +4,55 @@
 
 namespace edgekit {
 
+namespace {
+
+struct Entry {
+  const KernelSet* set;
+  bool (*runs)();
+};
+
 #if defined(__x86_64__)
-static bool has_avx2() {
+bool has_avx2() {
   __builtin_cpu_init();
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 }
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
 #endif
+bool always() { return true; }
 
-const KernelSet* find_kernels(const char* name) {
+// Best first.
+const Entry kSets[] = {
 #if defined(__x86_64__)
-  if ((name == nullptr || std::strcmp(name, "avx2") == 0) && has_avx2()) return &kAvx2Kernels;
+    {&kAvx512Kernels, has_avx512},
+    {&kAvx2Kernels, has_avx2},
 #endif
 #if defined(__aarch64__)
-  if (name == nullptr || std::strcmp(name, "neon") == 0) return &kNeonKernels;
+    {&kNeonKernels, always},
 #endif
-  if (name == nullptr || std::strcmp(name, "portable") == 0) return &kPortableKernels;
+    {&kPortableKernels, always},
+};
+
+}  // namespace
+
+const KernelSet* find_kernels(const char* name) {
+  for (const Entry& e : kSets) {
+    if ((name == nullptr || std::strcmp(name, e.set->name) == 0) && e.runs()) return e.set;
+  }
   return nullptr;
 }
 
 const char* kernel_set_names() {
-#if defined(__x86_64__)
-  return has_avx2() ? "avx2,portable" : "portable";
-#elif defined(__aarch64__)
-  return "neon,portable";
-#else
-  return "portable";
-#endif
+  static char names[64];  // written once, always with the same text
+  char* at = names;
+  for (const Entry& e : kSets) {
+    if (!e.runs()) continue;
+    if (at != names) *at++ = ',';
+    for (const char* c = e.set->name; *c != '\0'; ++c) *at++ = *c;
+  }
+  return names;
 }
 
 }  // namespace edgekit

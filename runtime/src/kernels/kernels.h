@@ -43,6 +43,7 @@ struct KernelSet {
 extern const KernelSet kPortableKernels;
 #if defined(__x86_64__)
 extern const KernelSet kAvx2Kernels;
+extern const KernelSet kAvx512Kernels;
 #endif
 #if defined(__aarch64__)
 extern const KernelSet kNeonKernels;
@@ -53,8 +54,9 @@ const KernelSet* find_kernels(const char* name);
 // Comma-separated names of the sets that can run here, best first.
 const char* kernel_set_names();
 
-// The codes of one row begin at its start; an affine row's scales follow, then its biases.
+// A row begins with its scales, if it has any, then its biases, padded to 16 bytes; then come its codes.
 inline uint32_t padded_cols(uint32_t cols) { return (cols + kBlock - 1) / kBlock * kBlock; }
 inline uint32_t group_count(const Part& p) { return (p.cols + p.group_size - 1) / p.group_size; }
+inline uint32_t codes_offset(const Part& p) { return (group_count(p) * (p.symmetric ? 2u : 4u) + 15u) / 16u * 16u; }
 
 }  // namespace edgekit

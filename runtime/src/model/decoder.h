@@ -46,6 +46,7 @@ class Decoder {
                      uint32_t ldy);
   // out[t] += down(act(gate x[t]) * up x[t]) for the neurons of one FFN matrix.
   Outcome neurons(const Block& b, int32_t matrix, bool expert, const float* x, uint32_t tokens, float* out);
+  void slice(const Block& b, const Rows& rows, uint32_t index, const float* x, float* out);
   void project_in(const Block& b, const Rows& rows, const float* x, uint32_t tokens);
   void project_out(const Rows& rows, uint32_t part, uint32_t tokens, float* out);
   void block_sums(const float* x, uint32_t width);

@@ -1,6 +1,6 @@
 // Feed-forward blocks over bundled rows: neuron i is [gate row i | up row i | down column i], or
-// without the gate. First every neuron's value, then their columns added up; each output element is
-// summed by one thread in neuron order, so the result depends on neither threads nor residency.
+// without the gate. Sums are taken in an order that the neurons' numbers fix, so that the result
+// depends on neither the number of threads nor on which rows were resident.
 #include <algorithm>
 
 #include "model/decoder.h"
@@ -71,13 +71,55 @@ Outcome Decoder::mixture(const Block& b) {
 }
 
 Outcome Decoder::neurons(const Block& b, int32_t matrix, bool expert, const float* x, uint32_t tokens, float* out) {
-  if (tokens == 1) block_sums(x, s_.width.hidden);
-  const uint32_t down = b.gated ? 2 : 1;
-  return w_.visit(matrix, expert, [&](const Rows& rows) -> Outcome {
-    project_in(b, rows, x, tokens);
-    project_out(rows, down, tokens, out);
+  if (tokens > 1) {
+    return w_.visit(matrix, expert, [&](const Rows& rows) -> Outcome {
+      project_in(b, rows, x, tokens);
+      project_out(rows, b.gated ? 2 : 1, tokens, out);
+      return Nothing{};
+    });
+  }
+  block_sums(x, s_.width.hidden);
+  const size_t width = s_.width.hidden;
+  float* sums = s_.slices.f32();  // [kSlices][hidden]
+  std::fill(sums, sums + kSlices * width, 0.0f);
+  EK_TRY(w_.visit(matrix, expert, [&](const Rows& rows) -> Outcome {
+    pool_.parallel_for(kSlices, 1, [&](uint32_t begin, uint32_t end, uint32_t) {
+      for (uint32_t s = begin; s < end; ++s) slice(b, rows, s, x, sums + s * width);
+    });
     return Nothing{};
-  });
+  }));
+  for (uint32_t s = 0; s < kSlices; ++s) {
+    for (size_t j = 0; j < width; ++j) out[j] += sums[s * width + j];
+  }
+  return Nothing{};
+}
+
+// One token: the neurons of a slice, bundle by bundle, so that memory is read once and in order.
+// Group g of kSliceRows neurons belongs to slice g % kSlices, whatever piece of the matrix is at hand.
+void Decoder::slice(const Block& b, const Rows& rows, uint32_t index, const float* x, float* out) {
+  const Part &first = rows.matrix->parts[0], &second = rows.matrix->parts[1];
+  const Part& down = rows.matrix->parts[b.gated ? 2 : 1];
+  const DotFn dot1 = kernels_.dot[static_cast<int>(first.codec)];
+  const DotFn dot2 = kernels_.dot[static_cast<int>(second.codec)];
+  const AxpyFn axpy = kernels_.axpy[static_cast<int>(down.codec)];
+  const float* first_bias = w_.vector(b.gated ? b.gate_bias : b.up_bias);
+  const float* up_bias = w_.vector(b.up_bias);
+  const float* sums = s_.sums.f32();
+  const uint32_t span = kSliceRows * kSlices;
+  for (uint32_t group = rows.begin / span * span + index * kSliceRows; group < rows.end; group += span) {
+    const uint32_t end = std::min(group + kSliceRows, rows.end);
+    for (uint32_t r = std::max(group, rows.begin); r < end; ++r) {
+      const uint8_t* row = rows.row(r);
+      const float in = dot1(first, row, w_.lut(first, r), x, sums) + (first_bias != nullptr ? first_bias[r] : 0.0f);
+      float value = activate(b.activation, b.threshold, in);
+      if (value == 0.0f) continue;
+      if (b.gated) {
+        const float up = dot2(second, row + second.offset, w_.lut(second, r), x, sums);
+        value *= up + (up_bias != nullptr ? up_bias[r] : 0.0f);
+      }
+      axpy(down, row + down.offset, w_.lut(down, r), value, 0, down.cols, out);
+    }
+  }
 }
 
 // h[t][neuron] = act(gate . x + bias) * (up . x + bias), or act(up . x + bias) without a gate.
@@ -89,22 +131,6 @@ void Decoder::project_in(const Block& b, const Rows& rows, const float* x, uint3
   float* h = s_.h.f32();
   const auto bias = [](const float* values, uint32_t r) { return values != nullptr ? values[r] : 0.0f; };
 
-  if (tokens == 1) {
-    const DotFn dot1 = kernels_.dot[static_cast<int>(first.codec)];
-    const DotFn dot2 = kernels_.dot[static_cast<int>(second.codec)];
-    pool_.parallel_for(count, 16, [&](uint32_t begin, uint32_t end, uint32_t) {
-      for (uint32_t r = rows.begin + begin; r < rows.begin + end; ++r) {
-        const uint8_t* row = rows.row(r);
-        const float in = dot1(first, row, w_.lut(first, r), x, s_.sums.f32()) + bias(first_bias, r);
-        float value = activate(b.activation, b.threshold, in);
-        if (b.gated && value != 0.0f) {
-          value *= dot2(second, row + second.offset, w_.lut(second, r), x, s_.sums.f32()) + bias(up_bias, r);
-        }
-        h[r] = value;
-      }
-    });
-    return;
-  }
   pool_.parallel_for(count, kTileRows, [&](uint32_t begin, uint32_t end, uint32_t worker) {
     float* decoded = tile(worker);
     float* ups = decoded + size_t{kTileRows} * s_.width.widest;  // [step][kTileRows]
@@ -143,17 +169,6 @@ void Decoder::project_out(const Rows& rows, uint32_t part, uint32_t tokens, floa
   const int codec = static_cast<int>(p.codec);
   const uint32_t blocks = padded_cols(p.cols) / kBlock, ldh = s_.width.ffn, ldo = s_.width.hidden;
   const float* h = s_.h.f32();
-  if (tokens == 1) {
-    const uint32_t grain = (blocks + pool_.size() - 1) / pool_.size();
-    pool_.parallel_for(blocks, grain, [&](uint32_t begin, uint32_t end, uint32_t) {
-      const uint32_t c0 = begin * kBlock, c1 = std::min(end * kBlock, p.cols);
-      for (uint32_t r = rows.begin; r < rows.end; ++r) {
-        if (h[r] == 0.0f) continue;
-        kernels_.axpy[codec](p, rows.row(r) + p.offset, w_.lut(p, r), h[r], c0, c1, out);
-      }
-    });
-    return;
-  }
   const uint32_t grain = std::max(1u, std::min(8u, blocks / pool_.size()));
   pool_.parallel_for(blocks, grain, [&](uint32_t begin, uint32_t end, uint32_t worker) {
     const uint32_t c0 = begin * kBlock, c1 = std::min(end * kBlock, p.cols);

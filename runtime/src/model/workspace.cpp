@@ -21,6 +21,7 @@ void for_each_buffer(const Manifest& m, const Widths& w, uint32_t batch, uint32_
   each(s.mixed, b * w.q);
   each(s.out, b * w.hidden);
   each(s.h, b * w.ffn);
+  each(s.slices, uint64_t{kSlices} * w.hidden);
   each(s.embedded, w.embed != 0 ? b * w.embed : 0);
   each(s.rope, uint64_t{m.ropes.size()} * b * 2 * w.rope);
   each(s.sums, w.widest / kBlock);

@@ -9,6 +9,9 @@ namespace edgekit {
 // Rows decoded to floats at a time in passes of several tokens.
 constexpr uint32_t kTileRows = 8;
 constexpr uint32_t kTileNeurons = 16;
+// Partial sums of an FFN in passes of one token, and the neurons that go to each in turn.
+constexpr uint32_t kSlices = 16;
+constexpr uint32_t kSliceRows = 32;
 
 // Widths in floats, each a multiple of 32 with zeros past the real width.
 struct Widths {
@@ -23,6 +26,7 @@ struct Workspace {
   uint32_t batch = 0;
   Buffer x, before, normed, q, k, v, mixed, out;  // [batch][width]
   Buffer h;                                       // [batch][ffn]
+  Buffer slices;                                  // [kSlices][hidden]
   Buffer embedded;                                // [batch][embed], only with a projection
   Buffer rope;                                    // [ropes][batch][2][rope]
   Buffer sums;                                    // [widest / 32]

@@ -11,20 +11,23 @@ namespace edgekit {
 namespace {
 
 using V = __m256;
+constexpr int kLanes = 8;
 
 inline V load(const float* at) { return _mm256_loadu_ps(at); }
 inline void store(float* at, V v) { _mm256_storeu_ps(at, v); }
 inline V zero() { return _mm256_setzero_ps(); }
 inline V set1(float f) { return _mm256_set1_ps(f); }
 inline V add(V a, V b) { return _mm256_add_ps(a, b); }
+inline V mul(V a, V b) { return _mm256_mul_ps(a, b); }
 inline V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
 inline float sum(V v) {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));
   return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
-inline __m128i load128(const void* at) { return _mm_loadu_si128(static_cast<const __m128i*>(at)); }
-inline __m256i load256(const void* at) { return _mm256_loadu_si256(static_cast<const __m256i*>(at)); }
+#include "kernels/x86_codes.inc"
+
+inline V load_half_bytes(const uint8_t* at) { return _mm256_cvtph_ps(load128(at)); }
 inline V load_half(const uint16_t* at) { return _mm256_cvtph_ps(load128(at)); }
 inline float half_at(const uint8_t* at) {
   uint16_t h;
@@ -41,47 +44,6 @@ inline void widen(__m256i bytes, V out[4]) {
   out[3] = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(high, 8)));
 }
 
-// The planes of docs/format.md ("Blocks") to one code per byte, in order.
-inline __m256i plane4(const uint8_t* at) {
-  const __m128i x = load128(at);
-  return _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(x, 4), x), _mm256_set1_epi8(15));
-}
-inline __m256i plane2(const uint8_t* at) {
-  long long x;
-  std::memcpy(&x, at, 8);
-  const __m256i shifted = _mm256_srlv_epi64(_mm256_set1_epi64x(x), _mm256_set_epi64x(6, 4, 2, 0));
-  return _mm256_and_si256(shifted, _mm256_set1_epi8(3));
-}
-inline __m256i plane1(const uint8_t* at) {
-  int x;
-  std::memcpy(&x, at, 4);
-  const __m256i spread = _mm256_shuffle_epi8(
-      _mm256_set1_epi32(x),
-      _mm256_set_epi64x(0x0303030303030303, 0x0202020202020202, 0x0101010101010101, 0x0000000000000000));
-  const __m256i bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201u));
-  const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(spread, bit), bit);
-  return _mm256_and_si256(set, _mm256_set1_epi8(1));
-}
-
-template <Codec C>
-inline __m256i codes(const uint8_t* row, uint32_t b) {
-  switch (C) {
-    case Codec::palette6: {
-      const uint8_t* at = row + size_t{b} * 24;
-      return _mm256_or_si256(plane4(at), _mm256_slli_epi16(plane2(at + 16), 4));
-    }
-    case Codec::affine4:
-    case Codec::palette4: return plane4(row + size_t{b} * 16);
-    case Codec::palette3: {
-      const uint8_t* at = row + size_t{b} * 12;
-      return _mm256_or_si256(plane2(at), _mm256_slli_epi16(plane1(at + 8), 2));
-    }
-    case Codec::palette2: return plane2(row + size_t{b} * 8);
-    case Codec::palette1: return plane1(row + size_t{b} * 4);
-    default: return load256(row + size_t{b} * 32);
-  }
-}
-
 // Palettes of at most 16 entries: look up both bytes of the f16 value with byte shuffles.
 template <Codec C>
 class Unpack {
@@ -96,7 +58,7 @@ class Unpack {
     low_ = _mm256_broadcastsi128_si256(load128(low));
     high_ = _mm256_broadcastsi128_si256(load128(high));
   }
-  void block(uint32_t b, V out[4]) const {
+  void block(size_t b, V out[4]) const {
     const __m256i index = codes<C>(row_, b);
     const __m256i low = _mm256_shuffle_epi8(low_, index), high = _mm256_shuffle_epi8(high_, index);
     const __m256i even = _mm256_unpacklo_epi8(low, high);  // 0-7 and 16-23
@@ -119,7 +81,7 @@ class UnpackLarge {
   UnpackLarge(const Part&, const uint8_t* row, const uint16_t* lut) : row_(row) {
     for (int i = 0; i < kEntries; i += 8) _mm256_storeu_ps(table_ + i, load_half(lut + i));
   }
-  void block(uint32_t b, V out[4]) const {
+  void block(size_t b, V out[4]) const {
     alignas(32) uint8_t index[32];
     _mm256_store_si256(reinterpret_cast<__m256i*>(index), codes<C>(row_, b));
     for (int i = 0; i < 4; ++i) {
@@ -143,28 +105,40 @@ class Unpack<Codec::palette6> : public UnpackLarge<Codec::palette6, 64> {
 
 template <Codec C>
 class UnpackAffine {
+  static constexpr float kCentre = C == Codec::affine8 ? -128.f : -8.f;  // symmetric: bias / scale
+
  public:
   UnpackAffine(const Part& p, const uint8_t* row, const uint16_t*)
-      : row_(row),
-        scales_(row + padded_cols(p.cols) / (C == Codec::affine8 ? 1 : 2)),
+      : row_(row + codes_offset(p)),
+        scales_(row),
         biases_(p.symmetric ? nullptr : scales_ + 2 * size_t{group_count(p)}),
-        per_group_(p.group_size / kBlock) {}
-  void raw(uint32_t b, V out[4]) const { widen(codes<C>(row_, b), out); }
-  float scale(uint32_t g) const { return half_at(scales_ + 2 * size_t{g}); }
-  float bias(uint32_t g) const {
-    if (biases_ == nullptr) return scale(g) * (C == Codec::affine8 ? -128.f : -8.f);
-    return half_at(biases_ + 2 * size_t{g});
+        shift_(__builtin_ctz(p.group_size / kBlock)) {}
+  void raw(size_t b, V out[4]) const { widen(codes<C>(row_, b), out); }
+  // Scales and biases of groups [g0, g0 + n) as floats.
+  void widen_scales(uint32_t g0, uint32_t n, float* scales, float* biases) const {
+    const uint8_t *from = scales_ + 2 * size_t{g0}, *offsets = biases_ == nullptr ? nullptr : biases_ + 2 * size_t{g0};
+    uint32_t g = 0;
+    for (; g + 8 <= n; g += 8) {
+      const V s = load_half_bytes(from + 2 * g);
+      store(scales + g, s);
+      store(biases + g, offsets == nullptr ? mul(s, set1(kCentre)) : load_half_bytes(offsets + 2 * g));
+    }
+    for (; g < n; ++g) {
+      scales[g] = half_at(from + 2 * g);
+      biases[g] = offsets == nullptr ? scales[g] * kCentre : half_at(offsets + 2 * g);
+    }
   }
-  void block(uint32_t b, V out[4]) const {
+  void block(size_t b, V out[4]) const {
     raw(b, out);
-    const uint32_t g = per_group_ == 1 ? b : b / per_group_;
-    const V s = set1(scale(g)), z = set1(bias(g));
+    const size_t g = b >> shift_;
+    const float scale = half_at(scales_ + 2 * g);
+    const V s = set1(scale), z = set1(biases_ == nullptr ? scale * kCentre : half_at(biases_ + 2 * g));
     for (int i = 0; i < 4; ++i) out[i] = fma(out[i], s, z);
   }
 
  private:
   const uint8_t *row_, *scales_, *biases_;
-  uint32_t per_group_;
+  int shift_;  // log2 of the blocks in a group
 };
 template <>
 class Unpack<Codec::affine8> : public UnpackAffine<Codec::affine8> {
@@ -179,8 +153,8 @@ template <>
 class Unpack<Codec::f32> {
  public:
   Unpack(const Part&, const uint8_t* row, const uint16_t*) : row_(row) {}
-  void block(uint32_t b, V out[4]) const {
-    const float* at = reinterpret_cast<const float*>(row_) + size_t{b} * kBlock;
+  void block(size_t b, V out[4]) const {
+    const float* at = reinterpret_cast<const float*>(row_) + b * kBlock;
     for (int i = 0; i < 4; ++i) out[i] = load(at + 8 * i);
   }
 
@@ -191,8 +165,8 @@ template <>
 class Unpack<Codec::f16> {
  public:
   Unpack(const Part&, const uint8_t* row, const uint16_t*) : row_(row) {}
-  void block(uint32_t b, V out[4]) const {
-    const uint8_t* at = row_ + size_t{b} * 2 * kBlock;
+  void block(size_t b, V out[4]) const {
+    const uint8_t* at = row_ + b * 2 * kBlock;
     for (int i = 0; i < 4; ++i) out[i] = _mm256_cvtph_ps(load128(at + 16 * i));
   }
 
@@ -203,8 +177,8 @@ template <>
 class Unpack<Codec::bf16> {
  public:
   Unpack(const Part&, const uint8_t* row, const uint16_t*) : row_(row) {}
-  void block(uint32_t b, V out[4]) const {
-    const uint8_t* at = row_ + size_t{b} * 2 * kBlock;
+  void block(size_t b, V out[4]) const {
+    const uint8_t* at = row_ + b * 2 * kBlock;
     for (int i = 0; i < 4; ++i) {
       const __m256i wide = _mm256_cvtepu16_epi32(load128(at + 16 * i));
       out[i] = _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));

@@ -14,6 +14,8 @@ struct V {
   float32x4_t a, b;
 };
 
+constexpr int kLanes = 8;
+
 inline V load(const float* at) { return {vld1q_f32(at), vld1q_f32(at + 4)}; }
 inline void store(float* at, V v) {
   vst1q_f32(at, v.a);
@@ -22,6 +24,7 @@ inline void store(float* at, V v) {
 inline V zero() { return {vdupq_n_f32(0), vdupq_n_f32(0)}; }
 inline V set1(float f) { return {vdupq_n_f32(f), vdupq_n_f32(f)}; }
 inline V add(V x, V y) { return {vaddq_f32(x.a, y.a), vaddq_f32(x.b, y.b)}; }
+inline V mul(V x, V y) { return {vmulq_f32(x.a, y.a), vmulq_f32(x.b, y.b)}; }
 inline V fma(V x, V y, V z) { return {vfmaq_f32(z.a, x.a, y.a), vfmaq_f32(z.b, x.b, y.b)}; }
 inline float sum(V v) { return vaddvq_f32(vaddq_f32(v.a, v.b)); }
 inline V half_to_float(uint16x8_t h) {
@@ -29,6 +32,7 @@ inline V half_to_float(uint16x8_t h) {
   return {vcvt_f32_f16(vget_low_f16(f)), vcvt_f32_f16(vget_high_f16(f))};
 }
 inline V load_half(const uint16_t* at) { return half_to_float(vld1q_u16(at)); }
+inline V load_half_bytes(const uint8_t* at) { return half_to_float(vreinterpretq_u16_u8(vld1q_u8(at))); }
 inline uint16x8_t load_u16(const uint8_t* at) { return vreinterpretq_u16_u8(vld1q_u8(at)); }
 inline float half_at(const uint8_t* at) {
   uint16_t h;
@@ -63,21 +67,21 @@ inline Codes plane1(const uint8_t* at) {
 }
 
 template <Codec C>
-inline Codes codes(const uint8_t* row, uint32_t b) {
+inline Codes codes(const uint8_t* row, size_t b) {
   switch (C) {
     case Codec::palette6: {
-      const uint8_t* at = row + size_t{b} * 24;
+      const uint8_t* at = row + b * 24;
       return either(plane4(at), shift<4>(plane2(at + 16)));
     }
     case Codec::affine4:
-    case Codec::palette4: return plane4(row + size_t{b} * 16);
+    case Codec::palette4: return plane4(row + b * 16);
     case Codec::palette3: {
-      const uint8_t* at = row + size_t{b} * 12;
+      const uint8_t* at = row + b * 12;
       return either(plane2(at), shift<2>(plane1(at + 8)));
     }
-    case Codec::palette2: return plane2(row + size_t{b} * 8);
-    case Codec::palette1: return plane1(row + size_t{b} * 4);
-    default: return {vld1q_u8(row + size_t{b} * 32), vld1q_u8(row + size_t{b} * 32 + 16)};
+    case Codec::palette2: return plane2(row + b * 8);
+    case Codec::palette1: return plane1(row + b * 4);
+    default: return {vld1q_u8(row + b * 32), vld1q_u8(row + b * 32 + 16)};
   }
 }
 
@@ -110,7 +114,7 @@ class Unpack {
       high_.val[i] = vld1q_u8(high + 16 * i);
     }
   }
-  void block(uint32_t b, V out[4]) const {
+  void block(size_t b, V out[4]) const {
     const Codes c = codes<C>(row_, b);
     pair(c.low, out);
     pair(c.high, out + 2);
@@ -133,9 +137,9 @@ template <>
 class Unpack<Codec::palette8> {
  public:
   Unpack(const Part&, const uint8_t* row, const uint16_t* lut) : row_(row), lut_(lut) {}
-  void block(uint32_t b, V out[4]) const {
+  void block(size_t b, V out[4]) const {
     uint16_t half[kBlock];
-    for (uint32_t i = 0; i < kBlock; ++i) half[i] = lut_[row_[size_t{b} * kBlock + i]];
+    for (uint32_t i = 0; i < kBlock; ++i) half[i] = lut_[row_[b * kBlock + i]];
     for (int i = 0; i < 4; ++i) out[i] = load_half(half + 8 * i);
   }
 
@@ -146,28 +150,40 @@ class Unpack<Codec::palette8> {
 
 template <Codec C>
 class UnpackAffine {
+  static constexpr float kCentre = C == Codec::affine8 ? -128.f : -8.f;  // symmetric: bias / scale
+
  public:
   UnpackAffine(const Part& p, const uint8_t* row, const uint16_t*)
-      : row_(row),
-        scales_(row + padded_cols(p.cols) / (C == Codec::affine8 ? 1 : 2)),
+      : row_(row + codes_offset(p)),
+        scales_(row),
         biases_(p.symmetric ? nullptr : scales_ + 2 * size_t{group_count(p)}),
-        per_group_(p.group_size / kBlock) {}
-  void raw(uint32_t b, V out[4]) const { widen(codes<C>(row_, b), out); }
-  float scale(uint32_t g) const { return half_at(scales_ + 2 * size_t{g}); }
-  float bias(uint32_t g) const {
-    if (biases_ == nullptr) return scale(g) * (C == Codec::affine8 ? -128.f : -8.f);
-    return half_at(biases_ + 2 * size_t{g});
+        shift_(__builtin_ctz(p.group_size / kBlock)) {}
+  void raw(size_t b, V out[4]) const { widen(codes<C>(row_, b), out); }
+  // Scales and biases of groups [g0, g0 + n) as floats.
+  void widen_scales(uint32_t g0, uint32_t n, float* scales, float* biases) const {
+    const uint8_t *from = scales_ + 2 * size_t{g0}, *offsets = biases_ == nullptr ? nullptr : biases_ + 2 * size_t{g0};
+    uint32_t g = 0;
+    for (; g + 8 <= n; g += 8) {
+      const V s = load_half_bytes(from + 2 * g);
+      store(scales + g, s);
+      store(biases + g, offsets == nullptr ? mul(s, set1(kCentre)) : load_half_bytes(offsets + 2 * g));
+    }
+    for (; g < n; ++g) {
+      scales[g] = half_at(from + 2 * g);
+      biases[g] = offsets == nullptr ? scales[g] * kCentre : half_at(offsets + 2 * g);
+    }
   }
-  void block(uint32_t b, V out[4]) const {
+  void block(size_t b, V out[4]) const {
     raw(b, out);
-    const uint32_t g = b / per_group_;
-    const V s = set1(scale(g)), z = set1(bias(g));
+    const size_t g = b >> shift_;
+    const float scale = half_at(scales_ + 2 * g);
+    const V s = set1(scale), z = set1(biases_ == nullptr ? scale * kCentre : half_at(biases_ + 2 * g));
     for (int i = 0; i < 4; ++i) out[i] = fma(out[i], s, z);
   }
 
  private:
   const uint8_t *row_, *scales_, *biases_;
-  uint32_t per_group_;
+  int shift_;  // log2 of the blocks in a group
 };
 template <>
 class Unpack<Codec::affine8> : public UnpackAffine<Codec::affine8> {
@@ -182,8 +198,8 @@ template <>
 class Unpack<Codec::f32> {
  public:
   Unpack(const Part&, const uint8_t* row, const uint16_t*) : row_(row) {}
-  void block(uint32_t b, V out[4]) const {
-    const float* at = reinterpret_cast<const float*>(row_) + size_t{b} * kBlock;
+  void block(size_t b, V out[4]) const {
+    const float* at = reinterpret_cast<const float*>(row_) + b * kBlock;
     for (int i = 0; i < 4; ++i) out[i] = load(at + 8 * i);
   }
 
@@ -194,8 +210,8 @@ template <>
 class Unpack<Codec::f16> {
  public:
   Unpack(const Part&, const uint8_t* row, const uint16_t*) : row_(row) {}
-  void block(uint32_t b, V out[4]) const {
-    const uint8_t* at = row_ + size_t{b} * 2 * kBlock;
+  void block(size_t b, V out[4]) const {
+    const uint8_t* at = row_ + b * 2 * kBlock;
     for (int i = 0; i < 4; ++i) out[i] = half_to_float(load_u16(at + 16 * i));
   }
 
@@ -206,8 +222,8 @@ template <>
 class Unpack<Codec::bf16> {
  public:
   Unpack(const Part&, const uint8_t* row, const uint16_t*) : row_(row) {}
-  void block(uint32_t b, V out[4]) const {
-    const uint8_t* at = row_ + size_t{b} * 2 * kBlock;
+  void block(size_t b, V out[4]) const {
+    const uint8_t* at = row_ + b * 2 * kBlock;
     for (int i = 0; i < 4; ++i) {
       const uint16x8_t x = load_u16(at + 16 * i);
       out[i].a = vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(x), 16));

@@ -27,12 +27,12 @@ float weight(const Part& p, const uint8_t* row, const uint16_t* lut, uint32_t j)
     case Codec::affine8:
     case Codec::affine4: {
       const bool wide = C == Codec::affine8;
-      const uint32_t q = wide ? row[j] : plane4(row + 16 * b, i);
-      const uint8_t* scales = row + padded_cols(p.cols) / (wide ? 1 : 2);
+      const uint8_t* at = row + codes_offset(p);
+      const uint32_t q = wide ? at[j] : plane4(at + 16 * b, i);
       const uint32_t g = j / p.group_size;
-      const float scale = f16_to_float(load_u16(scales + 2 * g));
+      const float scale = f16_to_float(load_u16(row + 2 * g));
       const float bias =
-          p.symmetric ? scale * (wide ? -128.f : -8.f) : f16_to_float(load_u16(scales + 2 * (group_count(p) + g)));
+          p.symmetric ? scale * (wide ? -128.f : -8.f) : f16_to_float(load_u16(row + 2 * (group_count(p) + g)));
       return scale * static_cast<float>(q) + bias;
     }
     case Codec::palette8: return f16_to_float(lut[row[j]]);

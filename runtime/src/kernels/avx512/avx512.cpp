@@ -1,0 +1,198 @@
+// AVX-512 (F, BW, DQ, VL) kernels. A permute is a look-up in a table of 16 floats, which is what a
+// palette of 4 bits is, and a 4-bit affine code too: the codes never become integers.
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/half.h"
+#include "kernels/kernels.h"
+
+namespace edgekit {
+namespace {
+
+using V = __m512;
+constexpr int kLanes = 16;
+
+inline V load(const float* at) { return _mm512_loadu_ps(at); }
+inline void store(float* at, V v) { _mm512_storeu_ps(at, v); }
+inline V zero() { return _mm512_setzero_ps(); }
+inline V set1(float f) { return _mm512_set1_ps(f); }
+inline V add(V a, V b) { return _mm512_add_ps(a, b); }
+inline V mul(V a, V b) { return _mm512_mul_ps(a, b); }
+inline V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
+inline float sum(V v) { return _mm512_reduce_add_ps(v); }
+
+#include "kernels/x86_codes.inc"
+
+inline V load_half(const uint16_t* at) { return _mm512_cvtph_ps(load256(at)); }
+inline V load_half_bytes(const uint8_t* at) { return _mm512_cvtph_ps(load256(at)); }
+inline float half_at(const uint8_t* at) {
+  uint16_t h;
+  std::memcpy(&h, at, 2);
+  return _cvtsh_ss(h);
+}
+inline __m512i widen(__m128i bytes) { return _mm512_cvtepu8_epi32(bytes); }
+
+// Looks up a block of 4-bit codes; permutes use the low four bits of an index, so that the byte with
+// codes i and i + 16 serves as the first as it is, and as the second shifted.
+inline void look_up4(V table, const uint8_t* at, V out[2]) {
+  const __m512i index = widen(load128(at));
+  out[0] = _mm512_permutexvar_ps(index, table);
+  out[1] = _mm512_permutexvar_ps(_mm512_srli_epi32(index, 4), table);
+}
+
+template <Codec C>
+class Unpack {  // palettes of at most 16 entries
+ public:
+  Unpack(const Part&, const uint8_t* row, const uint16_t* lut) : row_(row) {
+    constexpr int kEntries = C == Codec::palette4 ? 16 : C == Codec::palette3 ? 8 : C == Codec::palette2 ? 4 : 2;
+    alignas(32) uint16_t entries[16] = {};
+    std::memcpy(entries, lut, kEntries * 2);
+    table_ = load_half(entries);
+  }
+  void block(size_t b, V out[2]) const {
+    if constexpr (C == Codec::palette4) {
+      look_up4(table_, row_ + b * 16, out);
+    } else {
+      const __m256i index = codes<C>(row_, b);
+      out[0] = _mm512_permutexvar_ps(widen(_mm256_castsi256_si128(index)), table_);
+      out[1] = _mm512_permutexvar_ps(widen(_mm256_extracti128_si256(index, 1)), table_);
+    }
+  }
+
+ private:
+  const uint8_t* row_;
+  V table_;
+};
+
+template <Codec C, int kEntries>
+class UnpackLarge {
+ public:
+  UnpackLarge(const Part&, const uint8_t* row, const uint16_t* lut) : row_(row) {
+    for (int i = 0; i < kEntries; i += 16) _mm512_storeu_ps(table_ + i, load_half(lut + i));
+  }
+  void block(size_t b, V out[2]) const {
+    const __m256i index = codes<C>(row_, b);
+    out[0] = _mm512_i32gather_ps(widen(_mm256_castsi256_si128(index)), table_, 4);
+    out[1] = _mm512_i32gather_ps(widen(_mm256_extracti128_si256(index, 1)), table_, 4);
+  }
+
+ private:
+  const uint8_t* row_;
+  float table_[kEntries];
+};
+template <>
+class Unpack<Codec::palette8> : public UnpackLarge<Codec::palette8, 256> {
+  using UnpackLarge::UnpackLarge;
+};
+template <>
+class Unpack<Codec::palette6> : public UnpackLarge<Codec::palette6, 64> {
+  using UnpackLarge::UnpackLarge;
+};
+
+template <Codec C>
+class UnpackAffine {
+  static constexpr float kCentre = C == Codec::affine8 ? -128.f : -8.f;  // symmetric: bias / scale
+
+ public:
+  UnpackAffine(const Part& p, const uint8_t* row, const uint16_t*)
+      : row_(row + codes_offset(p)),
+        scales_(row),
+        biases_(p.symmetric ? nullptr : scales_ + 2 * size_t{group_count(p)}),
+        shift_(__builtin_ctz(p.group_size / kBlock)),
+        table_(_mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)) {}
+  void raw(size_t b, V out[2]) const {
+    if constexpr (C == Codec::affine4) {
+      look_up4(table_, row_ + b * 16, out);
+    } else {
+      out[0] = _mm512_cvtepi32_ps(widen(load128(row_ + b * 32)));
+      out[1] = _mm512_cvtepi32_ps(widen(load128(row_ + b * 32 + 16)));
+    }
+  }
+  // Scales and biases of groups [g0, g0 + n) as floats.
+  void widen_scales(uint32_t g0, uint32_t n, float* scales, float* biases) const {
+    const uint8_t *from = scales_ + 2 * size_t{g0}, *offsets = biases_ == nullptr ? nullptr : biases_ + 2 * size_t{g0};
+    uint32_t g = 0;
+    for (; g + kLanes <= n; g += kLanes) {
+      const V s = load_half_bytes(from + 2 * g);
+      store(scales + g, s);
+      store(biases + g, offsets == nullptr ? mul(s, set1(kCentre)) : load_half_bytes(offsets + 2 * g));
+    }
+    for (; g < n; ++g) {
+      scales[g] = half_at(from + 2 * g);
+      biases[g] = offsets == nullptr ? scales[g] * kCentre : half_at(offsets + 2 * g);
+    }
+  }
+  void block(size_t b, V out[2]) const {
+    raw(b, out);
+    const size_t g = b >> shift_;
+    const float scale = half_at(scales_ + 2 * g);
+    const V s = set1(scale), z = set1(biases_ == nullptr ? scale * kCentre : half_at(biases_ + 2 * g));
+    for (int i = 0; i < 2; ++i) out[i] = fma(out[i], s, z);
+  }
+
+ private:
+  const uint8_t *row_, *scales_, *biases_;
+  int shift_;  // log2 of the blocks in a group
+  V table_;
+};
+template <>
+class Unpack<Codec::affine8> : public UnpackAffine<Codec::affine8> {
+  using UnpackAffine::UnpackAffine;
+};
+template <>
+class Unpack<Codec::affine4> : public UnpackAffine<Codec::affine4> {
+  using UnpackAffine::UnpackAffine;
+};
+
+template <>
+class Unpack<Codec::f32> {
+ public:
+  Unpack(const Part&, const uint8_t* row, const uint16_t*) : row_(row) {}
+  void block(size_t b, V out[2]) const {
+    const float* at = reinterpret_cast<const float*>(row_) + b * kBlock;
+    for (int i = 0; i < 2; ++i) out[i] = load(at + kLanes * i);
+  }
+
+ private:
+  const uint8_t* row_;
+};
+template <>
+class Unpack<Codec::f16> {
+ public:
+  Unpack(const Part&, const uint8_t* row, const uint16_t*) : row_(row) {}
+  void block(size_t b, V out[2]) const {
+    const uint8_t* at = row_ + b * 2 * kBlock;
+    for (int i = 0; i < 2; ++i) out[i] = load_half_bytes(at + 32 * i);
+  }
+
+ private:
+  const uint8_t* row_;
+};
+template <>
+class Unpack<Codec::bf16> {
+ public:
+  Unpack(const Part&, const uint8_t* row, const uint16_t*) : row_(row) {}
+  void block(size_t b, V out[2]) const {
+    const uint8_t* at = row_ + b * 2 * kBlock;
+    for (int i = 0; i < 2; ++i) {
+      const __m512i wide = _mm512_cvtepu16_epi32(load256(at + 32 * i));
+      out[i] = _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+    }
+  }
+
+ private:
+  const uint8_t* row_;
+};
+
+#include "kernels/simd.inc"
+
+}  // namespace
+
+const KernelSet kAvx512Kernels = {
+    "avx512",
+#include "kernels/table.inc"
+};
+
+}  // namespace edgekit
