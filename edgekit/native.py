@@ -121,7 +121,11 @@ def library_path() -> Path:
     beside = Path(__file__).parent / "_native" / name
     if beside.exists():
         return beside
-    for file in metadata.files("edgekit") or []:  # an editable install keeps it elsewhere
+    try:
+        files = metadata.files("edgekit") or []
+    except metadata.PackageNotFoundError:
+        files = []
+    for file in files:  # an editable install, or a source tree in front of the installed one
         if file.name == name:
             return Path(str(file.locate()))
     raise RuntimeFailure(f"{name} is not installed; run 'pip install .' in edgekit's folder, which builds it")

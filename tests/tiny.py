@@ -42,15 +42,11 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "llama_yarn": lambda: tf.LlamaConfig(**GQA, **rope("yarn", factor=4.0, original_max_position_embeddings=32)),
     "llama_llama3": lambda: tf.LlamaConfig(
         **GQA,
-        **rope(
-            "llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32
-        ),
+        **rope("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32),
     ),
     "mistral": lambda: tf.MistralConfig(**GQA, sliding_window=9),
     "qwen2": lambda: tf.Qwen2Config(**GQA),
-    "qwen2_windows": lambda: tf.Qwen2Config(
-        **GQA, use_sliding_window=True, sliding_window=9, max_window_layers=1
-    ),
+    "qwen2_windows": lambda: tf.Qwen2Config(**GQA, use_sliding_window=True, sliding_window=9, max_window_layers=1),
     "qwen3": lambda: tf.Qwen3Config(**GQA, head_dim=32),
     "gemma3": lambda: tf.Gemma3TextConfig(
         **GQA,

@@ -1,0 +1,69 @@
+"""Decoded weights of a bundle, one matrix at a time: what tests compare with and exporters read.
+
+The runtime does not use this; its reader is the one in C++.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.bundle import manifest
+from edgekit.codecs import Codec, make_codec
+from edgekit.errors import BundleError
+
+F32 = npt.NDArray[np.float32]
+
+
+class BundleWeights:
+    """Random access to a bundle's tensors by name."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens a bundle.
+
+        Raises:
+            BundleError: not a bundle, or damaged.
+        """
+        self.path = path
+        self.data = manifest.read(path).data
+        self._matrices = {m["name"]: m for m in self.data["matrices"]}
+        self._vectors = {v["name"]: v for v in self.data["vectors"]["list"]}
+
+    def vector(self, name: str) -> npt.NDArray[Any]:
+        """A vector, f32 [count], or the tables of a palette, f16 [count]."""
+        v = self._vectors[name]
+        dtype = "<f2" if v["dtype"] == "f16" else "<f4"
+        return np.frombuffer(self._read("resident.bin", v["offset"], v["count"] * int(dtype[-1])), dtype)
+
+    def matrix(self, name: str) -> list[F32]:
+        """The parts of a matrix, each decoded, f32 [rows, cols]: one, or gate, up and down columns."""
+        m = self._matrices[name]
+        parts = [(p, _codec(p)) for p in m["parts"]]
+        sizes = [codec.record_bytes(p["cols"]) for p, codec in parts]
+        units = -(-m["rows"] // m["rows_per_unit"])
+        raw = np.frombuffer(self._read(m["file"], m["offset"], units * m["unit_stride"]), np.uint8)
+        used = raw.reshape(units, -1)[:, : m["rows_per_unit"] * sum(sizes)]
+        rows = used.reshape(-1, sum(sizes))[: m["rows"]]
+        out, at = [], 0
+        for (part, codec), size in zip(parts, sizes, strict=True):
+            lut = self.vector(part["lut"]).reshape(-1, 1 << part["bits"]) if "lut" in part else None
+            out.append(codec.decode(rows[:, at : at + size], part["cols"], lut))
+            at += size
+        return out
+
+    def _read(self, file: str, offset: int, size: int) -> bytes:
+        with (self.path / file).open("rb") as stream:
+            stream.seek(offset)
+            data = stream.read(size)
+        if len(data) != size:
+            raise BundleError(f"{self.path / file}: ends too early; was it replaced or truncated?")
+        return data
+
+
+def _codec(part: dict[str, Any]) -> Codec:
+    if part["codec"] == "palette":
+        return make_codec("palette", part["bits"], group_size=part["lut_rows"])
+    return make_codec(part["codec"], part["bits"], group_size=part.get("group_size"), symmetric=part.get("symmetric"))

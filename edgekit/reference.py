@@ -1,0 +1,157 @@
+"""A plain NumPy forward pass over a bundle's manifest, in double precision: the oracle of tests.
+
+It reads the same block list as the runtime and shares no code with it. No cache, no batches: every
+call computes a whole text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.bundle.weights import BundleWeights
+
+F64 = npt.NDArray[np.float64]
+Json = dict[str, Any]
+
+
+def _activate(name: str, threshold: float, x: F64) -> F64:
+    if name == "silu":
+        out: F64 = x / (1 + np.exp(-x))
+    elif name == "gelu":
+        out = np.vectorize(lambda v: 0.5 * v * (1 + math.erf(v / math.sqrt(2))), otypes=[np.float64])(x)
+    elif name == "gelu_tanh":
+        out = 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    elif name == "relu2":
+        out = np.maximum(x, 0) ** 2
+    else:
+        out = np.where(x > (threshold if name == "threshold" else 0), x, 0)
+    return out
+
+
+def _softmax(x: F64) -> F64:
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    out: F64 = e / e.sum(axis=-1, keepdims=True)
+    return out
+
+
+class Reference:
+    """The model of a bundle, decoded to doubles."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.weights = BundleWeights(Path(path))
+        self.model: Json = self.weights.data["model"]
+        self._cache: dict[str, list[F64]] = {}
+
+    def logits(self, tokens: Sequence[int], length: int | None = None) -> F64:
+        """Logits [len(tokens), vocab]; `length`: what scaled ropes take for the sequence's length."""
+        m, n = self.model, len(tokens)
+        e = m["embedding"]
+        x = self._matrix(e["matrix"])[0][np.asarray(tokens)] * np.float32(e["scale"])
+        if "project" in e:
+            x = x @ self._matrix(e["project"])[0].T
+        if "position" in e:
+            x = x + self._matrix(e["position"])[0][np.arange(n) + e["position_offset"]]
+        x = self._norm(e.get("norm"), x)
+        before = x
+        for block in m["blocks"]:
+            source = self._norm(block.get("pre_norm"), before if block.get("parallel") else x)
+            if block["kind"] == "attention":
+                before = x
+                out = self._attention(block, source, length or n)
+            else:
+                out = self._ffn(block, source)
+            x = self._norm(block.get("out_norm"), x + self._norm(block.get("post_norm"), out))
+        x = self._norm(m.get("final_norm"), x)
+        head = m["head"]
+        if "project" in head:
+            x = x @ self._matrix(head["project"])[0].T
+        out = x @ self._matrix(head["matrix"])[0].T + self._vector(head.get("bias"))
+        return head["softcap"] * np.tanh(out / head["softcap"]) if head["softcap"] else out
+
+    def _matrix(self, name: str) -> list[F64]:
+        if name not in self._cache:
+            self._cache[name] = [p.astype(np.float64) for p in self.weights.matrix(name)]
+        return self._cache[name]
+
+    def _vector(self, name: str | None) -> F64 | float:
+        return 0.0 if name is None else self.weights.vector(name).astype(np.float64)
+
+    def _norm(self, norm: Json | None, x: F64) -> F64:
+        if norm is None:
+            return x
+        if norm["kind"] == "layer":
+            x = x - x.mean(axis=-1, keepdims=True)
+        scale = np.sqrt((x * x).mean(axis=-1, keepdims=True) + norm["eps"])
+        weight = self._vector(norm["weight"]) if "weight" in norm else 1.0
+        out: F64 = x / scale * weight + self._vector(norm.get("bias"))
+        return out
+
+    def _rope(self, index: int | None, x: F64, length: int) -> F64:  # x [n, heads, d]
+        if index is None:
+            return x
+        rope = self.model["ropes"][index]
+        beyond = 0 < rope.get("switch_length", 0) < length
+        name = rope["long_inv_freq"] if beyond and "long_inv_freq" in rope else rope["inv_freq"]
+        inv = self.weights.vector(name).astype(np.float64)
+        dim = rope["dim"]
+        if beyond and rope["kind"] == "dynamic":
+            grown = rope["factor"] * length / rope["switch_length"] - (rope["factor"] - 1)
+            base = rope["base"] * grown ** (dim / (dim - 2))
+            inv = base ** -(np.arange(0, dim, 2) / dim)
+        angle = np.arange(len(x))[:, None] * inv
+        cos, sin = (f(angle)[:, None, :] * rope["scale"] for f in (np.cos, np.sin))
+        a, b = x[..., : dim // 2], x[..., dim // 2 : dim]
+        return np.concatenate([a * cos - b * sin, b * cos + a * sin, x[..., dim:]], axis=-1)
+
+    def _attention(self, b: Json, x: F64, length: int) -> F64:
+        n, d = len(x), b["head_dim"]
+
+        def project(which: str, heads: int) -> F64:
+            y = x @ self._matrix(b[which])[0].T + self._vector(b.get(f"{which}_bias"))
+            norm = b.get(f"{which}_norm")
+            if norm is not None and not norm["per_head"]:
+                y = self._norm(norm, y)
+            y = y.reshape(n, heads, d)
+            return self._norm(norm, y) if norm is not None and norm["per_head"] else y
+
+        q = self._rope(b.get("rope"), project("q", b["heads"]), length)
+        k = self._rope(b.get("rope"), project("k", b["kv_heads"]), length)
+        v = project("v", b["kv_heads"])
+        group = b["heads"] // b["kv_heads"]
+        k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
+        scores = np.einsum("qhd,khd->hqk", q, k) * b["scale"]
+        if b["softcap"]:
+            scores = b["softcap"] * np.tanh(scores / b["softcap"])
+        distance = np.arange(n)[:, None] - np.arange(n)[None, :]
+        hidden = (distance < 0) | ((distance >= b["window"]) if b["window"] else False)
+        mixed = np.einsum("hqk,khd->qhd", _softmax(np.where(hidden, -np.inf, scores)), v).reshape(n, -1)
+        out: F64 = mixed @ self._matrix(b["o"])[0].T + self._vector(b.get("o_bias"))
+        return out
+
+    def _neurons(self, b: Json, name: str, x: F64) -> F64:
+        *inputs, down = self._matrix(name)
+        up = x @ inputs[-1].T + self._vector(b.get("up_bias"))
+        if b["gated"]:
+            gate = x @ inputs[0].T + self._vector(b.get("gate_bias"))
+            up = _activate(b["activation"], b["threshold"], gate) * up
+        else:
+            up = _activate(b["activation"], b["threshold"], up)
+        return up @ down
+
+    def _ffn(self, b: Json, x: F64) -> F64:
+        if b["kind"] == "ffn":
+            return self._neurons(b, b["matrices"][0], x) + self._vector(b.get("down_bias"))
+        p = _softmax(x @ self._matrix(b["router"])[0].T)
+        out = np.zeros_like(x)
+        for t in range(len(x)):
+            chosen = np.argsort(-p[t], kind="stable")[: b["top_k"]]
+            weight = p[t][chosen] / (p[t][chosen].sum() if b["normalize"] else 1)
+            for e, w in zip(chosen, weight, strict=True):
+                out[t] += w * self._neurons(b, b["matrices"][e], x[t : t + 1])[0]
+        return out

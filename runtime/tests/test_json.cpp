@@ -1,0 +1,48 @@
+#include <string>
+
+#include "check.h"
+#include "format/json.h"
+
+using namespace edgekit;
+
+namespace {
+bool parses(const std::string& text) {
+  Budget budget(0);
+  return Json::parse(text, budget).ok();
+}
+}  // namespace
+
+TEST(json_reads_what_a_manifest_holds) {
+  Budget budget(0);
+  const std::string text = "{\"a\": [1, 2.5e-1, -3], \"b\": {\"c\": \"x\"}, \"d\": null, \"e\": true}";
+  auto json = Json::parse(text, budget);
+  CHECK(json.ok());
+  const Json& j = json.value();
+  const JsonNode* a = j.find(j.root(), "a");
+  CHECK(a != nullptr && a->count == 3);
+  CHECK(json_uint(j.at(a->first_child), 10).value() == 1);
+  CHECK(json_number(j.at(j.at(a->first_child).next)).value() == 0.25);
+  CHECK(!json_uint(j.at(j.at(j.at(a->first_child).next).next), 10).ok());
+  CHECK(json_string(*j.find(*j.find(j.root(), "b"), "c")).value() == "x");
+  CHECK(j.find(j.root(), "z") == nullptr);
+}
+
+TEST(json_refuses_what_is_not_json) {
+  for (const char* text : {"", "{", "[1,", "[1 2]", "{\"a\"}", "{\"a\":}", "{a:1}", "[1]x", "\"abc", "tru", "[01a]",
+                           "-", "1e", "[,1]", "{\"a\":1,}", "nul", "[\"\x01\"]", "\"\\"}) {
+    CHECK(!parses(text));
+  }
+  CHECK(!parses(std::string(1000000, '[')));
+  CHECK(!parses(std::string(40, '[') + std::string(40, ']')));
+  CHECK(parses(std::string(30, '[') + std::string(30, ']')));
+}
+
+TEST(json_integers_do_not_wrap) {
+  Budget budget(0);
+  auto json = Json::parse("[18446744073709551616, 18446744073709551615]", budget);
+  const Json& j = json.value();
+  const JsonNode& first = j.at(j.root().first_child);
+  CHECK(!json_uint(first, UINT64_MAX).ok());
+  CHECK(json_uint(j.at(first.next), UINT64_MAX).value() == UINT64_MAX);
+  CHECK(!json_uint(j.at(first.next), 5).ok());
+}

@@ -1,0 +1,150 @@
+// Every kernel set agrees with the portable one on every codec.
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "check.h"
+#include "core/half.h"
+#include "kernels/kernels.h"
+#include "sampling/sampler.h"
+
+using namespace edgekit;
+
+namespace {
+
+// Sums of n products in another order differ by a few rounding errors of the largest partial sum.
+constexpr float kTolerance = 2e-5f;
+
+struct Case {
+  Part part;
+  std::vector<uint8_t> row;
+  std::vector<uint16_t> lut;
+};
+
+float uniform(Random& random) { return static_cast<float>(random.uniform() * 2 - 1); }
+
+Case make_case(Codec codec, uint32_t cols, uint32_t group, bool symmetric, Random& random) {
+  Case c;
+  c.part.codec = codec;
+  c.part.cols = cols;
+  const uint32_t bits = kCodecBits[static_cast<int>(codec)];
+  const bool affine = codec == Codec::affine4 || codec == Codec::affine8;
+  c.part.group_size = affine ? group : 0;
+  c.part.symmetric = symmetric;
+  const uint32_t head = affine ? codes_offset(c.part) : 0, codes = padded_cols(cols) * bits / 8;
+  c.row.resize(head + codes);
+  const auto put = [&](size_t at, uint16_t h) { std::memcpy(c.row.data() + at, &h, 2); };
+  for (uint32_t i = 0; i + 1 < head; i += 2) put(i, float_to_f16(uniform(random)));
+  for (uint32_t i = head; i < head + codes; ++i) c.row[i] = static_cast<uint8_t>(random.uniform() * 256);
+  for (uint32_t i = 0; i < padded_cols(cols); ++i) {
+    const float value = i < cols ? uniform(random) : 0.0f;  // records are zero past their columns
+    if (codec == Codec::f32) std::memcpy(c.row.data() + 4 * i, &value, 4);
+    if (codec == Codec::f16) put(2 * i, float_to_f16(value));
+    if (codec == Codec::bf16) put(2 * i, static_cast<uint16_t>(float_to_bits(value) >> 16));
+  }
+  if (codec >= Codec::palette8) {
+    for (uint32_t i = 0; i < 1u << bits; ++i) c.lut.push_back(float_to_f16(uniform(random)));
+  }
+  return c;
+}
+
+std::vector<const KernelSet*> other_sets() {
+  std::vector<const KernelSet*> out;
+  const std::string names = kernel_set_names();
+  for (size_t at = 0; at < names.size();) {
+    const size_t end = std::min(names.find(',', at), names.size());
+    const KernelSet* set = find_kernels(names.substr(at, end - at).c_str());
+    if (set != &kPortableKernels) out.push_back(set);
+    at = end + 1;
+  }
+  return out;
+}
+
+bool near(float a, float b, float scale) { return std::fabs(a - b) <= kTolerance * scale; }
+
+void compare(const KernelSet& set, const Case& c, Random& random) {
+  const int k = static_cast<int>(c.part.codec);
+  const uint32_t cols = c.part.cols, padded = padded_cols(cols);
+  std::vector<float> x(padded), sums(padded / kBlock), want(padded), got(padded, 7.0f);
+  for (uint32_t i = 0; i < cols; ++i) x[i] = uniform(random);
+  for (uint32_t i = 0; i < padded; ++i) sums[i / kBlock] += x[i];
+  const KernelSet& reference = kPortableKernels;
+  const float a = reference.dot[k](c.part, c.row.data(), c.lut.data(), x.data(), sums.data());
+  const float b = set.dot[k](c.part, c.row.data(), c.lut.data(), x.data(), sums.data());
+  const float code = c.part.codec == Codec::affine8 ? 256.f : 16.f;  // biases cancel codes of this size
+  CHECK(near(a, b, code * std::sqrt(static_cast<float>(cols)) + 1));
+
+  for (uint32_t begin = 0; begin < cols; begin += 64) {
+    for (uint32_t end : {std::min(begin + 32, cols), cols}) {
+      reference.decode[k](c.part, c.row.data(), c.lut.data(), begin, end, want.data());
+      set.decode[k](c.part, c.row.data(), c.lut.data(), begin, end, got.data());
+      const uint32_t filled = end == cols ? padded - begin : end - begin;
+      for (uint32_t i = 0; i < filled; ++i) CHECK(near(want[i], got[i], code));
+      std::vector<float> out1(padded, 0.5f), out2(padded, 0.5f);
+      reference.axpy[k](c.part, c.row.data(), c.lut.data(), 1.5f, begin, end, out1.data());
+      set.axpy[k](c.part, c.row.data(), c.lut.data(), 1.5f, begin, end, out2.data());
+      for (uint32_t i = 0; i < padded; ++i) CHECK(near(out1[i], out2[i], 2 * code));
+      for (uint32_t i = 0; i < padded; ++i) CHECK((i >= begin && i < end) || out2[i] == 0.5f);
+    }
+  }
+}
+
+}  // namespace
+
+TEST(every_set_matches_the_portable_kernels) {
+  Random random(1);
+  for (const KernelSet* set : other_sets()) {
+    for (int k = 0; k < static_cast<int>(Codec::count); ++k) {
+      for (uint32_t cols : {8u, 32u, 60u, 96u, 172u, 256u, 2080u}) {
+        for (uint32_t group : {32u, 64u, 128u}) {
+          for (bool symmetric : {true, false}) {
+            compare(*set, make_case(static_cast<Codec>(k), cols, group, symmetric, random), random);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(matrix_products_match_the_portable_kernels) {
+  Random random(2);
+  for (const KernelSet* set : other_sets()) {
+    for (uint32_t tokens : {1u, 2u, 3u, 4u, 7u}) {
+      for (uint32_t rows : {1u, 4u, 8u}) {
+        const size_t k = 96;
+        std::vector<float> w(16 * k), x(tokens * k), y1(tokens * 8), y2(tokens * 8), o1(tokens * k), o2;
+        for (float& v : w) v = uniform(random);
+        for (float& v : x) v = uniform(random);
+        for (float& v : o1) v = uniform(random);
+        o2 = o1;
+        kPortableKernels.gemm(w.data(), k, rows, x.data(), k, tokens, k, y1.data(), 8);
+        set->gemm(w.data(), k, rows, x.data(), k, tokens, k, y2.data(), 8);
+        for (size_t i = 0; i < y1.size(); ++i) CHECK(near(y1[i], y2[i], 10));
+        kPortableKernels.accumulate(w.data(), k, rows, x.data(), k, tokens, k, o1.data(), k);
+        set->accumulate(w.data(), k, rows, x.data(), k, tokens, k, o2.data(), k);
+        for (size_t i = 0; i < o1.size(); ++i) CHECK(near(o1[i], o2[i], 10));
+      }
+    }
+  }
+}
+
+TEST(cache_kernels_match_the_portable_ones) {
+  Random random(3);
+  for (const KernelSet* set : other_sets()) {
+    for (uint32_t n : {1u, 8u, 10u, 16u, 64u, 100u}) {
+      std::vector<uint16_t> half(n);
+      std::vector<float> wide(n), b(n), o1(n, 0.25f), o2(n, 0.25f);
+      for (uint32_t i = 0; i < n; ++i) {
+        wide[i] = uniform(random);
+        half[i] = float_to_f16(wide[i]);
+        b[i] = uniform(random);
+      }
+      CHECK(near(kPortableKernels.dot_f16(half.data(), b.data(), n), set->dot_f16(half.data(), b.data(), n), 10));
+      CHECK(near(kPortableKernels.dot_f32(wide.data(), b.data(), n), set->dot_f32(wide.data(), b.data(), n), 10));
+      kPortableKernels.axpy_f16(0.7f, half.data(), o1.data(), n);
+      set->axpy_f16(0.7f, half.data(), o2.data(), n);
+      for (uint32_t i = 0; i < n; ++i) CHECK(near(o1[i], o2[i], 1));
+    }
+  }
+}

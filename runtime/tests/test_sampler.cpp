@@ -1,0 +1,66 @@
+#include <cmath>
+#include <vector>
+
+#include "check.h"
+#include "sampling/sampler.h"
+
+using namespace edgekit;
+
+namespace {
+edgekit_sampling how(float temperature) {
+  edgekit_sampling s{};
+  s.struct_size = sizeof(s);
+  s.temperature = temperature;
+  return s;
+}
+std::vector<double> frequencies(const std::vector<float>& logits, const edgekit_sampling& s, int draws) {
+  Random random(11);
+  std::vector<Candidate> scratch(logits.size());
+  std::vector<double> out(logits.size());
+  const uint32_t n = static_cast<uint32_t>(logits.size());
+  for (int i = 0; i < draws; ++i)
+    out[sample_token(logits.data(), n, s, nullptr, 0, random, scratch.data())] += 1.0 / draws;
+  return out;
+}
+const std::vector<float> kLogits = {std::log(0.5f), std::log(0.05f), std::log(0.3f), std::log(0.15f)};
+}  // namespace
+
+TEST(greedy_takes_the_largest_and_the_first_of_equals) {
+  Random random(0);
+  std::vector<Candidate> scratch(3);
+  const float logits[3] = {1, 2, 2};
+  CHECK(sample_token(logits, 3, how(0), nullptr, 0, random, scratch.data()) == 1);
+}
+
+TEST(draws_follow_the_probabilities) {
+  const auto f = frequencies(kLogits, how(1), 100000);
+  const double want[4] = {0.5, 0.05, 0.3, 0.15};
+  for (int i = 0; i < 4; ++i) CHECK(std::fabs(f[static_cast<size_t>(i)] - want[i]) < 0.01);
+}
+
+TEST(filters_keep_what_they_say) {
+  auto s = how(1);
+  s.top_k = 2;
+  auto f = frequencies(kLogits, s, 20000);
+  CHECK(f[1] == 0 && f[3] == 0 && std::fabs(f[0] - 0.625) < 0.02);
+  s = how(1);
+  s.top_p = 0.7f;
+  f = frequencies(kLogits, s, 20000);
+  CHECK(f[1] == 0 && f[3] == 0 && f[2] > 0);
+  s = how(1);
+  s.min_p = 0.2f;
+  f = frequencies(kLogits, s, 20000);
+  CHECK(f[1] == 0 && f[3] > 0);
+}
+
+TEST(repetition_penalty_counts_each_token_once) {
+  Random random(0);
+  std::vector<Candidate> scratch(3);
+  const float logits[3] = {1.0f, 1.5f, -1.0f};
+  const int32_t history[4] = {1, 1, 1, 2};
+  auto s = how(0);
+  s.repeat_penalty = 1.2f;  // once: 1.25 still wins; three times would not
+  CHECK(sample_token(logits, 3, s, history, 4, random, scratch.data()) == 1);
+  s.repeat_penalty = 1.6f;
+  CHECK(sample_token(logits, 3, s, history, 4, random, scratch.data()) == 0);
+}

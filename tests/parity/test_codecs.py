@@ -1,0 +1,69 @@
+"""Every codec, through every kernel set, computes what its decoded weights say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekit.codecs import make_codec
+from edgekit.convert import convert
+from edgekit.recipe import Recipe, Rule, load_recipe
+from edgekit.reference import Reference
+from edgekit.runtime import Options, Session, kernel_sets
+from tests import tiny
+
+# Kernels multiply in f32 whatever the codec, so decoded weights are met as closely as f32 ones.
+TOLERANCE = 1e-4
+# An f16 cache rounds keys and values to 11 bits.
+F16_CACHE = 2e-3
+
+RECIPES = {
+    **{f"palette{b}": {"method": "palette", "bits": b} for b in (1, 2, 3, 4, 6, 8)},
+    "palette4_whole": {"method": "palette", "bits": 4, "group_size": 0},
+    **{f"affine{b}_g{g}": {"method": "affine", "bits": b, "group_size": g} for b in (4, 8) for g in (32, 64, 128)},
+    "affine4_asymmetric": {"method": "affine", "bits": 4, "group_size": 64, "symmetric": False},
+    "affine8_asymmetric": {"method": "affine", "bits": 8, "group_size": 32, "symmetric": False},
+    "f16": {"method": "f16"},
+    "bf16": {"method": "bf16"},
+}
+
+
+def everywhere(name: str) -> Recipe:
+    options = dict(RECIPES[name])
+    return Recipe(name, (Rule("*", make_codec(str(options.pop("method")), **options)),))
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("codecs")
+    tiny.make("llama", folder / "even")
+    tiny.make("llama_odd_sizes", folder / "odd")
+    return folder
+
+
+@pytest.mark.parametrize("kernels", kernel_sets())
+@pytest.mark.parametrize("sizes", ["even", "odd"])
+@pytest.mark.parametrize("name", RECIPES)
+def test_codec_matches_its_decoded_weights(
+    name: str, sizes: str, kernels: str, checkpoints: Path, tmp_path: Path
+) -> None:
+    convert(checkpoints / sizes, tmp_path / "bundle", everywhere(name))
+    ids = np.random.default_rng(0).integers(3, 199, 21).tolist()
+    want = Reference(tmp_path / "bundle.edgekit").logits(ids)
+    for cache, tolerance in (("f32", TOLERANCE), ("f16", F16_CACHE)):
+        with Session(tmp_path / "bundle.edgekit", Options(cache_type=cache, kernels=kernels)) as session:
+            got = np.concatenate([session.logits(ids[:12])] + [session.logits([i]) for i in ids[12:]])
+        assert np.abs(got - want).max() <= tolerance * np.abs(want).max()
+
+
+@pytest.mark.parametrize("name", ["mixtral", "gpt2", "gemma3", "opt_post_norm_projected"])
+def test_reference_agrees_with_the_runtime_on_other_blocks(name: str, tmp_path: Path) -> None:
+    tiny.make(name, tmp_path / "checkpoint")
+    convert(tmp_path / "checkpoint", tmp_path / "bundle", load_recipe("q8"))
+    ids = np.random.default_rng(0).integers(3, 199, 21).tolist()
+    want = Reference(tmp_path / "bundle.edgekit").logits(ids)
+    with Session(tmp_path / "bundle.edgekit", Options(cache_type="f32")) as session:
+        got = session.logits(ids)
+    assert np.abs(got - want).max() <= TOLERANCE * np.abs(want).max()

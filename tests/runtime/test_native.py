@@ -1,0 +1,92 @@
+"""The runtime's own tests, built with sanitizers here and for ARM under qemu; and its header in C."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from edgekit.convert import convert
+from tests import tiny
+from tests.conftest import ROOT
+
+FLAGS = {"address": "address,undefined", "thread": "thread"}
+
+
+def build(name: str, *options: str) -> Path:
+    """Configures and builds the test program in build/NAME, which later runs reuse."""
+    folder = ROOT / "build" / name
+    quiet = {"check": True, "capture_output": True, "text": True}
+    try:
+        subprocess.run(
+            ["cmake", "-S", ROOT, "-B", folder, "-DEDGEKIT_BUILD_TESTS=ON", "-DCMAKE_BUILD_TYPE=Release", *options],
+            **quiet,
+        )
+        subprocess.run(["cmake", "--build", folder, "--target", "edgekit_tests", "-j", "2"], **quiet)
+    except subprocess.CalledProcessError as error:
+        pytest.fail(f"{error.cmd}\n{error.stdout[-4000:]}\n{error.stderr[-4000:]}")
+    return folder / "edgekit_tests"
+
+
+def run(program: list[str | Path], bundle: Path | None = None) -> str:
+    environment = {**os.environ, "UBSAN_OPTIONS": "print_stacktrace=1"}
+    if bundle is not None:
+        environment["EDGEKIT_TEST_BUNDLE"] = str(bundle)
+    done = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=900)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Small bundles with dense and expert blocks, in codecs of every kind."""
+    folder = tmp_path_factory.mktemp("bundles")
+    made = []
+    for name, recipe in (("llama", "palette4"), ("mixtral", "q4")):
+        tiny.make(name, folder / name)
+        made.append(convert(folder / name, folder / f"{name}-bundle", recipe).path)
+    return made
+
+
+@pytest.mark.slow
+def test_runtime_under_address_and_undefined_behaviour_sanitizers(bundles: list[Path]) -> None:
+    program = build("address", f"-DEDGEKIT_SANITIZE={FLAGS['address']}")
+    for bundle in bundles:
+        assert "0 failures" in run([program], bundle)
+
+
+@pytest.mark.slow
+def test_runtime_under_thread_sanitizer(bundles: list[Path]) -> None:
+    program = build("thread", f"-DEDGEKIT_SANITIZE={FLAGS['thread']}")
+    for name in ("hostile_calls", "hostile_file", "parallel_for"):
+        assert "0 failures" in run([program, name], bundles[0])
+
+
+@pytest.mark.slow
+def test_neon_kernels_under_qemu(bundles: list[Path]) -> None:
+    compiler, emulator = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64-static")
+    if compiler is None or emulator is None:
+        pytest.skip("needs g++-aarch64-linux-gnu and qemu-user-static (apt-get install both)")
+    program = build(
+        "aarch64",
+        "-DCMAKE_SYSTEM_NAME=Linux",
+        "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
+        f"-DCMAKE_CXX_COMPILER={compiler}",
+        "-DCMAKE_EXE_LINKER_FLAGS=-static",
+    )
+    for name in ("match", "half", "hostile_calls", "hostile_file"):
+        assert "0 failures" in run([emulator, "-cpu", "cortex-a53", program, name], bundles[0])
+
+
+@pytest.mark.parametrize("standard", ["c11", "c17"])
+def test_header_compiles_as_c(standard: str, tmp_path: Path) -> None:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    source = tmp_path / "header.c"
+    source.write_text('#include "edgekit/edgekit.h"\nint main(void) { return (int)edgekit_abi_version() - 1; }\n')
+    flags = [f"-std={standard}", "-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only"]
+    subprocess.run([compiler, *flags, "-I", ROOT / "runtime" / "include", source], check=True)
