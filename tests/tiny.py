@@ -110,6 +110,9 @@ def make(name: str, folder: Path, dtype: torch.dtype = torch.float32, **save: An
                 parameter.add_(torch.randn_like(parameter) * 0.1)
             else:
                 parameter.mul_(4.0)  # spreads the logits: weights of 0.02 leave everything near zero
-    model.to(dtype)
-    model.save_pretrained(folder, **save)
-    return model.to(torch.float32)
+    if dtype == torch.float32:
+        model.save_pretrained(folder, **save)
+        return model
+    model.to(dtype).save_pretrained(folder, **save)
+    # Read back: the cast also rounded the rotary frequencies of the model at hand, which no file holds.
+    return tf.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()

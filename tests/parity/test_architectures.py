@@ -10,7 +10,7 @@ import torch
 
 from edgekit.convert import convert
 from edgekit.runtime import Options, Session
-from tests import tiny
+from tests import openelm, tiny
 
 PROMPT, STEPS = 13, 32
 # f32 weights and an f32 cache: only the order of additions differs.
@@ -38,3 +38,25 @@ def test_prefill_and_decode_match_transformers(name: str, tmp_path: Path) -> Non
         got = [session.logits(ids[:PROMPT])] + [session.logits([token]) for token in ids[PROMPT:]]
     assert relative(got[0], want[0]) <= TOLERANCE
     assert relative(np.concatenate(got[1:]), np.concatenate(want[1:])) <= TOLERANCE
+
+
+def test_openelm_matches_its_definition(tmp_path: Path) -> None:
+    tensors = openelm.make(tmp_path / "checkpoint")
+    convert(tmp_path / "checkpoint", tmp_path / "bundle", "f32")
+    ids = np.random.default_rng(1).integers(3, 199, PROMPT + STEPS).tolist()
+    want = openelm.forward(tensors, ids).numpy()
+    with Session(tmp_path / "bundle.edgekit", Options(cache_type="f32", batch=5)) as session:
+        got = np.concatenate([session.logits(ids[:PROMPT])] + [session.logits([i]) for i in ids[PROMPT:]])
+    assert relative(got, want) <= TOLERANCE
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sixteen_bit_and_sharded_checkpoints_are_read(dtype: torch.dtype, tmp_path: Path) -> None:
+    model = tiny.make("llama", tmp_path / "checkpoint", dtype, max_shard_size="50KB")
+    assert len(list((tmp_path / "checkpoint").glob("*.safetensors"))) > 1
+    convert(tmp_path / "checkpoint", tmp_path / "bundle", "f32")
+    ids = list(range(3, 20))
+    with torch.no_grad():
+        want = model(torch.tensor([ids])).logits[0].numpy()
+    with Session(tmp_path / "bundle.edgekit", Options(cache_type="f32")) as session:
+        assert relative(session.logits(ids), want) <= TOLERANCE
