@@ -15,7 +15,7 @@ from edgekit.errors import EdgekitError
 from edgekit.version import __version__
 
 if TYPE_CHECKING:
-    from edgekit.convert import convert
+    from edgekit.conversion import convert
     from edgekit.generate import Model, load
 
 __all__ = ["EdgekitError", "Model", "__version__", "convert", "load"]
@@ -25,7 +25,7 @@ def __getattr__(name: str) -> Any:
     # Imported when first used: `edgekit --help` should not wait for NumPy and the runtime.
     import importlib
 
-    homes = {"convert": "edgekit.convert", "load": "edgekit.generate", "Model": "edgekit.generate"}
+    homes = {"convert": "edgekit.conversion", "load": "edgekit.generate", "Model": "edgekit.generate"}
     if name in homes:
         return getattr(importlib.import_module(homes[name]), name)
     raise AttributeError(f"module 'edgekit' has no attribute '{name}'")

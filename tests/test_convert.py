@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekit.convert import convert
+from edgekit.conversion import convert
 from edgekit.errors import CheckpointError, ConvertError, EdgekitError, RecipeError, UnsupportedModelError
 from edgekit.verify import verify
 from tests import tiny

@@ -1,4 +1,4 @@
-"""edgekit convert"""
+"""edgekit.conversion"""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def command(
       edgekit convert ./TinyLlama-1.1B -o tiny-q4 --recipe q4
       edgekit convert ./TinyLlama-1.1B -o tiny-p3 --method palette --bits 3
     """
-    from edgekit.convert import convert
+    from edgekit.conversion import convert
 
     with progress_bar("converting", quiet or as_json) as progress:
         done = convert(

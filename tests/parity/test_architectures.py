@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgekit.convert import convert
+from edgekit.conversion import convert
 from edgekit.runtime import Options, Session
 from tests import openelm, tiny
 

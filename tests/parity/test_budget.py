@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekit.convert import convert
+from edgekit.conversion import convert
 from edgekit.errors import BudgetError
 from edgekit.runtime import Options, Session, plan_bundle
 from tests import tiny

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgekit.codecs import make_codec
-from edgekit.convert import convert
+from edgekit.conversion import convert
 from edgekit.recipe import Recipe, Rule, load_recipe
 from edgekit.reference import Reference
 from edgekit.runtime import Options, Session, kernel_sets

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import edgekit
-from edgekit.convert import convert
+from edgekit.conversion import convert
 from edgekit.evaluate import perplexity
 from edgekit.runtime import Sampling
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.convert import convert
+from edgekit.conversion import convert
 from tests import tiny
 from tests.conftest import ROOT
 

@@ -97,7 +97,6 @@ Result<std::unique_ptr<Session>> Session::create(Model& model) {
 void Session::reset() {
   position_ = 0;
   has_logits_ = seeded_ = false;
-  cancelled_.store(false);
 }
 
 Outcome Session::check(const int32_t* tokens, uint32_t count) const {

@@ -1,0 +1,117 @@
+"""Running a command under a memory limit that the kernel enforces, page cache included."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import statistics
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+V1, V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Limited:
+    """Outcome of a command under a limit; `peak` counts its page cache too."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+    seconds: float
+    peak: int
+
+    @property
+    def killed(self) -> bool:
+        """Ended by the kernel for its memory."""
+        return self.returncode in (-9, 137)
+
+
+def available() -> bool:
+    """Whether this process may make memory groups."""
+    return (os.geteuid() == 0 and (V1 / "memory.limit_in_bytes").exists()) or (V2 / "cgroup.controllers").exists()
+
+
+@contextmanager
+def _group(limit: int) -> Iterator[tuple[Path, Path]]:
+    """A memory group with a limit: the file that takes process ids, and the one with the peak."""
+    v1 = (V1 / "memory.limit_in_bytes").exists()
+    group = (V1 if v1 else V2) / f"edgekit-bench-{os.getpid()}"
+    group.mkdir()
+    try:
+        (group / ("memory.limit_in_bytes" if v1 else "memory.max")).write_text(str(limit))
+        if not v1:
+            (group / "memory.swap.max").write_text("0")
+        yield (
+            group / ("tasks" if v1 else "cgroup.procs"),
+            group / ("memory.max_usage_in_bytes" if v1 else "memory.peak"),
+        )
+    finally:
+        for _ in range(50):
+            try:
+                group.rmdir()
+                break
+            except OSError:
+                time.sleep(0.1)
+
+
+def run_limited(
+    command: list[str], limit: int | None, env: dict[str, str] | None = None, timeout: float = 900
+) -> Limited:
+    """Runs a command under `limit` bytes, or without a limit when None."""
+    environment = {**os.environ, **(env or {})}
+
+    def start(tasks: Path | None) -> tuple[subprocess.CompletedProcess[str], float]:
+        def enter() -> None:
+            if tasks is not None:
+                tasks.write_text(str(os.getpid()))
+
+        begin = time.monotonic()
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, preexec_fn=enter, timeout=timeout
+        )
+        return done, time.monotonic() - begin
+
+    if limit is None:
+        done, seconds = start(None)
+        return Limited(done.returncode, done.stdout, done.stderr, seconds, 0)
+    with _group(limit) as (tasks, peak):
+        done, seconds = start(tasks)
+        return Limited(done.returncode, done.stdout, done.stderr, seconds, int(peak.read_text()))
+
+
+def drop_cache(*paths: Path) -> None:
+    """Drops files from the page cache, so that their pages are charged to who reads them next."""
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                handle = os.open(file, os.O_RDONLY)
+                os.fsync(handle)
+                os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+                os.close(handle)
+
+
+def sequential_bandwidth(path: Path, threads: int = 4, chunk: int = 1 << 20, repeats: int = 3) -> float:
+    """Bytes per second of reading a file from end to end past the page cache, with as many reads under
+    way and of the same size as the runtime has; the median of some passes."""
+    chunks = range(0, path.stat().st_size, chunk)
+
+    def read(handle: int, first: int) -> None:
+        buffer = mmap.mmap(-1, chunk)  # aligned, as direct reads need
+        for at in chunks[first::threads]:
+            os.preadv(handle, [buffer], at)
+
+    rates = []
+    for _ in range(repeats):
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECT)
+        begin = time.monotonic()
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(read, [handle] * threads, range(threads)))
+        rates.append(path.stat().st_size / (time.monotonic() - begin))
+        os.close(handle)
+    return statistics.median(rates)

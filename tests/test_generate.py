@@ -1,0 +1,100 @@
+"""The Python interface: streaming, stopping, cancelling, closing."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edgekit
+from edgekit.errors import BudgetError, RuntimeFailure
+from edgekit.runtime import Options, Sampling, Session, parse_bytes
+from edgekit.tokenizer import Stream, Tokenizer
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def bundle(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return edgekit.convert(stories, tmp_path_factory.mktemp("generate") / "stories", recipe="q8").path
+
+
+def test_logits_have_the_promised_shape(bundle: Path) -> None:
+    with edgekit.load(bundle, ram="2M") as model:
+        logits = model.logits([1, 403, 407])
+    assert logits.shape == (3, 512)
+    assert logits.dtype == np.float32
+
+
+def test_generation_streams_and_can_be_abandoned(bundle: Path) -> None:
+    with edgekit.load(bundle) as model:
+        pieces = model.generate("Once upon a time", 50, Sampling(temperature=0))
+        first = next(pieces)
+        pieces.close()
+        again = list(model.generate("Once upon a time", 3, Sampling(temperature=0)))
+    assert again[0] == first
+    assert len(again) == 3
+
+
+def test_context_end_is_a_finish_not_an_error(bundle: Path) -> None:
+    with edgekit.load(bundle, context=16) as model:
+        tokens = [p.token for p in model.generate("Once upon a time", 100, ignore_eos=True) if p.token >= 0]
+        assert model.finish_reason == "context"
+        assert len(tokens) == 16 - 5 + 1
+        with pytest.raises(RuntimeFailure, match="context of 16"):
+            model.logits(list(range(17)))
+
+
+def evaluate_for_ever(session: Session) -> None:
+    for _ in range(100_000):
+        session.eval(list(range(3, 103)))
+        session.reset()
+
+
+def test_cancel_from_another_thread_ends_an_evaluation(tmp_path: Path) -> None:
+    tiny.make("llama", tmp_path / "checkpoint")
+    bundle = edgekit.convert(tmp_path / "checkpoint", tmp_path / "bundle", recipe="f32").path
+    with Session(bundle, Options(kernels="portable")) as session:
+        timer = threading.Timer(0.2, session.cancel)
+        timer.start()
+        with pytest.raises(RuntimeFailure, match="cancelled"):
+            evaluate_for_ever(session)
+        timer.join()
+        session.reset()
+        session.eval([3])
+
+
+def test_closed_models_say_so(bundle: Path) -> None:
+    model = edgekit.load(bundle)
+    model.close()
+    model.close()
+    with pytest.raises(RuntimeFailure, match="closed"):
+        model.logits([1])
+
+
+def test_sessions_over_budget_are_refused(bundle: Path) -> None:
+    with pytest.raises(BudgetError, match="needs at least"):
+        edgekit.load(bundle, ram=1000)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("400M", 400 << 20), ("1.5GiB", 3 << 29), ("12", 12), (12, 12), (None, 0), ("2kb", 2048)]
+)
+def test_sizes_read_as_people_write_them(text: str | int | None, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "M", "-1", "4 X", "1e3", "nan"])
+def test_other_sizes_are_refused(text: str) -> None:
+    with pytest.raises(RuntimeFailure, match="is not a size"):
+        parse_bytes(text)
+
+
+def test_streamed_text_is_the_whole_text(data: Path) -> None:
+    tokenizer = Tokenizer(data / "tokenizers" / "gpt2")
+    text = "Zwölf Boxkämpfer, 日本語 and 🦊🦊 — and a very long tail " + "so that the window moves on, " * 10
+    ids = tokenizer.encode("A prompt. ") + tokenizer.encode(text)
+    prompt = len(tokenizer.encode("A prompt. "))
+    stream = Stream(tokenizer, ids[:prompt])
+    assert "".join(stream.push(i) for i in ids[prompt:]) == text
