@@ -114,9 +114,10 @@ def limited_table(work: Path, python: str, tokens: int) -> list[str]:
             continue
         bound = bandwidth / r["bytes_read_per_token"]
         speed = r["tokens_per_second"]
+        reads = f"{r['io']}, {r['bytes_read_per_token'] / MIB:.0f} MiB per token"
         rows.append(
-            f"| edgekit palette4, {touch} run ({r['io']}, {r['bytes_read_per_token'] / MIB:.0f} MiB per token) "
-            f"| {speed:.2f} | {bound:.2f} | {speed / bound:.0%} | {done.peak / MIB:.0f} MiB | {len(r['token_ids'])} tokens |"
+            f"| edgekit palette4, {touch} run ({reads}) | {speed:.2f} | {bound:.2f} | {speed / bound:.0%} "
+            f"| {done.peak / MIB:.0f} MiB | {len(r['token_ids'])} tokens |"
         )
     for repack, name in ((False, "llama.cpp Q4_0, mmap, no repack"), (True, "llama.cpp Q4_0, default")):
         if has_peer(python):

@@ -84,13 +84,14 @@ Outcome make_plan(const Manifest& m, const PlanRequest& r, Plan& plan) {
   const uint64_t fixed =
       r.fixed_bytes + Buffer::charge(m.vectors_bytes) + (plan.kv_bytes + r.session_bytes) * r.sessions;
   const auto work = [&](uint32_t batch) { return workspace_bytes(m, batch, r.context, r.threads, largest_unit); };
-  plan.floor_bytes = fixed + work(1) + ring_bytes(plan.rings, kMinSlots, largest_unit);
+  plan.floor_bytes = std::max(r.opening_bytes, fixed + work(1) + ring_bytes(plan.rings, kMinSlots, largest_unit));
 
   plan.max_batch = std::min(r.max_batch != 0 ? r.max_batch : 128u, r.context);
   const uint64_t everything = fixed + work(plan.max_batch) + plan.weight_bytes;
   if (r.ram_bytes == 0 || everything <= r.ram_bytes) {
     plan.budget_bytes = r.ram_bytes != 0 ? r.ram_bytes : everything;
-    plan.floor_bytes = std::min(plan.floor_bytes, fixed + work(1) + plan.weight_bytes);
+    const uint64_t all = std::max(r.opening_bytes, fixed + work(1) + plan.weight_bytes);
+    plan.floor_bytes = std::min(plan.floor_bytes, all);
     plan.activation_bytes = work(plan.max_batch);
     plan.resident_bytes = plan.weight_bytes;
     for (size_t i = 0; i < kinds.size(); ++i) plan.resident_units[i] = m.matrices[i].units;

@@ -17,6 +17,7 @@ struct PlanRequest {
   uint32_t threads = 1;
   uint64_t session_bytes = 0;  // per session, besides its KV cache
   uint64_t fixed_bytes = 0;    // already held: manifest and checksums
+  uint64_t opening_bytes = 0;  // most that was held while they were read
 };
 
 struct Plan {

@@ -67,13 +67,21 @@ Outcome plan_model(const std::string& path, const Settings& s, Budget& budget, s
   request.threads = s.threads;
   request.session_bytes = session_bytes(m.vocab_size, request.context);
   request.fixed_bytes = budget.used();
+  request.opening_bytes = budget.peak();
   return make_plan(m, request, plan);
 }
 
 Result<std::unique_ptr<Model>> Model::open(const std::string& path, const Settings& settings) {
   std::unique_ptr<Model> out(new Model(settings));
   Model& m = *out;
-  EK_TRY(plan_model(path, settings, m.budget, m.bundle, m.plan));
+  auto planned = plan_model(path, settings, m.budget, m.bundle, m.plan);
+  if (planned.error().status == EDGEKIT_OVER_BUDGET && m.bundle == nullptr) {
+    // Not even the manifest fits: look without a limit, to name the floor.
+    Budget unlimited(0);
+    std::unique_ptr<Bundle> bundle;
+    EK_TRY(plan_model(path, settings, unlimited, bundle, m.plan));
+  }
+  EK_TRY(std::move(planned));
   EK_TRY(m.pool.start(settings.threads));
   EK_ASSIGN(m.weights, Weights::load(*m.bundle, m.budget, m.plan, settings.io_threads, m.pool));
   uint64_t largest_unit = 0;
