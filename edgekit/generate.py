@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +62,16 @@ class Model:
         self.session.reset()
         return self.session.logits(token_ids)
 
+    def _read_prompt(self, ids: Sequence[int]) -> Iterator[int]:
+        """Evaluates a prompt, batch by batch, so that Ctrl-C is heard; yields the tokens done."""
+        ropes = self.manifest["model"]["ropes"]
+        scaled = any("switch_length" in rope for rope in ropes)  # depends on the whole prompt's length
+        begin = 0
+        for end in [len(ids)] if scaled else _pieces(len(ids), self.plan.max_batch):
+            self.session.eval(ids[begin:end])
+            begin = end
+            yield end
+
     def generate(
         self,
         prompt: str | Sequence[int],
@@ -69,6 +79,7 @@ class Model:
         sampling: Sampling | None = None,
         stop: Sequence[str] = (),
         ignore_eos: bool = False,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Iterator[Piece]:
         """Continues a prompt, token by token; begins afresh.
 
@@ -82,6 +93,7 @@ class Model:
             sampling: how to choose; llama.cpp's defaults if not given.
             stop: strings that end the text.
             ignore_eos: go on after EOS.
+            progress: called with (tokens read, of the prompt's) while the prompt is evaluated.
 
         Raises:
             EdgekitError: from the runtime.
@@ -92,7 +104,9 @@ class Model:
         how = sampling or Sampling()
         self.session.reset()
         self.finish_reason = ""
-        self.session.eval(ids)
+        for done in self._read_prompt(ids):
+            if progress is not None:
+                progress(done, len(ids))
         stream, held = Stream(self.tokenizer, ids), _Held(stop)
         for i in range(max_tokens):
             token = self.session.sample(how)
@@ -115,6 +129,14 @@ class Model:
         rest = held.rest()
         if rest:
             yield Piece(-1, rest)
+
+
+def _pieces(count: int, batch: int) -> list[int]:
+    """Ends of the pieces of a prompt; the last is never a single token, which is the way of decoding."""
+    ends = list(range(batch, count, batch))
+    if ends and count - ends[-1] == 1 and batch > 2:
+        ends[-1] -= 1
+    return [*ends, count]
 
 
 class _Held:

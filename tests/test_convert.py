@@ -131,6 +131,15 @@ def test_existing_output_is_kept_unless_told(llama: Path, tmp_path: Path) -> Non
         convert(llama, tmp_path / "b", overwrite=True)
 
 
+def test_two_conversions_to_one_output_do_not_mix(llama: Path, tmp_path: Path) -> None:
+    def second(done: int, total: int) -> None:
+        with pytest.raises(ConvertError, match="another conversion"):
+            convert(llama, tmp_path / "a", "q4")
+
+    convert(llama, tmp_path / "a", "q4", progress=second)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.edgekit"]
+
+
 @pytest.mark.slow
 def test_memory_stays_below_the_promise_under_a_limit_of_the_system(tmp_path: Path) -> None:
     """Peak memory < 2 x largest tensor + 300 MB, with private memory limited to that by the kernel."""

@@ -37,6 +37,15 @@ def test_generation_streams_and_can_be_abandoned(bundle: Path) -> None:
     assert len(again) == 3
 
 
+def test_long_prompts_are_read_in_pieces_with_progress(bundle: Path) -> None:
+    ids = [1, *range(3, 131)]  # one token more than a batch: no piece is a single token
+    with edgekit.load(bundle, batch=64) as model:
+        seen: list[tuple[int, int]] = []
+        next(model.generate(ids, 1, Sampling(temperature=0), progress=lambda done, total: seen.append((done, total))))
+        assert seen == [(64, 129), (127, 129), (129, 129)]
+        assert model.stats.prompt_tokens == 129
+
+
 def test_context_end_is_a_finish_not_an_error(bundle: Path) -> None:
     with edgekit.load(bundle, context=16) as model:
         tokens = [p.token for p in model.generate("Once upon a time", 100, ignore_eos=True) if p.token >= 0]

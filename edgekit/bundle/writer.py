@@ -9,12 +9,14 @@ final name only when it is whole.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -76,16 +78,20 @@ class Writer:
             CheckpointError: the source turned out unreadable.
         """
         try:
-            done = self._prepare()
-            self._write_vectors()
-            self._encode_all(done, threads, progress)
-            self._finish(done)
+            with _locked(self.partial):
+                self._run(threads, progress)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise ConvertError(
                     f"{self.partial}: the disk is full; free some space and run the same command again, it resumes"
                 ) from error
             raise ConvertError(f"{error.filename or self.partial}: {error.strerror}") from error
+
+    def _run(self, threads: int, progress: Progress) -> None:
+        done = self._prepare()
+        self._write_vectors()
+        self._encode_all(done, threads, progress)
+        self._finish(done)
 
     def _prepare(self) -> dict[str, Done]:
         done = self._read_journal()
@@ -265,6 +271,23 @@ class Writer:
                     file.write(raw)
                     sums[part.lut_name] = lane64(raw)
         return sums
+
+
+@contextmanager
+def _locked(partial: Path) -> Iterator[None]:
+    """Keeps a second conversion to the same output away while this one runs."""
+    path = partial.with_name(partial.name + ".lock")
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConvertError(
+                f"{partial}: another conversion is writing it; wait for it or choose another name"
+            ) from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _units(plan: MatrixPlan, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

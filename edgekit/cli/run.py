@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import sys
 import time
@@ -10,7 +11,7 @@ from typing import Any
 
 import click
 
-from edgekit.cli.common import human, json_option, print_json, quiet_option
+from edgekit.cli.common import human, json_option, print_json, progress_bar, quiet_option
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -136,7 +137,11 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
     with Model(bundle, options) as model:
         loaded = time.monotonic() - begin
         pieces, tokens = [], []
-        for piece in model.generate(ids, flags["max_tokens"], sampling, flags["stop"], flags["ignore_eos"]):
+        hidden = flags["quiet"] or flags["as_json"]
+        with progress_bar("reading the prompt", hidden or len(ids) < 2 * model.plan.max_batch) as progress:
+            stream = model.generate(ids, flags["max_tokens"], sampling, flags["stop"], flags["ignore_eos"], progress)
+            first = next(stream, None)
+        for piece in itertools.chain([] if first is None else [first], stream):
             pieces.append(piece.text)
             tokens += [piece.token] if piece.token >= 0 else []
             if not flags["as_json"]:

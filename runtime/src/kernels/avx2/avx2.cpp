@@ -29,6 +29,9 @@ inline float sum(V v) {
 
 inline V load_half_bytes(const uint8_t* at) { return _mm256_cvtph_ps(load128(at)); }
 inline V load_half(const uint16_t* at) { return _mm256_cvtph_ps(load128(at)); }
+inline V load_bf16_bytes(const uint8_t* at) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load128(at)), 16));
+}
 inline float half_at(const uint8_t* at) {
   uint16_t h;
   std::memcpy(&h, at, 2);
@@ -104,90 +107,9 @@ class Unpack<Codec::palette6> : public UnpackLarge<Codec::palette6, 64> {
 };
 
 template <Codec C>
-class UnpackAffine {
-  static constexpr float kCentre = C == Codec::affine8 ? -128.f : -8.f;  // symmetric: bias / scale
-
- public:
-  UnpackAffine(const Part& p, const uint8_t* row, const uint16_t*)
-      : row_(row + codes_offset(p)),
-        scales_(row),
-        biases_(p.symmetric ? nullptr : scales_ + 2 * size_t{group_count(p)}),
-        shift_(__builtin_ctz(p.group_size / kBlock)) {}
-  void raw(size_t b, V out[4]) const { widen(codes<C>(row_, b), out); }
-  // Scales and biases of groups [g0, g0 + n) as floats.
-  void widen_scales(uint32_t g0, uint32_t n, float* scales, float* biases) const {
-    const uint8_t *from = scales_ + 2 * size_t{g0}, *offsets = biases_ == nullptr ? nullptr : biases_ + 2 * size_t{g0};
-    uint32_t g = 0;
-    for (; g + 8 <= n; g += 8) {
-      const V s = load_half_bytes(from + 2 * g);
-      store(scales + g, s);
-      store(biases + g, offsets == nullptr ? mul(s, set1(kCentre)) : load_half_bytes(offsets + 2 * g));
-    }
-    for (; g < n; ++g) {
-      scales[g] = half_at(from + 2 * g);
-      biases[g] = offsets == nullptr ? scales[g] * kCentre : half_at(offsets + 2 * g);
-    }
-  }
-  void block(size_t b, V out[4]) const {
-    raw(b, out);
-    const size_t g = b >> shift_;
-    const float scale = half_at(scales_ + 2 * g);
-    const V s = set1(scale), z = set1(biases_ == nullptr ? scale * kCentre : half_at(biases_ + 2 * g));
-    for (int i = 0; i < 4; ++i) out[i] = fma(out[i], s, z);
-  }
-
- private:
-  const uint8_t *row_, *scales_, *biases_;
-  int shift_;  // log2 of the blocks in a group
-};
-template <>
-class Unpack<Codec::affine8> : public UnpackAffine<Codec::affine8> {
-  using UnpackAffine::UnpackAffine;
-};
-template <>
-class Unpack<Codec::affine4> : public UnpackAffine<Codec::affine4> {
-  using UnpackAffine::UnpackAffine;
-};
-
-template <>
-class Unpack<Codec::f32> {
- public:
-  Unpack(const Part&, const uint8_t* row, const uint16_t*) : row_(row) {}
-  void block(size_t b, V out[4]) const {
-    const float* at = reinterpret_cast<const float*>(row_) + b * kBlock;
-    for (int i = 0; i < 4; ++i) out[i] = load(at + 8 * i);
-  }
-
- private:
-  const uint8_t* row_;
-};
-template <>
-class Unpack<Codec::f16> {
- public:
-  Unpack(const Part&, const uint8_t* row, const uint16_t*) : row_(row) {}
-  void block(size_t b, V out[4]) const {
-    const uint8_t* at = row_ + b * 2 * kBlock;
-    for (int i = 0; i < 4; ++i) out[i] = _mm256_cvtph_ps(load128(at + 16 * i));
-  }
-
- private:
-  const uint8_t* row_;
-};
-template <>
-class Unpack<Codec::bf16> {
- public:
-  Unpack(const Part&, const uint8_t* row, const uint16_t*) : row_(row) {}
-  void block(size_t b, V out[4]) const {
-    const uint8_t* at = row_ + b * 2 * kBlock;
-    for (int i = 0; i < 4; ++i) {
-      const __m256i wide = _mm256_cvtepu16_epi32(load128(at + 16 * i));
-      out[i] = _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
-    }
-  }
-
- private:
-  const uint8_t* row_;
-};
+inline void code_values(const uint8_t* at, size_t b, V out[4]) {
+  widen(codes<C>(at, b), out);
+}
 
 #include "kernels/simd.inc"
 

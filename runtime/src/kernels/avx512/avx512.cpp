@@ -27,6 +27,9 @@ inline float sum(V v) { return _mm512_reduce_add_ps(v); }
 
 inline V load_half(const uint16_t* at) { return _mm512_cvtph_ps(load256(at)); }
 inline V load_half_bytes(const uint8_t* at) { return _mm512_cvtph_ps(load256(at)); }
+inline V load_bf16_bytes(const uint8_t* at) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load256(at)), 16));
+}
 inline float half_at(const uint8_t* at) {
   uint16_t h;
   std::memcpy(&h, at, 2);
@@ -92,99 +95,14 @@ class Unpack<Codec::palette6> : public UnpackLarge<Codec::palette6, 64> {
 };
 
 template <Codec C>
-class UnpackAffine {
-  static constexpr float kCentre = C == Codec::affine8 ? -128.f : -8.f;  // symmetric: bias / scale
-
- public:
-  UnpackAffine(const Part& p, const uint8_t* row, const uint16_t*)
-      : row_(row + codes_offset(p)),
-        scales_(row),
-        biases_(p.symmetric ? nullptr : scales_ + 2 * size_t{group_count(p)}),
-        shift_(__builtin_ctz(p.group_size / kBlock)),
-        table_(_mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)) {}
-  void raw(size_t b, V out[2]) const {
-    if constexpr (C == Codec::affine4) {
-      look_up4(table_, row_ + b * 16, out);
-    } else {
-      out[0] = _mm512_cvtepi32_ps(widen(load128(row_ + b * 32)));
-      out[1] = _mm512_cvtepi32_ps(widen(load128(row_ + b * 32 + 16)));
-    }
+inline void code_values(const uint8_t* at, size_t b, V out[2]) {
+  if constexpr (C == Codec::affine4) {
+    look_up4(_mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0), at + b * 16, out);
+  } else {
+    out[0] = _mm512_cvtepi32_ps(widen(load128(at + b * 32)));
+    out[1] = _mm512_cvtepi32_ps(widen(load128(at + b * 32 + 16)));
   }
-  // Scales and biases of groups [g0, g0 + n) as floats.
-  void widen_scales(uint32_t g0, uint32_t n, float* scales, float* biases) const {
-    const uint8_t *from = scales_ + 2 * size_t{g0}, *offsets = biases_ == nullptr ? nullptr : biases_ + 2 * size_t{g0};
-    uint32_t g = 0;
-    for (; g + kLanes <= n; g += kLanes) {
-      const V s = load_half_bytes(from + 2 * g);
-      store(scales + g, s);
-      store(biases + g, offsets == nullptr ? mul(s, set1(kCentre)) : load_half_bytes(offsets + 2 * g));
-    }
-    for (; g < n; ++g) {
-      scales[g] = half_at(from + 2 * g);
-      biases[g] = offsets == nullptr ? scales[g] * kCentre : half_at(offsets + 2 * g);
-    }
-  }
-  void block(size_t b, V out[2]) const {
-    raw(b, out);
-    const size_t g = b >> shift_;
-    const float scale = half_at(scales_ + 2 * g);
-    const V s = set1(scale), z = set1(biases_ == nullptr ? scale * kCentre : half_at(biases_ + 2 * g));
-    for (int i = 0; i < 2; ++i) out[i] = fma(out[i], s, z);
-  }
-
- private:
-  const uint8_t *row_, *scales_, *biases_;
-  int shift_;  // log2 of the blocks in a group
-  V table_;
-};
-template <>
-class Unpack<Codec::affine8> : public UnpackAffine<Codec::affine8> {
-  using UnpackAffine::UnpackAffine;
-};
-template <>
-class Unpack<Codec::affine4> : public UnpackAffine<Codec::affine4> {
-  using UnpackAffine::UnpackAffine;
-};
-
-template <>
-class Unpack<Codec::f32> {
- public:
-  Unpack(const Part&, const uint8_t* row, const uint16_t*) : row_(row) {}
-  void block(size_t b, V out[2]) const {
-    const float* at = reinterpret_cast<const float*>(row_) + b * kBlock;
-    for (int i = 0; i < 2; ++i) out[i] = load(at + kLanes * i);
-  }
-
- private:
-  const uint8_t* row_;
-};
-template <>
-class Unpack<Codec::f16> {
- public:
-  Unpack(const Part&, const uint8_t* row, const uint16_t*) : row_(row) {}
-  void block(size_t b, V out[2]) const {
-    const uint8_t* at = row_ + b * 2 * kBlock;
-    for (int i = 0; i < 2; ++i) out[i] = load_half_bytes(at + 32 * i);
-  }
-
- private:
-  const uint8_t* row_;
-};
-template <>
-class Unpack<Codec::bf16> {
- public:
-  Unpack(const Part&, const uint8_t* row, const uint16_t*) : row_(row) {}
-  void block(size_t b, V out[2]) const {
-    const uint8_t* at = row_ + b * 2 * kBlock;
-    for (int i = 0; i < 2; ++i) {
-      const __m512i wide = _mm512_cvtepu16_epi32(load256(at + 32 * i));
-      out[i] = _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
-    }
-  }
-
- private:
-  const uint8_t* row_;
-};
+}
 
 #include "kernels/simd.inc"
 

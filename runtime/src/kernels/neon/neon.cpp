@@ -33,7 +33,11 @@ inline V half_to_float(uint16x8_t h) {
 }
 inline V load_half(const uint16_t* at) { return half_to_float(vld1q_u16(at)); }
 inline V load_half_bytes(const uint8_t* at) { return half_to_float(vreinterpretq_u16_u8(vld1q_u8(at))); }
-inline uint16x8_t load_u16(const uint8_t* at) { return vreinterpretq_u16_u8(vld1q_u8(at)); }
+inline V load_bf16_bytes(const uint8_t* at) {
+  const uint16x8_t x = vreinterpretq_u16_u8(vld1q_u8(at));
+  return {vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(x), 16)),
+          vreinterpretq_f32_u32(vshll_n_u16(vget_high_u16(x), 16))};
+}
 inline float half_at(const uint8_t* at) {
   uint16_t h;
   std::memcpy(&h, at, 2);
@@ -149,91 +153,9 @@ class Unpack<Codec::palette8> {
 };
 
 template <Codec C>
-class UnpackAffine {
-  static constexpr float kCentre = C == Codec::affine8 ? -128.f : -8.f;  // symmetric: bias / scale
-
- public:
-  UnpackAffine(const Part& p, const uint8_t* row, const uint16_t*)
-      : row_(row + codes_offset(p)),
-        scales_(row),
-        biases_(p.symmetric ? nullptr : scales_ + 2 * size_t{group_count(p)}),
-        shift_(__builtin_ctz(p.group_size / kBlock)) {}
-  void raw(size_t b, V out[4]) const { widen(codes<C>(row_, b), out); }
-  // Scales and biases of groups [g0, g0 + n) as floats.
-  void widen_scales(uint32_t g0, uint32_t n, float* scales, float* biases) const {
-    const uint8_t *from = scales_ + 2 * size_t{g0}, *offsets = biases_ == nullptr ? nullptr : biases_ + 2 * size_t{g0};
-    uint32_t g = 0;
-    for (; g + 8 <= n; g += 8) {
-      const V s = load_half_bytes(from + 2 * g);
-      store(scales + g, s);
-      store(biases + g, offsets == nullptr ? mul(s, set1(kCentre)) : load_half_bytes(offsets + 2 * g));
-    }
-    for (; g < n; ++g) {
-      scales[g] = half_at(from + 2 * g);
-      biases[g] = offsets == nullptr ? scales[g] * kCentre : half_at(offsets + 2 * g);
-    }
-  }
-  void block(size_t b, V out[4]) const {
-    raw(b, out);
-    const size_t g = b >> shift_;
-    const float scale = half_at(scales_ + 2 * g);
-    const V s = set1(scale), z = set1(biases_ == nullptr ? scale * kCentre : half_at(biases_ + 2 * g));
-    for (int i = 0; i < 4; ++i) out[i] = fma(out[i], s, z);
-  }
-
- private:
-  const uint8_t *row_, *scales_, *biases_;
-  int shift_;  // log2 of the blocks in a group
-};
-template <>
-class Unpack<Codec::affine8> : public UnpackAffine<Codec::affine8> {
-  using UnpackAffine::UnpackAffine;
-};
-template <>
-class Unpack<Codec::affine4> : public UnpackAffine<Codec::affine4> {
-  using UnpackAffine::UnpackAffine;
-};
-
-template <>
-class Unpack<Codec::f32> {
- public:
-  Unpack(const Part&, const uint8_t* row, const uint16_t*) : row_(row) {}
-  void block(size_t b, V out[4]) const {
-    const float* at = reinterpret_cast<const float*>(row_) + b * kBlock;
-    for (int i = 0; i < 4; ++i) out[i] = load(at + 8 * i);
-  }
-
- private:
-  const uint8_t* row_;
-};
-template <>
-class Unpack<Codec::f16> {
- public:
-  Unpack(const Part&, const uint8_t* row, const uint16_t*) : row_(row) {}
-  void block(size_t b, V out[4]) const {
-    const uint8_t* at = row_ + b * 2 * kBlock;
-    for (int i = 0; i < 4; ++i) out[i] = half_to_float(load_u16(at + 16 * i));
-  }
-
- private:
-  const uint8_t* row_;
-};
-template <>
-class Unpack<Codec::bf16> {
- public:
-  Unpack(const Part&, const uint8_t* row, const uint16_t*) : row_(row) {}
-  void block(size_t b, V out[4]) const {
-    const uint8_t* at = row_ + b * 2 * kBlock;
-    for (int i = 0; i < 4; ++i) {
-      const uint16x8_t x = load_u16(at + 16 * i);
-      out[i].a = vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(x), 16));
-      out[i].b = vreinterpretq_f32_u32(vshll_n_u16(vget_high_u16(x), 16));
-    }
-  }
-
- private:
-  const uint8_t* row_;
-};
+inline void code_values(const uint8_t* at, size_t b, V out[4]) {
+  widen(codes<C>(at, b), out);
+}
 
 #include "kernels/simd.inc"
 

@@ -1,0 +1,207 @@
+#include "format/model_reader.h"
+
+namespace edgekit {
+
+namespace {
+
+class ModelReader : Fields {
+ public:
+  ModelReader(const Json& json, Names& names, Manifest& out) : Fields(json, names, out) {}
+  Outcome run() { return model(json_.root()); }
+
+ private:
+  Result<Norm> norm(const JsonNode& object, std::string_view key, uint32_t count, uint32_t head_dim = 0) const {
+    Norm n;
+    if (!has(object, key)) return n;
+    const JsonNode* node;
+    std::string kind;
+    double eps;
+    EK_ASSIGN(node, member(object, key, JsonType::object));
+    EK_ASSIGN(kind, string(*node, "kind"));
+    if (kind != "rms" && kind != "layer") return bad(key, "of an unknown kind");
+    n.kind = kind == "rms" ? Norm::rms : Norm::layer;
+    EK_ASSIGN(eps, number(*node, "eps", 1e-5));
+    n.eps = static_cast<float>(eps);
+    if (head_dim != 0) {
+      EK_ASSIGN(n.per_head, boolean(*node, "per_head"));
+    }
+    const uint32_t width = n.per_head ? head_dim : count;
+    EK_ASSIGN(n.weight, vector(*node, "weight", width, true));
+    EK_ASSIGN(n.bias, vector(*node, "bias", width, true));
+    return n;
+  }
+
+  Result<Rope> rope(const JsonNode& node) const {
+    Rope r;
+    std::string kind;
+    double scale;
+    EK_ASSIGN(kind, string(node, "kind"));
+    EK_ASSIGN(r.dim, size(node, "dim", 2));
+    if (r.dim % 2 != 0) return bad("dim", "odd");
+    EK_ASSIGN(scale, number(node, "scale", 1.0));
+    r.scale = static_cast<float>(scale);
+    EK_ASSIGN(r.inv_freq, vector(node, "inv_freq", r.dim / 2));
+    if (kind == "dynamic") {
+      r.kind = Rope::dynamic;
+      EK_ASSIGN(r.switch_length, size(node, "switch_length"));
+      EK_ASSIGN(r.base, number(node, "base", 10000.0));
+      EK_ASSIGN(r.factor, number(node, "factor", 1.0));
+    } else if (kind != "fixed") {
+      return fail(EDGEKIT_UNSUPPORTED, "rope kind '" + kind + "' is unknown to this runtime");
+    }
+    if (has(node, "long_inv_freq")) {
+      EK_ASSIGN(r.long_inv_freq, vector(node, "long_inv_freq", r.dim / 2));
+      EK_ASSIGN(r.switch_length, size(node, "switch_length"));
+    }
+    return r;
+  }
+
+  Outcome attention(const JsonNode& node, Block& b) {
+    const uint32_t hidden = out_.hidden_size;
+    double scale, softcap;
+    EK_ASSIGN(b.heads, size(node, "heads"));
+    EK_ASSIGN(b.kv_heads, size(node, "kv_heads"));
+    EK_ASSIGN(b.head_dim, size(node, "head_dim"));
+    const uint64_t width = uint64_t{b.heads} * b.head_dim;
+    if (b.heads % b.kv_heads != 0 || width > kMaxSize) return bad("heads", "do not divide");
+    const uint32_t q = static_cast<uint32_t>(width), kv = b.kv_heads * b.head_dim;
+    EK_ASSIGN(b.window, size(node, "window", 0));
+    EK_ASSIGN(scale, number(node, "scale", 1.0));
+    EK_ASSIGN(softcap, number(node, "softcap", 0.0));
+    b.scale = static_cast<float>(scale);
+    b.softcap = static_cast<float>(softcap);
+    EK_ASSIGN(b.q, matrix_ref(node, "q", q, hidden));
+    EK_ASSIGN(b.k, matrix_ref(node, "k", kv, hidden));
+    EK_ASSIGN(b.v, matrix_ref(node, "v", kv, hidden));
+    EK_ASSIGN(b.o, matrix_ref(node, "o", hidden, q));
+    EK_ASSIGN(b.q_bias, vector(node, "q_bias", q, true));
+    EK_ASSIGN(b.k_bias, vector(node, "k_bias", kv, true));
+    EK_ASSIGN(b.v_bias, vector(node, "v_bias", kv, true));
+    EK_ASSIGN(b.o_bias, vector(node, "o_bias", hidden, true));
+    EK_ASSIGN(b.q_norm, norm(node, "q_norm", q, b.head_dim));
+    EK_ASSIGN(b.k_norm, norm(node, "k_norm", kv, b.head_dim));
+    if (has(node, "rope")) {
+      uint64_t index;
+      EK_ASSIGN(index, integer(node, "rope", kMaxSize));
+      if (index >= out_.ropes.size() || out_.ropes[index].dim > b.head_dim) {
+        return bad("rope", "does not fit the heads");
+      }
+      b.rope = static_cast<int32_t>(index);
+    }
+    return Nothing{};
+  }
+
+  Outcome ffn(const JsonNode& node, Block& b) {
+    static const std::unordered_map<std::string, Activation> kActivations = {
+        {"silu", Activation::silu}, {"gelu", Activation::gelu},   {"gelu_tanh", Activation::gelu_tanh},
+        {"relu", Activation::relu}, {"relu2", Activation::relu2}, {"threshold", Activation::threshold}};
+    std::string activation;
+    double threshold;
+    EK_ASSIGN(activation, string(node, "activation"));
+    const auto found = kActivations.find(activation);
+    if (found == kActivations.end()) {
+      return fail(EDGEKIT_UNSUPPORTED, "activation '" + activation + "' is unknown to this runtime");
+    }
+    b.activation = found->second;
+    EK_ASSIGN(threshold, number(node, "threshold", 0.0));
+    b.threshold = static_cast<float>(threshold);
+    EK_ASSIGN(b.gated, boolean(node, "gated"));
+    EK_ASSIGN(b.parallel, boolean(node, "parallel"));
+    EK_ASSIGN(b.size, size(node, "size"));
+    EK_ASSIGN(b.gate_bias, vector(node, "gate_bias", b.size, true));
+    EK_ASSIGN(b.up_bias, vector(node, "up_bias", b.size, true));
+    EK_ASSIGN(b.down_bias, vector(node, "down_bias", out_.hidden_size, true));
+    const JsonNode* list;
+    EK_ASSIGN(list, member(node, "matrices", JsonType::array));
+    if (list->count == 0 || list->count > 4096) return bad("matrices", "must name 1 to 4096");
+    for (uint32_t i = list->first_child; i != 0; i = json_.at(i).next) {
+      auto name = json_string(json_.at(i));
+      if (!name.ok()) return bad("matrices", name.error().message);
+      int32_t index;
+      EK_ASSIGN(index, matrix_named(name.value(), b.size, out_.hidden_size, b.gated ? 3 : 2));
+      b.matrices.push_back(index);
+    }
+    if (b.kind == Block::ffn) return b.matrices.size() == 1 ? Outcome(Nothing{}) : bad("matrices", "one");
+    EK_ASSIGN(b.router, matrix_ref(node, "router", list->count, out_.hidden_size));
+    EK_ASSIGN(b.top_k, size(node, "top_k"));
+    EK_ASSIGN(b.normalize, boolean(node, "normalize"));
+    return b.top_k <= list->count ? Outcome(Nothing{}) : bad("top_k", "more than there are experts");
+  }
+
+  Outcome block(const JsonNode& node) {
+    Block b;
+    std::string kind;
+    EK_ASSIGN(kind, string(node, "kind"));
+    EK_ASSIGN(b.pre_norm, norm(node, "pre_norm", out_.hidden_size));
+    EK_ASSIGN(b.post_norm, norm(node, "post_norm", out_.hidden_size));
+    EK_ASSIGN(b.out_norm, norm(node, "out_norm", out_.hidden_size));
+    if (kind == "attention") {
+      EK_TRY(attention(node, b));
+    } else if (kind == "ffn" || kind == "experts") {
+      b.kind = kind == "ffn" ? Block::ffn : Block::experts;
+      EK_TRY(ffn(node, b));
+      const bool after_attention = !out_.blocks.empty() && out_.blocks.back().kind == Block::attention;
+      if (b.parallel && !after_attention) return bad("parallel", "without an attention before it");
+    } else {
+      return fail(EDGEKIT_UNSUPPORTED, "block kind '" + kind + "' is unknown to this runtime");
+    }
+    out_.blocks.push_back(std::move(b));
+    return Nothing{};
+  }
+
+  Outcome model(const JsonNode& root) {
+    const JsonNode *model, *embedding, *head, *list;
+    EK_ASSIGN(model, member(root, "model", JsonType::object));
+    EK_ASSIGN(out_.vocab_size, size(*model, "vocab_size"));
+    EK_ASSIGN(out_.hidden_size, size(*model, "hidden_size"));
+    EK_ASSIGN(out_.max_context, size(*model, "max_context"));
+    EK_ASSIGN(embedding, member(*model, "embedding", JsonType::object));
+    EK_ASSIGN(head, member(*model, "head", JsonType::object));
+    EK_TRY(ends(*embedding, *head));
+    EK_ASSIGN(out_.final_norm, norm(*model, "final_norm", out_.hidden_size));
+    EK_ASSIGN(list, member(*model, "ropes", JsonType::array));
+    for (uint32_t i = list->first_child; i != 0; i = json_.at(i).next) {
+      Rope r;
+      EK_ASSIGN(r, rope(json_.at(i)));
+      out_.ropes.push_back(r);
+    }
+    EK_ASSIGN(list, member(*model, "blocks", JsonType::array));
+    if (list->count > 8192) return bad("blocks", "too many");
+    for (uint32_t i = list->first_child; i != 0; i = json_.at(i).next) EK_TRY(block(json_.at(i)));
+    return Nothing{};
+  }
+
+  Outcome ends(const JsonNode& embedding, const JsonNode& head) {
+    const uint32_t hidden = out_.hidden_size;
+    double scale, softcap;
+    EK_ASSIGN(out_.embedding, matrix_ref(embedding, "matrix", out_.vocab_size, 0));
+    const uint32_t width = out_.matrices[static_cast<size_t>(out_.embedding)].parts[0].cols;
+    EK_ASSIGN(scale, number(embedding, "scale", 1.0));
+    out_.embedding_scale = static_cast<float>(scale);
+    EK_ASSIGN(out_.embedding_project, matrix_ref(embedding, "project", hidden, width, true));
+    if (out_.embedding_project == kNone && width != hidden) return bad("embedding", "of another width");
+    EK_ASSIGN(out_.embedding_norm, norm(embedding, "norm", hidden));
+    EK_ASSIGN(out_.position, matrix_ref(embedding, "position", 0, hidden, true));
+    if (out_.position != kNone) {
+      EK_ASSIGN(out_.position_offset, size(embedding, "position_offset", 0));
+      const uint64_t need = uint64_t{out_.max_context} + out_.position_offset;
+      if (out_.matrices[static_cast<size_t>(out_.position)].rows < need) {
+        return bad("position", "has fewer rows than the context");
+      }
+    }
+    EK_ASSIGN(out_.head_project, matrix_ref(head, "project", 0, hidden, true));
+    const uint32_t inner =
+        out_.head_project == kNone ? hidden : out_.matrices[static_cast<size_t>(out_.head_project)].rows;
+    EK_ASSIGN(out_.head, matrix_ref(head, "matrix", out_.vocab_size, inner));
+    EK_ASSIGN(out_.head_bias, vector(head, "bias", out_.vocab_size, true));
+    EK_ASSIGN(softcap, number(head, "softcap", 0.0));
+    out_.head_softcap = static_cast<float>(softcap);
+    return Nothing{};
+  }
+};
+
+}  // namespace
+
+Outcome read_model(const Json& json, Names& names, Manifest& out) { return ModelReader(json, names, out).run(); }
+
+}  // namespace edgekit
