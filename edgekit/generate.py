@@ -13,6 +13,7 @@ from edgekit.bundle import manifest
 from edgekit.errors import RuntimeFailure
 from edgekit.runtime import Options, Plan, Sampling, Session, Stats, plan_bundle
 from edgekit.tokenizer import Stream, Tokenizer
+from edgekit.verify import check_files
 
 DEFAULT_TOKENS = 128
 
@@ -32,6 +33,7 @@ class Model:
         """Opens a bundle; see `load`."""
         self.path = Path(path)
         self.manifest = manifest.read(self.path).data
+        check_files(self.path, self.manifest, "tokenizer/")  # small, and damage there is wrong text
         self.tokenizer = Tokenizer(self.path / "tokenizer")
         self.session = Session(self.path, options)
         self.eos_token_ids: tuple[int, ...] = tuple(self.manifest["model"].get("eos_token_ids", ()))

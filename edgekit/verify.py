@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -34,24 +34,38 @@ def verify(path: str | Path, progress: Progress | None = None) -> Verified:
     """
     folder = Path(path)
     data = manifest.read(folder).data
-    entries = data.get("files")
-    if not isinstance(entries, list):
+    files, done = check_files(folder, data, "", progress)
+    verify_units(folder)
+    return Verified(files, done, data["units"]["count"])
+
+
+def check_files(folder: Path, data: dict[str, Any], prefix: str, progress: Progress | None = None) -> tuple[int, int]:
+    """Compares size and SHA-256 of the listed files whose path begins with `prefix`.
+
+    Returns:
+        How many files, and their bytes.
+
+    Raises:
+        BundleError: the first that differs.
+    """
+    listed = data.get("files")
+    if not isinstance(listed, list) or not all(isinstance(e, dict) and isinstance(e.get("path"), str) for e in listed):
         raise BundleError(f"{folder}: the manifest lists no files")
-    total = sum(e["bytes"] for e in entries if isinstance(e, dict) and isinstance(e.get("bytes"), int))
+    entries = [e for e in listed if e["path"].startswith(prefix)]
+    total = sum(e["bytes"] for e in entries if isinstance(e.get("bytes"), int))
     done = 0
     for entry in entries:
         for size in _check_file(folder, entry):
             done += size
             if progress is not None:
                 progress(done, total)
-    verify_units(folder)
-    return Verified(len(entries), done, data["units"]["count"])
+    return len(entries), done
 
 
-def _check_file(folder: Path, entry: Any) -> Any:
-    """Yields the bytes hashed so far; raises if the file is not the one that was written."""
-    name = entry.get("path") if isinstance(entry, dict) else None
-    if not isinstance(name, str) or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+def _check_file(folder: Path, entry: dict[str, Any]) -> Iterator[int]:
+    """Yields the size of each piece hashed; raises if the file is not the one that was written."""
+    name = entry["path"]
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         raise BundleError(f"{folder}: the manifest lists a file outside the bundle: {name!r}")
     file = folder / name
     digest = hashlib.sha256()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -67,3 +68,20 @@ def test_reference_agrees_with_the_runtime_on_other_blocks(name: str, tmp_path: 
     with Session(tmp_path / "bundle.edgekit", Options(cache_type="f32")) as session:
         got = session.logits(ids)
     assert np.abs(got - want).max() <= TOLERANCE * np.abs(want).max()
+
+
+def test_thresholded_relu_follows_the_reference(tmp_path: Path) -> None:
+    tiny.make("llama_relu", tmp_path / "checkpoint")
+    config = tmp_path / "checkpoint" / "config.json"
+    edited = json.loads(config.read_text()) | {"hidden_act": "threshold", "hidden_act_threshold": 0.05}
+    config.write_text(json.dumps(edited))
+    convert(tmp_path / "checkpoint", tmp_path / "bundle", "f32")
+    reference = Reference(tmp_path / "bundle.edgekit")
+    ids = list(range(3, 23))
+    want = reference.logits(ids)
+    with Session(tmp_path / "bundle.edgekit", Options(cache_type="f32")) as session:
+        got = np.concatenate([session.logits(ids[:15]), *(session.logits([i]) for i in ids[15:])])
+    assert np.abs(got - want).max() <= TOLERANCE * np.abs(want).max()
+    for block in reference.model["blocks"]:
+        block["threshold"] = 0.0  # and it does make a difference
+    assert np.abs(reference.logits(ids) - want).max() > 100 * TOLERANCE * np.abs(want).max()
