@@ -69,7 +69,7 @@ from edgekit.cli.common import human, json_option, print_json, progress_bar, qui
 @click.option(
     "--cache-type", type=click.Choice(["f16", "f32"]), default="f16", show_default=True, help="Type of the KV cache."
 )
-@click.option("--kernels", help="Kernel set (portable, avx2, neon).  [default: the best]")
+@click.option("--kernels", help="Kernel set (avx512, avx2, neon, portable).  [default: the best]")
 @click.option("--backend", type=click.Choice(["native"]), default="native", show_default=True, help="What computes.")
 @json_option
 @quiet_option

@@ -65,7 +65,8 @@ uint64_t kv_cache_bytes(const Manifest& m, uint32_t context, uint32_t value_byte
   for (const Block& b : m.blocks) {
     if (b.kind == Block::attention) values += uint64_t{2} * b.kv_heads * b.head_dim * context;
   }
-  return Buffer::charge(values * value_bytes);
+  // A forged manifest may ask for the absurd: stay far from overflow, no budget has that much.
+  return Buffer::charge(std::min<uint64_t>(values, uint64_t{1} << 44) * value_bytes);
 }
 
 Outcome make_plan(const Manifest& m, const PlanRequest& r, Plan& plan) {

@@ -166,7 +166,7 @@ class ModelReader : Fields {
       out_.ropes.push_back(r);
     }
     EK_ASSIGN(list, member(*model, "blocks", JsonType::array));
-    if (list->count > 8192) return bad("blocks", "too many");
+    if (list->count > 4096) return bad("blocks", "too many");
     for (uint32_t i = list->first_child; i != 0; i = json_.at(i).next) EK_TRY(block(json_.at(i)));
     return Nothing{};
   }

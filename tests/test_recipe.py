@@ -1,0 +1,81 @@
+"""Recipes: presets, files, and clear refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgekit.errors import RecipeError
+from edgekit.recipe import load_recipe, preset_names
+
+TOML = """
+name = "mixed"
+[[tensors]]
+match = "layers.0.ffn.*"
+method = "palette"
+bits = 2
+group_size = 16
+[[tensors]]
+match = "*.q"
+method = "affine"
+bits = 8
+symmetric = false
+[[tensors]]
+match = "*"
+method = "f16"
+"""
+
+
+def test_first_matching_rule_of_a_file_decides(tmp_path: Path) -> None:
+    path = tmp_path / "mixed.toml"
+    path.write_text(TOML)
+    recipe = load_recipe(path)
+    assert recipe.name == "mixed"
+    assert recipe.codec_for("layers.0.ffn.down").manifest() == {"codec": "palette", "bits": 2}
+    assert recipe.codec_for("layers.0.ffn.down").lut_rows == 16
+    assert recipe.codec_for("layers.9.q").manifest()["symmetric"] is False
+    assert recipe.codec_for("layers.9.k").name == "f16"
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_cover_every_tensor(name: str) -> None:
+    recipe = load_recipe(name)
+    for tensor in ("embedding", "head", "position", "layers.3.q", "layers.3.router", "layers.3.ffn.7.up"):
+        assert recipe.codec_for(tensor).bits <= 32
+
+
+def test_three_words_make_a_recipe() -> None:
+    recipe = load_recipe(method="affine", bits=4, group_size=128)
+    assert recipe.codec_for("layers.0.o").manifest()["group_size"] == 128
+    assert recipe.codec_for("head").bits == 8
+    assert load_recipe(bits=3).codec_for("layers.0.o").name == "palette"
+    assert load_recipe(method="f16").codec_for("head").name == "f16"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no \\[\\[tensors\\]\\]"),
+        ("[[tensors]]\nmatch = 1\nmethod = 'f16'", "needs match"),
+        ("[[tensors]]\nmatch = '*'\nmethod = 'f16'\nbit = 3", "unknown key 'bit'"),
+        ("[[tensors]]\nmatch = '*'\nmethod = 'zip'", "codec 'zip' is unknown"),
+        ("[[tensors", "not valid TOML"),
+    ],
+)
+def test_bad_files_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(path)
+
+
+def test_uncovered_tensors_and_contradictions_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "part.toml"
+    path.write_text("[[tensors]]\nmatch = 'head'\nmethod = 'f16'\n")
+    with pytest.raises(RecipeError, match="no rule matches"):
+        load_recipe(path).codec_for("embedding")
+    with pytest.raises(RecipeError, match="not both"):
+        load_recipe("q4", bits=3)
+    with pytest.raises(RecipeError, match="palette4"):
+        load_recipe("palette5")
