@@ -18,7 +18,6 @@ from edgekit.checkpoint import open_checkpoint
 from edgekit.errors import CheckpointError, UnsupportedModelError
 from tests import tiny
 
-
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}
 
 

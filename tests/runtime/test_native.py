@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,14 @@ FLAGS = {"address": "address,undefined", "thread": "thread"}
 def build(name: str, *options: str) -> Path:
     """Configures and builds the test program in build/NAME, which later runs reuse."""
     folder = ROOT / "build" / name
+    cmake = Path(sys.executable).with_name("cmake")  # of the dev extra; the system may have none
     quiet = {"check": True, "capture_output": True, "text": True}
     try:
         subprocess.run(
-            ["cmake", "-S", ROOT, "-B", folder, "-DEDGEKIT_BUILD_TESTS=ON", "-DCMAKE_BUILD_TYPE=Release", *options],
+            [cmake, "-S", ROOT, "-B", folder, "-DEDGEKIT_BUILD_TESTS=ON", "-DCMAKE_BUILD_TYPE=Release", *options],
             **quiet,
         )
-        subprocess.run(["cmake", "--build", folder, "--target", "edgekit_tests", "-j", "2"], **quiet)
+        subprocess.run([cmake, "--build", folder, "--target", "edgekit_tests", "-j", "2"], **quiet)
     except subprocess.CalledProcessError as error:
         pytest.fail(f"{error.cmd}\n{error.stdout[-4000:]}\n{error.stderr[-4000:]}")
     return folder / "edgekit_tests"
