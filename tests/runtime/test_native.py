@@ -63,7 +63,7 @@ def test_runtime_under_address_and_undefined_behaviour_sanitizers(bundles: list[
 @pytest.mark.slow
 def test_runtime_under_thread_sanitizer(bundles: list[Path]) -> None:
     program = build("thread", f"-DEDGEKIT_SANITIZE={FLAGS['thread']}")
-    for name in ("hostile_calls", "hostile_file", "parallel_for"):
+    for name in ("hostile_calls", "hostile_file", "parallel_for", "session"):
         assert "0 failures" in run([program, name], bundles[0])
 
 
@@ -79,7 +79,7 @@ def test_neon_kernels_under_qemu(bundles: list[Path]) -> None:
         f"-DCMAKE_CXX_COMPILER={compiler}",
         "-DCMAKE_EXE_LINKER_FLAGS=-static",
     )
-    for name in ("match", "half", "hostile_calls", "hostile_file"):
+    for name in ("match", "half", "hostile_calls", "hostile_file", "session"):
         assert "0 failures" in run([emulator, "-cpu", "cortex-a53", program, name], bundles[0])
 
 
