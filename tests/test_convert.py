@@ -62,16 +62,18 @@ def test_killed_conversions_resume_to_identical_bytes(tmp_path: Path) -> None:
     out = tmp_path / "killed.edgekit"
     random.seed(7)
     kills = 0
-    for _ in range(20):
+    for _ in range(100):
         process = subprocess.Popen(command, cwd=ROOT)
         time.sleep(0.3 + random.random() * length)  # interpreter start, then anywhere in the work
         process.send_signal(signal.SIGKILL)
         kills += process.wait() == -signal.SIGKILL
         assert not out.exists() or digest(out) == want  # its final name only when it is whole
+        if kills == 20:
+            break
         if out.exists() or random.random() < 0.2:
             shutil.rmtree(out, ignore_errors=True)
             shutil.rmtree(tmp_path / "killed.edgekit.partial", ignore_errors=True)
-    assert kills >= 10
+    assert kills == 20
     shutil.rmtree(out, ignore_errors=True)
     subprocess.run(command, cwd=ROOT, check=True)
     assert digest(out) == want
