@@ -11,21 +11,19 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from edgekit.arch.spec import Model
 from edgekit.bundle import manifest
 from edgekit.bundle.checksum import lane64
+from edgekit.bundle.journal import JOURNAL, Done, Journal, note, sync
 from edgekit.bundle.layout import (
     FLASH,
     MANIFEST,
@@ -40,19 +38,10 @@ from edgekit.bundle.source import RowSource, read_vector
 from edgekit.checkpoint import TOKENIZER_FILES, Checkpoint
 from edgekit.errors import ConvertError
 
-JOURNAL = "journal.jsonl"
 TOKENIZER = "tokenizer"
 SLACK = 16 << 20  # for the manifest, the tokenizer and the filesystem's own needs
 
 Progress = Callable[[int, int], None]  # source bytes done, of all
-
-
-@dataclass(frozen=True)
-class Done:
-    """What the journal keeps of a finished matrix: checksums of its units and of its tables."""
-
-    units: list[int]
-    luts: dict[str, int] = field(default_factory=dict)
 
 
 class Writer:
@@ -62,9 +51,10 @@ class Writer:
         self, checkpoint: Checkpoint, model: Model, layout: Layout, out: Path, provenance: dict[str, Any], key: str
     ) -> None:
         self.checkpoint, self.model, self.layout = checkpoint, model, layout
-        self.out, self.provenance, self.key = out, provenance, key
+        self.out, self.provenance = out, provenance
         self.partial = out.with_name(out.name + ".partial")
         self.luts = {v.name: v for v in layout.vectors if v.source is None}
+        self.journal = Journal(self.partial, layout, key)
         self.resumed = 0
         self.restarted = False  # leftovers of other work were thrown away
 
@@ -94,13 +84,14 @@ class Writer:
         self._finish(done)
 
     def _prepare(self) -> dict[str, Done]:
-        done = self._read_journal()
+        done = self.journal.read()
         if done is None:  # of another source, recipe or version: not mixed with this one
             self.restarted = self.partial.exists()
             shutil.rmtree(self.partial, ignore_errors=True)
             self.partial.mkdir()
-            self._begin_journal()
+            self.journal.begin()
             done = {}
+        self.resumed = len(done)
         need = 0
         for name, size in ((RESIDENT, self.layout.resident_bytes), (FLASH, self.layout.flash_bytes)):
             path = self.partial / name
@@ -127,9 +118,9 @@ class Writer:
         text = manifest.build(self.model, self.layout, self.provenance, vectors, lane64(checksums), files)
         (self.partial / MANIFEST).write_bytes(text)
         for path in [*_listed(self.partial), self.partial / MANIFEST]:
-            _sync(path)
-        (self.partial / JOURNAL).unlink()
-        _sync(self.partial)
+            sync(path)
+        self.journal.path.unlink()
+        sync(self.partial)
         if self.out.exists():  # the caller has said that it may be replaced
             old = self.out.with_name(self.out.name + ".old")
             shutil.rmtree(old, ignore_errors=True)
@@ -138,7 +129,7 @@ class Writer:
             shutil.rmtree(old)
         else:
             self.partial.rename(self.out)
-        _sync(self.out.parent)
+        sync(self.out.parent)
 
     def _copy_tokenizer(self) -> None:
         folder = self.partial / TOKENIZER
@@ -148,56 +139,6 @@ class Writer:
             source = self.checkpoint.path / name
             if source.is_file():
                 shutil.copyfile(source, folder / name)
-
-    # --- the journal -------------------------------------------------------------------------
-
-    def _begin_journal(self) -> None:
-        path = self.partial / JOURNAL
-        path.write_text(json.dumps({"key": self.key}) + "\n")
-        _sync(path)
-
-    def _read_journal(self) -> dict[str, Done] | None:
-        """Finished matrices whose bytes on disk still match; None if there is no journal of this work."""
-        path = self.partial / JOURNAL
-        done: dict[str, Done] = {}
-        if not path.exists():
-            return None
-        lines = path.read_text(errors="replace").split("\n")
-        try:
-            if json.loads(lines[0]).get("key") != self.key:
-                return None
-        except (ValueError, AttributeError):
-            return None
-        plans = {m.name: m for m in self.layout.matrices}
-        for line in lines[1:]:
-            try:
-                entry = json.loads(line)
-                name, finished = str(entry["name"]), Done(entry["units"], entry["luts"])
-            except (ValueError, KeyError, TypeError):
-                continue  # the line that was being written when the process died
-            if name in plans and self._on_disk(plans[name], finished):
-                done[name] = finished
-        self.resumed = len(done)
-        return done
-
-    def _on_disk(self, plan: MatrixPlan, finished: Done) -> bool:
-        file = self.partial / plan.file
-        resident = self.partial / RESIDENT
-        if not file.exists() or not resident.exists() or len(finished.units) != plan.units:
-            return False
-        with file.open("rb") as units:
-            for i, checksum in enumerate(finished.units):
-                units.seek(plan.offset + i * plan.unit_stride)
-                data = units.read(plan.unit_stride)
-                if len(data) != plan.unit_stride or lane64(data) != checksum:
-                    return False
-        with resident.open("rb") as tables:
-            for name, checksum in finished.luts.items():
-                lut = self.luts[name]
-                tables.seek(lut.offset)
-                if lane64(tables.read(lut.bytes)) != checksum:
-                    return False
-        return True
 
     # --- tensors -----------------------------------------------------------------------------
 
@@ -213,7 +154,7 @@ class Writer:
         finished = sum(_weight(m) for m in self.layout.matrices if m.name in done)
         progress(finished, total)
         pending = [m for m in self.layout.matrices if m.name not in done]
-        with ThreadPoolExecutor(threads) as pool, (self.partial / JOURNAL).open("a") as journal:
+        with ThreadPoolExecutor(threads) as pool, self.journal.path.open("a") as journal:
             running: dict[Future[Done], MatrixPlan] = {}
             try:
                 while pending or running:
@@ -224,17 +165,13 @@ class Writer:
                     for future in ready:
                         plan = running.pop(future)
                         done[plan.name] = future.result()
-                        self._note(journal, plan.name, done[plan.name])
+                        note(journal, plan.name, done[plan.name])
                         finished += _weight(plan)
                         progress(finished, total)
             except BaseException:
                 for future in running:
                     future.cancel()
                 raise
-
-    def _note(self, journal: IO[str], name: str, finished: Done) -> None:
-        journal.write(json.dumps({"name": name, "units": finished.units, "luts": finished.luts}) + "\n")
-        journal.flush()
 
     def _encode(self, plan: MatrixPlan) -> Done:
         """Encodes one matrix and writes it in its place."""
@@ -317,11 +254,3 @@ def _file_entry(folder: Path, path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"path": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size, "sha256": digest}
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
