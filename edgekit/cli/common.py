@@ -29,6 +29,18 @@ def human(size: float) -> str:
 
 
 @contextmanager
+def waiting(text: str, quiet: bool) -> Iterator[None]:
+    """A spinner on stderr while something of unknown length runs; nothing when that is not a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield
+
+
+@contextmanager
 def progress_bar(text: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """A bar with the time left, on stderr; nothing when that is not a terminal."""
     if quiet or not sys.stderr.isatty():

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from edgekit.cli.common import human, json_option, print_json, progress_bar, quiet_option
+from edgekit.cli.common import human, json_option, print_json, progress_bar, quiet_option, waiting
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -134,7 +134,9 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
         flags["repeat_penalty"], flags["repeat_last_n"], seed,
     )  # fmt: skip
     begin = time.monotonic()
-    with Model(bundle, options) as model:
+    with waiting(f"loading {bundle}", flags["quiet"] or flags["as_json"]):
+        opened = Model(bundle, options)
+    with opened as model:
         loaded = time.monotonic() - begin
         pieces, tokens = [], []
         hidden = flags["quiet"] or flags["as_json"]
