@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.arch import describe
-from edgekit.bundle.layout import MANIFEST, plan_layout
+from edgekit.bundle.layout import LAYOUTS, MANIFEST, Arrangement, plan_layout
 from edgekit.bundle.writer import Progress, Writer
 from edgekit.checkpoint import locate, open_checkpoint
 from edgekit.errors import ConvertError
@@ -53,6 +53,8 @@ def convert(
     revision: str | None = None,
     threads: int | None = None,
     overwrite: bool = False,
+    layout: str = "auto",
+    unit_size: int | None = None,
     progress: Progress | None = None,
 ) -> Conversion:
     """Converts a checkpoint to a bundle.
@@ -65,18 +67,23 @@ def convert(
         revision: of a hub id.
         threads: matrices encoded at once; all cores if not given.
         overwrite: replace an existing bundle.
+        layout: "bundle" (all of a neuron side by side), "split" (what decides whether it is active apart
+            from the rest, for exact and threshold selection) or "auto".
+        unit_size: bytes that feed-forward units aim at; chosen by the activation if not given.
         progress: called with (weights done, weights in all).
 
     Raises:
         EdgekitError: one line that says what is wrong and what to do.
     """
     begin = time.monotonic()
+    if layout not in LAYOUTS:
+        raise ConvertError(f"layout '{layout}' is not one of {', '.join(LAYOUTS)}")
     chosen = load_recipe(recipe, method, bits, group_size)
     target = bundle_path(out)
     source = locate(str(checkpoint), revision)
     opened = open_checkpoint(source.path)
     model = describe(opened.config, {n: t.shape for n, t in opened.tensors.items()}, opened.generation)
-    layout = plan_layout(model, chosen)
+    placed = plan_layout(model, chosen, Arrangement(layout, unit_size))
     _check_target(target, overwrite)
     provenance = {
         "edgekit": __version__,
@@ -85,12 +92,14 @@ def convert(
         "source_sha256": opened.identity,
         "recipe": chosen.name,
         "rules": chosen.table(),
+        "layout": layout,
     }
-    key = hashlib.sha256(f"{__version__}:{opened.fingerprint}:{chosen.fingerprint()}".encode()).hexdigest()
-    writer = Writer(opened, model, layout, target, provenance, key)
+    key_text = f"{__version__}:{opened.fingerprint}:{chosen.fingerprint()}:{layout}:{unit_size}"
+    key = hashlib.sha256(key_text.encode()).hexdigest()
+    writer = Writer(opened, model, placed, target, provenance, key)
     writer.run(threads or os.cpu_count() or 1, progress or (lambda done, total: None))
-    parameters = sum(p.rows * p.cols for m in layout.matrices for p in m.parts)
-    size = layout.resident_bytes + layout.flash_bytes
+    parameters = sum(p.rows * p.cols for m in placed.matrices for p in m.parts)
+    size = placed.resident_bytes + placed.flash_bytes
     return Conversion(
         target,
         chosen.name,

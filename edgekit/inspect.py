@@ -78,7 +78,7 @@ def inspect_checkpoint(path: str) -> Table:
         "dtypes": dtypes,
         "default_recipe": load_recipe().name,
         "default_recipe_bytes": layout.resident_bytes + layout.flash_bytes,
-        **_model(model_json(model)),
+        **_model(model_json(model, layout)),
     }
 
 

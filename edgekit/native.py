@@ -14,6 +14,10 @@ from edgekit.errors import BudgetError, BundleError, EdgekitError, RuntimeFailur
 ABI_VERSION = 1
 IO_MODES = {"auto": 0, "direct": 1, "buffered": 2}
 KV_TYPES = {"f16": 0, "f32": 1}
+ENGINES = {"auto": 0, "uring": 1, "threads": 2}
+SELECTIONS = {"auto": 0, "all": 1, "exact": 2, "predicted": 3, "threshold": 4, "prompt": 5, "router": 6}
+WINDOW_NONE = (1 << 32) - 1
+Capture = c.CFUNCTYPE(None, c.c_uint32, c.POINTER(c.c_float), c.c_uint32, c.c_uint32, c.c_void_p)
 
 _STATUS_ERRORS: dict[int, type[EdgekitError]] = {2: BundleError, 3: BundleError, 4: BundleError, 6: BudgetError}
 CANCELLED = 7
@@ -42,6 +46,12 @@ class Options(_Struct):
         ("kv_type", c.c_uint32),
         ("io_threads", c.c_uint32),
         ("kernels", c.c_char_p),
+        ("select", c.c_uint32),
+        ("window", c.c_uint32),
+        ("io_engine", c.c_uint32),
+        ("io_depth", c.c_uint32),
+        ("sparsity", c.c_float),
+        ("lookahead", c.c_uint32),
     )
 
 
@@ -59,6 +69,9 @@ class Plan(_Struct):
         ("kv_bytes", c.c_uint64),
         ("activation_bytes", c.c_uint64),
         ("stream_buffer_bytes", c.c_uint64),
+        ("window_bytes", c.c_uint64),
+        ("select", c.c_uint32),
+        ("reserved2", c.c_uint32),
     )
 
 
@@ -76,6 +89,17 @@ class Stats(_Struct):
         ("prompt_bytes_read", c.c_uint64),
         ("generation_bytes_read", c.c_uint64),
         ("io_wait_seconds", c.c_double),
+        ("neurons", c.c_uint64),
+        ("selected", c.c_uint64),
+        ("window_hits", c.c_uint64),
+        ("window_misses", c.c_uint64),
+        ("select_seconds", c.c_double),
+        ("read_seconds", c.c_double),
+        ("ffn_seconds", c.c_double),
+        ("manage_seconds", c.c_double),
+        ("read_operations", c.c_uint64),
+        ("io_uring", c.c_uint32),
+        ("reserved", c.c_uint32),
     )
 
 
@@ -154,6 +178,7 @@ def library() -> c.CDLL:
         "model_close": (None, (handle,)),
         "model_info": (None, (handle, c.POINTER(Info))),
         "model_plan": (None, (handle, c.POINTER(Plan))),
+        "model_set_budget": (status, (handle, c.c_uint64, error_p)),
         "verify_bundle": (status, (c.c_char_p, error_p)),
         "session_create": (status, (handle, c.POINTER(handle), error_p)),
         "session_destroy": (None, (handle,)),
@@ -161,6 +186,7 @@ def library() -> c.CDLL:
         "session_position": (c.c_uint32, (handle,)),
         "session_stats": (None, (handle, c.POINTER(Stats))),
         "session_cancel": (None, (handle,)),
+        "session_capture": (None, (handle, Capture, c.c_void_p)),
         "session_eval": (status, (handle, ids, c.c_uint32, c.c_uint32, c.c_void_p, error_p)),
         "session_sample": (status, (handle, c.POINTER(Sampling), ids, error_p)),
     }

@@ -135,7 +135,7 @@ class Reference:
         return out
 
     def _neurons(self, b: Json, name: str, x: F64) -> F64:
-        *inputs, down = self._matrix(name)
+        *inputs, down = [*(self._matrix(b["selector"]) if "selector" in b else []), *self._matrix(name)]
         up = x @ inputs[-1].T + self._vector(b.get("up_bias"))
         if b["gated"]:
             gate = x @ inputs[0].T + self._vector(b.get("gate_bias"))

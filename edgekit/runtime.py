@@ -6,7 +6,8 @@ import ctypes as c
 import re
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -48,6 +49,12 @@ class Options:
     cache_type: str = "f16"
     io_threads: int = 0
     kernels: str | None = None
+    select: str = "auto"
+    sparsity: float = 0.0
+    window: int | None = None  # tokens; None for as many as fit
+    engine: str = "auto"
+    io_depth: int = 0
+    lookahead: bool = True
 
     def native(self) -> native.Options:
         """As the C struct.
@@ -57,8 +64,10 @@ class Options:
         """
         if self.io not in native.IO_MODES or self.cache_type not in native.KV_TYPES:
             raise RuntimeFailure(f"io is one of {list(native.IO_MODES)}, cache_type one of {list(native.KV_TYPES)}")
-        for name in ("context", "threads", "batch", "sessions", "io_threads"):
-            if not 0 <= getattr(self, name) < 1 << 31:
+        if self.engine not in native.ENGINES or self.select not in native.SELECTIONS:
+            raise RuntimeFailure(f"engine is one of {list(native.ENGINES)}, select one of {list(native.SELECTIONS)}")
+        for name in ("context", "threads", "batch", "sessions", "io_threads", "io_depth", "window"):
+            if not 0 <= (getattr(self, name) or 0) < 1 << 31:
                 raise RuntimeFailure(f"{name} is {getattr(self, name)}, which is out of range")
         return native.Options(
             threads=self.threads,
@@ -70,6 +79,12 @@ class Options:
             kv_type=native.KV_TYPES[self.cache_type],
             io_threads=self.io_threads,
             kernels=None if self.kernels is None else self.kernels.encode(),
+            select=native.SELECTIONS[self.select],
+            window=0 if self.window is None else self.window or native.WINDOW_NONE,
+            io_engine=native.ENGINES[self.engine],
+            io_depth=self.io_depth,
+            sparsity=self.sparsity,
+            lookahead=0 if self.lookahead else 1,
         )
 
 
@@ -87,6 +102,8 @@ class Plan:
     kv_bytes: int
     activation_bytes: int
     stream_buffer_bytes: int
+    window_bytes: int
+    select: str
 
 
 @dataclass(frozen=True)
@@ -104,6 +121,16 @@ class Stats:
     prompt_bytes_read: int
     generation_bytes_read: int
     io_wait_seconds: float
+    neurons: int
+    selected: int
+    window_hits: int
+    window_misses: int
+    select_seconds: float
+    read_seconds: float
+    ffn_seconds: float
+    manage_seconds: float
+    read_operations: int
+    io_uring: bool
 
 
 @dataclass(frozen=True)
@@ -135,6 +162,12 @@ def _pick(struct: c.Structure, names: Sequence[str]) -> dict[str, object]:
     return {n: getattr(struct, n) for n in names}
 
 
+def _plan(plan: native.Plan) -> Plan:
+    names = {number: name for name, number in native.SELECTIONS.items()}
+    values = _pick(plan, list(Plan.__dataclass_fields__)) | {"select": names[plan.select]}
+    return Plan(**values)  # type: ignore[arg-type]
+
+
 def plan_bundle(path: str | Path, options: Options) -> Plan:
     """What opening would do, without loading weights.
 
@@ -146,7 +179,7 @@ def plan_bundle(path: str | Path, options: Options) -> Plan:
     opts = options.native()
     status = native.library().edgekit_plan_bundle(_path(path), c.byref(opts), c.byref(plan), c.byref(error))
     native.check(status, error)
-    return Plan(**_pick(plan, list(Plan.__dataclass_fields__)))  # type: ignore[arg-type]
+    return _plan(plan)
 
 
 def verify_units(path: str | Path) -> None:
@@ -200,6 +233,7 @@ class Session:
         info = native.Info()
         self._lib.edgekit_model_info(self._model, c.byref(info))
         self.vocab_size: int = info.vocab_size
+        self.hidden_size: int = info.hidden_size
         self.threads: int = info.threads
         self.kernels: str = info.kernels.decode()
 
@@ -267,6 +301,31 @@ class Session:
         """Ends the evaluation that another thread is in."""
         self._lib.edgekit_session_cancel(self._open())
 
+    def set_budget(self, ram: str | int | None) -> None:
+        """Changes the memory budget; memory is given back before this returns. Results stay the same.
+
+        Raises:
+            BudgetError: below what buffers and sessions hold; nothing was changed.
+        """
+        status = self._lib.edgekit_model_set_budget(self._model, parse_bytes(ram), c.byref(self._error))
+        self._check(status)
+
+    @contextmanager
+    def capturing(self, take: Callable[[int, F32], None]) -> Iterator[None]:
+        """Within it, `take(block, x)` gets the input of every feed-forward block, f32 [tokens, hidden]."""
+        hidden = self.hidden_size
+
+        def capture(block: int, x: object, tokens: int, stride: int, user: object) -> None:
+            rows = np.ctypeslib.as_array(x, shape=(tokens, stride))  # type: ignore[call-overload]
+            take(block, rows[:, :hidden].copy())
+
+        function = native.Capture(capture)
+        self._lib.edgekit_session_capture(self._open(), function, None)
+        try:
+            yield
+        finally:
+            self._lib.edgekit_session_capture(self._open(), native.Capture(), None)
+
     @property
     def position(self) -> int:
         """Tokens so far."""
@@ -277,7 +336,7 @@ class Session:
         """What the planner decided."""
         plan = native.Plan()
         self._lib.edgekit_model_plan(self._model, c.byref(plan))
-        return Plan(**_pick(plan, list(Plan.__dataclass_fields__)))  # type: ignore[arg-type]
+        return _plan(plan)
 
     @property
     def stats(self) -> Stats:
@@ -285,4 +344,4 @@ class Session:
         stats = native.Stats()
         self._lib.edgekit_session_stats(self._open(), c.byref(stats))
         values = _pick(stats, list(Stats.__dataclass_fields__))
-        return Stats(**(values | {"io_direct": bool(stats.io_direct)}))  # type: ignore[arg-type]
+        return Stats(**(values | {"io_direct": bool(stats.io_direct), "io_uring": bool(stats.io_uring)}))  # type: ignore[arg-type]

@@ -34,7 +34,8 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "llama_tied_biased": lambda: tf.LlamaConfig(
         **GQA, tie_word_embeddings=True, attention_bias=True, mlp_bias=True, head_dim=32
     ),
-    "llama_relu": lambda: tf.LlamaConfig(**GQA, hidden_act="relu"),
+    "llama_relu": lambda: tf.LlamaConfig(**{**GQA, "intermediate_size": 1500}, hidden_act="relu"),
+    "opt_wide": lambda: tf.OPTConfig(**SIZES, ffn_dim=2000, word_embed_proj_dim=64),
     "llama_relu2": lambda: tf.LlamaConfig(**GQA, hidden_act="relu2"),
     "llama_odd_sizes": lambda: tf.LlamaConfig(**{**GQA, "hidden_size": 60, "intermediate_size": 77, "head_dim": 10}),
     "llama_linear": lambda: tf.LlamaConfig(**GQA, **rope("linear", factor=4.0)),
@@ -44,6 +45,8 @@ MAKERS: dict[str, Callable[[], Any]] = {
         **GQA,
         **rope("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32),
     ),
+    "llama_relu": lambda: tf.LlamaConfig(**{**GQA, "intermediate_size": 1500}, hidden_act="relu"),
+    "opt_wide": lambda: tf.OPTConfig(**SIZES, ffn_dim=2000, word_embed_proj_dim=64),
     "mistral": lambda: tf.MistralConfig(**GQA, sliding_window=9),
     "qwen2": lambda: tf.Qwen2Config(**GQA),
     "qwen2_windows": lambda: tf.Qwen2Config(**GQA, use_sliding_window=True, sliding_window=9, max_window_layers=1),

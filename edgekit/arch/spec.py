@@ -37,7 +37,10 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Vector:
-    """A small f32 tensor: from the checkpoint (`tensor`, `ranges`, plus `add`) or given as `values`."""
+    """A small f32 tensor: from the checkpoint (`tensor`, `ranges`, plus `add`) or given as `values`.
+
+    `order` names a tensor of indices: element i is then element order[i] of that.
+    """
 
     name: str
     count: int
@@ -45,6 +48,7 @@ class Vector:
     ranges: Ranges = ()
     add: float = 0.0
     values: tuple[float, ...] | None = None
+    order: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,12 +109,30 @@ class Attention:
 
 @dataclass(frozen=True)
 class Bundled:
-    """The matrices whose row i (column i of down) make neuron i's bundle; gate is None if plain."""
+    """The matrices whose row i (column i of down) make neuron i's bundle; gate is None if plain.
+
+    `order` names a tensor of indices: neuron i of the bundle is neuron order[i] of the checkpoint.
+    """
 
     name: str
     up: Matrix
     down: Matrix
     gate: Matrix | None = None
+    order: str | None = None
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Tells from a block's input x which neurons will be active: up (down x) + bias > 0.
+
+    `report` holds what was measured when it was trained: rank, false_negatives, false_positives, active,
+    predicted (shares of all neurons), for people and for the planner.
+    """
+
+    down: Matrix
+    up: Matrix
+    bias: Vector
+    report: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,6 +153,8 @@ class Ffn:
     router: Matrix | None = None
     top_k: int = 0
     normalize: bool = False
+    predictor: Predictor | None = None
+    cuts: Vector | None = None
     pre_norm: Norm | None = None
     post_norm: Norm | None = None
     out_norm: Norm | None = None

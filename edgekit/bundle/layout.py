@@ -10,13 +10,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edgekit.arch.spec import Attention, Ffn, Matrix, Model, Norm, Vector
+from edgekit.arch.spec import Attention, Bundled, Ffn, Matrix, Model, Norm, Vector
 from edgekit.codecs import Codec
 from edgekit.recipe import Recipe
 
 ALIGNMENT = 4096
 VECTOR_ALIGNMENT = 64
 UNIT_TARGET = 128 << 10  # bytes; large enough for bandwidth, small enough to be a choice
+MOST_WASTE = 1 / 3  # padding that a unit of few neurons may have
+SPARSE = ("relu", "relu2", "threshold")  # activations that leave most neurons at zero
+LAYOUTS = ("auto", "bundle", "split")
 
 RESIDENT, FLASH = "resident.bin", "flash.bin"
 UNITS, MANIFEST = "units.bin", "manifest.json"
@@ -32,6 +35,7 @@ class PartPlan:
     rows: int
     cols: int
     by_column: bool = False
+    order: str | None = None
 
     @property
     def bytes(self) -> int:
@@ -111,14 +115,53 @@ def round_up(value: int, to: int) -> int:
     return -(-value // to) * to
 
 
-def rows_per_unit(rows: int, stride: int) -> int:
+def rows_per_unit(rows: int, stride: int, target: int = UNIT_TARGET) -> int:
     """Rows whose unit wastes least padding, near the target size; a multiple of 32 or a power of two."""
-    most = max(1, min(rows, UNIT_TARGET // stride))
+    most = max(1, min(rows, target // stride))
     if most == rows:
         return rows
     choices = [n for n in (1, 2, 4, 8, 16) if n <= most] + list(range(32, most + 1, 32))
     choices = [n for n in choices if n >= most // 2] or choices[-1:]
     return min(choices, key=lambda n: (round(round_up(n * stride, ALIGNMENT) / (n * stride), 3), -n))
+
+
+def neurons_per_unit(rows: int, stride: int) -> int:
+    """Rows of the smallest unit that wastes no more than a third: what one neuron costs to read."""
+    most = max(1, min(rows, 16 * ALIGNMENT // stride))
+    least = max(1, min(most, ALIGNMENT // stride))
+
+    def waste(n: int) -> float:
+        return 1 - n * stride / round_up(n * stride, ALIGNMENT)
+
+    return next((n for n in range(least, most + 1) if waste(n) <= MOST_WASTE), min(range(least, most + 1), key=waste))
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """How feed-forward weights are laid out.
+
+    Attributes:
+        layout: "bundle" keeps all parts of a neuron side by side; "split" keeps what decides whether it
+            is active (gate, or up without a gate) in a matrix of its own; "auto" is "bundle".
+        unit_bytes: target size of a unit; None for the smallest in blocks that can leave neurons out
+            and 128 KiB elsewhere.
+    """
+
+    layout: str = "auto"
+    unit_bytes: int | None = None
+
+    def rows(self, block: Ffn, rows: int, stride: int) -> int:
+        """Neurons per unit."""
+        if self.unit_bytes is not None:
+            return rows_per_unit(rows, stride, self.unit_bytes)
+        chooses = block.activation in SPARSE or block.predictor is not None or self.layout == "split"
+        chooses = chooses and block.router is None
+        return neurons_per_unit(rows, stride) if chooses else rows_per_unit(rows, stride)
+
+
+def selector_name(bundle: str) -> str:
+    """Name of the matrix that holds a bundle's selecting part, in the split layout."""
+    return f"{bundle}.selector"
 
 
 def norms_of(block: Attention | Ffn) -> list[Norm]:
@@ -133,7 +176,9 @@ def _block_vectors(block: Attention | Ffn) -> list[Vector | None]:
     vectors = [v for n in norms_of(block) for v in (n.weight, n.bias)]
     if isinstance(block, Attention):
         return [*vectors, block.q_bias, block.k_bias, block.v_bias, block.o_bias]
-    return [*vectors, block.gate_bias, block.up_bias, block.down_bias]
+    if block.predictor is not None:
+        vectors.append(block.predictor.bias)
+    return [*vectors, block.cuts, block.gate_bias, block.up_bias, block.down_bias]
 
 
 def vectors_of(model: Model) -> list[Vector]:
@@ -155,34 +200,44 @@ def _resident(model: Model) -> list[Matrix]:
             listed += [block.q, block.k, block.v, block.o]
         elif block.router is not None:
             listed.append(block.router)
+        elif block.predictor is not None:
+            listed += [block.predictor.down, block.predictor.up]
     if model.head_project is not None:
         listed.append(model.head_project)
     return listed + ([model.head] if model.head is not model.embedding else [])
 
 
-def plan_layout(model: Model, recipe: Recipe) -> Layout:
+def _bundle_parts(bundle: Bundled, recipe: Recipe) -> list[PartPlan]:
+    rows = [m for m in (bundle.gate, bundle.up) if m is not None]
+    made = [PartPlan(m.name, m, recipe.codec_for(m.name), m.rows, m.cols, order=bundle.order) for m in rows]
+    down = bundle.down
+    made.append(PartPlan(down.name, down, recipe.codec_for(down.name), down.cols, down.rows, True, bundle.order))
+    return made
+
+
+def plan_layout(model: Model, recipe: Recipe, arrangement: Arrangement | None = None) -> Layout:
     """Places every tensor of a model.
 
     Raises:
         RecipeError: the recipe says nothing about a tensor.
     """
-    parts: list[tuple[str, str, tuple[PartPlan, ...]]] = []
+    arranged = arrangement or Arrangement()
+    parts: list[tuple[str, str, tuple[PartPlan, ...], Ffn | None]] = []
     for m in _resident(model):
         part = PartPlan(m.name, m, recipe.codec_for(m.name), m.rows, m.cols)
-        parts.append((RESIDENT, m.name, (part,)))
+        parts.append((RESIDENT, m.name, (part,), None))
     for block in model.blocks:
         for bundle in block.bundles if isinstance(block, Ffn) else ():
-            rows = [m for m in (bundle.gate, bundle.up) if m is not None]
-            made = [PartPlan(m.name, m, recipe.codec_for(m.name), m.rows, m.cols) for m in rows]
-            down = bundle.down
-            made.append(PartPlan(down.name, down, recipe.codec_for(down.name), down.cols, down.rows, True))
-            parts.append((FLASH, bundle.name, tuple(made)))
+            made = _bundle_parts(bundle, recipe)
+            if arranged.layout == "split" and isinstance(block, Ffn) and block.router is None:
+                parts.append((FLASH, selector_name(bundle.name), (made.pop(0),), block))
+            parts.append((FLASH, bundle.name, tuple(made), block if isinstance(block, Ffn) else None))
 
     vectors, at = [], 0
     for v in vectors_of(model):
         vectors.append(VectorPlan(v.name, v.count, "f32", at, v))
         at = round_up(at + 4 * v.count, VECTOR_ALIGNMENT)
-    for _, _, group in parts:
+    for _, _, group, _ in parts:
         for p in group:
             if p.lut_name is not None:
                 count = p.codec.tables(p.rows) << p.codec.bits
@@ -190,8 +245,9 @@ def plan_layout(model: Model, recipe: Recipe) -> Layout:
                 at = round_up(at + 2 * count, VECTOR_ALIGNMENT)
     ends = {RESIDENT: round_up(at, ALIGNMENT), FLASH: 0}
     matrices, unit = [], 0
-    for file, name, group in parts:
-        per_unit = rows_per_unit(group[0].rows, sum(p.bytes for p in group))
+    for file, name, group, ffn in parts:
+        rows, stride = group[0].rows, sum(p.bytes for p in group)
+        per_unit = rows_per_unit(rows, stride) if ffn is None else arranged.rows(ffn, rows, stride)
         plan = MatrixPlan(name, file, group, ends[file], per_unit, unit)
         matrices.append(plan)
         ends[file] += plan.bytes

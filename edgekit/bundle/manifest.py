@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.arch.spec import Attention, Ffn, Model, Norm, Rope, Vector
+from edgekit.arch.spec import Attention, Ffn, Model, Norm, Predictor, Rope, Vector
 from edgekit.bundle.checksum import lane64
-from edgekit.bundle.layout import FLASH, MANIFEST, RESIDENT, UNITS, Layout, MatrixPlan
+from edgekit.bundle.layout import FLASH, MANIFEST, RESIDENT, UNITS, Layout, MatrixPlan, selector_name
 from edgekit.errors import BundleError
 
 FORMAT_VERSION = 1
@@ -81,7 +81,13 @@ def _attention(b: Attention) -> Json:
     }
 
 
-def _ffn(b: Ffn) -> Json:
+def _predictor(p: Predictor | None) -> Json | None:
+    if p is None:
+        return None
+    return {"down": p.down.name, "up": p.up.name, "bias": p.bias.name, **dict(p.report)}
+
+
+def _ffn(b: Ffn, matrices: set[str]) -> Json:
     table: Json = {
         "kind": "ffn" if b.router is None else "experts",
         "size": b.size,
@@ -94,16 +100,21 @@ def _ffn(b: Ffn) -> Json:
         "up_bias": _name(b.up_bias),
         "down_bias": _name(b.down_bias),
     }
+    selector = selector_name(b.bundles[0].name)
+    if selector in matrices:
+        table["selector"] = selector
+    table |= {"predictor": _predictor(b.predictor), "cuts": _name(b.cuts)}
     if b.router is not None:
         table |= {"router": b.router.name, "top_k": b.top_k, "normalize": b.normalize}
     return table
 
 
-def model_json(model: Model) -> Json:
+def model_json(model: Model, layout: Layout) -> Json:
     """The `model` member of a manifest."""
+    matrices = {m.name for m in layout.matrices}
     blocks = []
     for b in model.blocks:
-        table = _attention(b) if isinstance(b, Attention) else _ffn(b)
+        table = _attention(b) if isinstance(b, Attention) else _ffn(b, matrices)
         norms = {"pre_norm": _norm(b.pre_norm), "post_norm": _norm(b.post_norm), "out_norm": _norm(b.out_norm)}
         blocks.append(_some(table | norms))
     embedding = {
@@ -169,7 +180,7 @@ def build(
         "format": "edgekit",
         "version": FORMAT_VERSION,
         "provenance": provenance,
-        "model": model_json(model),
+        "model": model_json(model, layout),
         "resident": {"file": RESIDENT, "bytes": layout.resident_bytes},
         "flash": {"file": FLASH, "bytes": layout.flash_bytes},
         "units": {"file": UNITS, "count": layout.unit_count, "checksum": f"{units_checksum:016x}"},

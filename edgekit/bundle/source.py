@@ -15,12 +15,13 @@ F32 = npt.NDArray[np.float32]
 class RowSource:
     """Reads rows of a matrix, or its columns as rows.
 
-    Stored rows are read as they are asked for. Columns of a stored tensor need all of it: it is read
-    once, in the stored dtype, and kept until `close`.
+    Stored rows are read as they are asked for. Columns of a stored tensor, or rows in another `order`,
+    need all of it: it is read once, in the stored dtype, and kept until `close`.
     """
 
-    def __init__(self, checkpoint: Checkpoint, matrix: Matrix, by_column: bool) -> None:
+    def __init__(self, checkpoint: Checkpoint, matrix: Matrix, by_column: bool, order: str | None = None) -> None:
         self.tensor = checkpoint.tensor(matrix.tensor)
+        self.order = None if order is None else read_order(checkpoint, order)
         self.ranges = matrix.ranges or ((0, matrix.rows),)
         self.sideways = matrix.transposed != by_column
         if by_column:  # columns are inputs: all of them, whatever rows of a fused tensor are meant
@@ -35,16 +36,31 @@ class RowSource:
         Raises:
             CheckpointError: unreadable, or not all values are finite.
         """
+        if self.order is not None:
+            out = self._picked(self.order[begin:end])
+        else:
+            out = self._consecutive(begin, end)
+        if not np.isfinite(out).all():
+            raise CheckpointError(f"{self.tensor.path}: tensor '{self.tensor.name}' holds NaN or infinity")
+        return np.ascontiguousarray(out, dtype=np.float32)
+
+    def _consecutive(self, begin: int, end: int) -> F32:
         pieces, at = [], 0
         for low, high in self.ranges:
             first, last = max(begin, at), min(end, at + high - low)
             if first < last:
                 pieces.append(self._stored(low + first - at, low + last - at))
             at += high - low
-        out = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
-        if not np.isfinite(out).all():
-            raise CheckpointError(f"{self.tensor.path}: tensor '{self.tensor.name}' holds NaN or infinity")
-        return np.ascontiguousarray(out, dtype=np.float32)
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _picked(self, rows: npt.NDArray[np.int64]) -> F32:
+        index = np.concatenate([np.arange(low, high) for low, high in self.ranges])[rows]
+        if self.whole is None:
+            self.whole = self.tensor.read()
+        if not self.sideways:
+            return to_f32(self.whole[index], self.tensor.dtype)
+        low, high = self.rows_in_ranges[0][0], self.rows_in_ranges[-1][1]
+        return to_f32(np.ascontiguousarray(self.whole[low:high][:, index].T), self.tensor.dtype)
 
     def _stored(self, begin: int, end: int) -> F32:
         if not self.sideways:
@@ -70,5 +86,16 @@ def read_vector(checkpoint: Checkpoint, vector: Vector) -> F32:
         flat = np.concatenate([flat[a:b] for a, b in vector.ranges])
     if not np.isfinite(flat).all():
         raise CheckpointError(f"{tensor.path}: tensor '{tensor.name}' holds NaN or infinity")
+    if vector.order is not None:
+        flat = flat[read_order(checkpoint, vector.order)]
     out: F32 = flat + np.float32(vector.add) if vector.add else flat
     return out
+
+
+def read_order(checkpoint: Checkpoint, name: str) -> npt.NDArray[np.int64]:
+    """A permutation, stored as f32 (exact for any size a model has)."""
+    tensor = checkpoint.tensor(name)
+    order = np.asarray(to_f32(tensor.read(), tensor.dtype).reshape(-1), dtype=np.int64)
+    if not np.array_equal(np.sort(order), np.arange(len(order))):
+        raise CheckpointError(f"{tensor.path}: tensor '{name}' is not a permutation")
+    return order

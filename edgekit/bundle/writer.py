@@ -175,7 +175,7 @@ class Writer:
 
     def _encode(self, plan: MatrixPlan) -> Done:
         """Encodes one matrix and writes it in its place."""
-        sources = [RowSource(self.checkpoint, p.source, p.by_column) for p in plan.parts]
+        sources = [RowSource(self.checkpoint, p.source, p.by_column, p.order) for p in plan.parts]
         step = rows_per_step(plan)
         fitted = [
             p.codec.fit(s.rows(r, min(r + step, plan.rows)) for r in range(0, plan.rows, step))

@@ -47,6 +47,19 @@ typedef struct edgekit_error {
 
 enum { EDGEKIT_IO_AUTO = 0, EDGEKIT_IO_DIRECT = 1, EDGEKIT_IO_BUFFERED = 2 };
 enum { EDGEKIT_KV_F16 = 0, EDGEKIT_KV_F32 = 1 };
+/* How many small reads are kept under way; auto: io_uring where the system allows it. */
+enum { EDGEKIT_ENGINE_AUTO = 0, EDGEKIT_ENGINE_URING = 1, EDGEKIT_ENGINE_THREADS = 2 };
+/* Which neurons of a feed-forward block a token gets. The others are taken for zero and not read. */
+enum {
+  EDGEKIT_SELECT_AUTO = 0,      /* all when everything is resident, else the best the bundle offers */
+  EDGEKIT_SELECT_ALL = 1,       /* every neuron: layers are streamed */
+  EDGEKIT_SELECT_EXACT = 2,     /* the gate of every neuron, then only the active ones: same result as all */
+  EDGEKIT_SELECT_PREDICTED = 3, /* those that the bundle's predictor expects to be active */
+  EDGEKIT_SELECT_THRESHOLD = 4, /* those whose |activation| passes a calibrated cut; see `sparsity` */
+  EDGEKIT_SELECT_PROMPT = 5,    /* those that the prompt used most; see `sparsity` */
+  EDGEKIT_SELECT_ROUTER = 6     /* the experts that the router chooses (always so in a mixture) */
+};
+#define EDGEKIT_WINDOW_NONE UINT32_MAX
 
 typedef struct edgekit_options {
   uint32_t struct_size;
@@ -57,8 +70,14 @@ typedef struct edgekit_options {
   uint32_t sessions;   /* sessions the budget must leave room for; 0: 1 */
   uint32_t io_mode;    /* EDGEKIT_IO_*; auto tries direct and falls back to buffered */
   uint32_t kv_type;    /* EDGEKIT_KV_* */
-  uint32_t io_threads; /* concurrent reads; 0: 4 */
+  uint32_t io_threads; /* reader threads; 0: 4 */
   const char* kernels; /* "portable", "avx2", "neon"; NULL: the best of this CPU */
+  uint32_t select;     /* EDGEKIT_SELECT_* */
+  uint32_t window;     /* tokens whose units stay in the window; 0: as many as fit; EDGEKIT_WINDOW_NONE: none */
+  uint32_t io_engine;  /* EDGEKIT_ENGINE_* */
+  uint32_t io_depth;   /* small reads under way at once; 0: 64 */
+  float sparsity;      /* threshold, prompt: share of the neurons to leave out; 0: a half */
+  uint32_t lookahead;  /* predicted: read for the next block while attention computes; 0: yes, 1: no */
 } edgekit_options;
 
 /* What the planner decided, in bytes. */
@@ -75,6 +94,9 @@ typedef struct edgekit_plan {
   uint64_t kv_bytes;            /* KV cache of one session */
   uint64_t activation_bytes;    /* work buffers */
   uint64_t stream_buffer_bytes; /* read-ahead ring */
+  uint64_t window_bytes;        /* room for units that recent tokens needed */
+  uint32_t select;              /* EDGEKIT_SELECT_* in force */
+  uint32_t reserved2;
 } edgekit_plan;
 
 typedef struct edgekit_stats {
@@ -90,6 +112,18 @@ typedef struct edgekit_stats {
   uint64_t prompt_bytes_read;
   uint64_t generation_bytes_read;
   double io_wait_seconds; /* this session: compute waiting for flash */
+  /* This session, passes of one token, blocks that select their neurons: */
+  uint64_t neurons;         /* there are */
+  uint64_t selected;        /* were selected */
+  uint64_t window_hits;     /* units that were in memory */
+  uint64_t window_misses;   /* units that had to be read */
+  double select_seconds;    /* choosing neurons */
+  double read_seconds;      /* waiting for units */
+  double ffn_seconds;       /* computing with them */
+  double manage_seconds;    /* finding and evicting units, queueing reads */
+  uint64_t read_operations; /* small reads since open; neighbours count as one */
+  uint32_t io_uring;        /* 1: small reads go through io_uring */
+  uint32_t reserved;
 } edgekit_stats;
 
 typedef struct edgekit_info {
@@ -117,6 +151,9 @@ typedef struct edgekit_sampling {
 typedef struct edgekit_model edgekit_model;
 typedef struct edgekit_session edgekit_session;
 
+/* Called after the input of each feed-forward block is known, while a pass is under way: x is f32
+ * [tokens][stride], of which the first hidden_size values count. For calibration. */
+typedef void (*edgekit_capture_callback)(uint32_t block, const float* x, uint32_t tokens, uint32_t stride, void* user);
 /* Called with each new token; return nonzero to stop. */
 typedef int32_t (*edgekit_token_callback)(int32_t token, void* user);
 
@@ -135,6 +172,11 @@ EDGEKIT_API edgekit_status edgekit_model_open(const char* path, const edgekit_op
 EDGEKIT_API void edgekit_model_close(edgekit_model* model); /* after its sessions; NULL is fine */
 EDGEKIT_API void edgekit_model_info(const edgekit_model* model, edgekit_info* info);
 EDGEKIT_API void edgekit_model_plan(const edgekit_model* model, edgekit_plan* plan);
+/* Changes the budget of a model that is in use: waits for the evaluation at hand, then gives memory
+ * back (before it returns) or takes more and fills it. What is generated does not change. A budget
+ * below what buffers and sessions hold is refused with EDGEKIT_OVER_BUDGET and changes nothing.
+ * May be called from any thread. 0: no limit. */
+EDGEKIT_API edgekit_status edgekit_model_set_budget(edgekit_model* model, uint64_t ram_bytes, edgekit_error* error);
 
 /* Reads every unit of a bundle and compares its checksum. */
 EDGEKIT_API edgekit_status edgekit_verify_bundle(const char* path, edgekit_error* error);
@@ -148,6 +190,9 @@ EDGEKIT_API uint32_t edgekit_session_position(const edgekit_session* session);
 EDGEKIT_API void edgekit_session_stats(const edgekit_session* session, edgekit_stats* stats);
 /* Makes the running (or else the next) evaluation end with EDGEKIT_CANCELLED. */
 EDGEKIT_API void edgekit_session_cancel(edgekit_session* session);
+
+/* callback NULL: none. */
+EDGEKIT_API void edgekit_session_capture(edgekit_session* session, edgekit_capture_callback callback, void* user);
 
 /* Appends `count` tokens. `logits`: NULL, or room for vocab_size floats (the last token's), or,
  * when all_logits is nonzero, for count * vocab_size floats. On an error the session keeps the

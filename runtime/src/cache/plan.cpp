@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <string>
 
+#include "cache/window.h"
 #include "core/budget.h"
 #include "model/workspace.h"
+#include "select/select.h"
 
 namespace edgekit {
 
@@ -15,17 +17,20 @@ constexpr uint32_t kSlots = 8;
 constexpr uint32_t kMinSlots = 2;
 
 // What is worth keeping first. Every dense byte is used once per token, so among those the order
-// only decides which reads remain: FFN units are the ones laid out for reading.
-enum Class : int { attention, head, ffn, experts, lookup, classes };
+// only decides which reads remain: FFN units are the ones laid out for reading. A table that is
+// looked up row by row costs one read a token, so it comes last; what is not used at all never.
+enum Class : int { attention, head, selector, ffn, lookup, classes, unused = classes };
 
-std::vector<Class> classify(const Manifest& m) {
+std::vector<Class> classify(const Manifest& m, uint32_t select) {
   std::vector<Class> out(m.matrices.size(), lookup);
   const auto mark = [&](int32_t index, Class c) {
     if (index != kNone) out[static_cast<size_t>(index)] = c;
   };
   for (const Block& b : m.blocks) {
     for (int32_t i : {b.q, b.k, b.v, b.o, b.router}) mark(i, attention);
-    for (int32_t i : b.matrices) mark(i, b.kind == Block::experts ? experts : ffn);
+    for (int32_t i : {b.predict_down, b.predict_up}) mark(i, select == EDGEKIT_SELECT_PREDICTED ? attention : unused);
+    for (int32_t i : b.matrices) mark(i, ffn);
+    mark(b.selector, selector);
   }
   mark(m.embedding_project, attention);
   mark(m.head_project, attention);
@@ -33,29 +38,99 @@ std::vector<Class> classify(const Manifest& m) {
   return out;
 }
 
-uint64_t ring_bytes(uint32_t rings, uint32_t slots, uint64_t slot_bytes) {
-  return uint64_t{rings} * Buffer::charge(slots * slot_bytes);
-}
-
 // Keeps `budget` bytes of a class: all of it, or else the same share of every matrix, so that
 // reading and computing alternate evenly along the pass.
-uint64_t keep(const Manifest& m, const std::vector<Class>& kinds, Class kind, uint64_t budget,
-              std::vector<uint32_t>& resident) {
+uint64_t keep(const Manifest& m, const std::vector<Class>& kinds, Class kind, uint64_t budget, Plan& plan) {
+  const auto counts = [&](size_t i) { return kinds[i] == kind && plan.windowed[i] == 0; };
   uint64_t total = 0, kept = 0;
-  for (size_t i = 0; i < kinds.size(); ++i) total += kinds[i] == kind ? m.matrices[i].bytes() : 0;
+  for (size_t i = 0; i < kinds.size(); ++i) total += counts(i) ? m.matrices[i].bytes() : 0;
   const double share = total <= budget ? 1.0 : static_cast<double>(budget) / static_cast<double>(total);
   double owed = 0;  // fractions of units carry over, so that rounding does not waste the budget
   for (size_t i = 0; i < kinds.size(); ++i) {
-    if (kinds[i] != kind) continue;
+    if (!counts(i)) continue;
     const Matrix& x = m.matrices[i];
     owed += share * static_cast<double>(x.bytes());
     const uint64_t wish = share >= 1.0 ? x.units : static_cast<uint64_t>(owed) / x.unit_stride;
-    uint64_t units = std::min<uint64_t>({wish, x.units, (budget - kept) / x.unit_stride});
-    resident[i] = static_cast<uint32_t>(units);
+    const uint64_t units = std::min<uint64_t>({wish, x.units, (budget - kept) / x.unit_stride});
+    plan.resident_units[i] = static_cast<uint32_t>(units);
     owed -= static_cast<double>(units * x.unit_stride);
     kept += units * x.unit_stride;
   }
   return kept;
+}
+
+uint64_t ring_bytes(const Plan& plan) { return Buffer::charge(plan.slots * plan.slot_bytes); }
+
+void choose_ring(Plan& plan, uint64_t most) {
+  plan.slot_bytes = std::max(plan.largest_unit, kSlotTarget);
+  plan.slots = kSlots;
+  while (plan.slots > kMinSlots && ring_bytes(plan) > most) --plan.slots;
+  while (plan.slot_bytes > plan.largest_unit && ring_bytes(plan) > most) {
+    plan.slot_bytes = std::max(plan.largest_unit, plan.slot_bytes / 2);
+  }
+}
+
+uint64_t table_bytes(const Manifest& m, const Plan& plan) {
+  if (plan.window_most_bytes == 0) return 0;
+  return Window::table_bytes(m, plan.windowed, plan.window_most_bytes / plan.window_slot_bytes);
+}
+
+// Decides which matrices go through the window, and the size of its slots.
+void choose_windowed(const Manifest& m, Plan& plan) {
+  plan.windowed.assign(m.matrices.size(), 0);
+  for (const Block& b : m.blocks) {
+    if (b.kind == Block::experts) {
+      for (int32_t i : b.matrices) plan.windowed[static_cast<size_t>(i)] = 1;
+    } else if (b.kind == Block::ffn && selects(b, plan.select)) {
+      plan.windowed[static_cast<size_t>(b.matrices[0])] = 1;
+      if (b.selector != kNone && !scans_selector(plan.select)) plan.windowed[static_cast<size_t>(b.selector)] = 1;
+    }
+  }
+  uint64_t units = 0;
+  for (size_t i = 0; i < plan.windowed.size(); ++i) {
+    if (plan.windowed[i] == 0) continue;
+    plan.window_slot_bytes = std::max(plan.window_slot_bytes, m.matrices[i].unit_stride);
+    units += m.matrices[i].units;
+  }
+  plan.window_most_bytes = units * plan.window_slot_bytes;
+}
+
+// Hands out what the budget leaves: the window's least, then class by class, then the window's rest.
+void distribute(const Manifest& m, Plan& plan, uint64_t left) {
+  const std::vector<Class> kinds = classify(m, plan.select);
+  plan.resident_units.assign(m.matrices.size(), 0);
+  plan.resident_bytes = plan.streamed_bytes = plan.window_bytes = 0;
+  if (plan.window_most_bytes > 0) {
+    const uint64_t slot = plan.window_slot_bytes;
+    const uint64_t least = std::max(plan.window_most_bytes / 16 / slot, uint64_t{kMinSlots}) * slot;
+    plan.window_bytes =
+        std::min(std::max(kMinSlots * slot, std::min(least, left / 4 / slot * slot)), left / slot * slot);
+    left -= plan.window_bytes;
+  }
+  for (int c = 0; c < classes; ++c) {
+    if (c == lookup && plan.window_most_bytes > 0) {
+      const uint64_t slot = plan.window_slot_bytes;
+      const uint64_t more = std::min(plan.window_most_bytes - plan.window_bytes, left / slot * slot);
+      plan.window_bytes += more;
+      left -= more;
+    }
+    const uint64_t kept = keep(m, kinds, static_cast<Class>(c), left, plan);
+    plan.resident_bytes += kept;
+    left -= kept;
+  }
+  for (size_t i = 0; i < kinds.size(); ++i) {
+    const Matrix& x = m.matrices[i];
+    if (kinds[i] < lookup && plan.windowed[i] == 0) {
+      plan.streamed_bytes += (x.units - plan.resident_units[i]) * x.unit_stride;
+    }
+  }
+}
+
+Error too_small(uint64_t ram, const Plan& plan) {
+  return fail(EDGEKIT_OVER_BUDGET, "a budget of " + std::to_string(ram) +
+                                       " bytes is too small: this model needs at least " +
+                                       std::to_string(plan.floor_bytes) + " bytes with a context of " +
+                                       std::to_string(plan.context) + " tokens; raise the budget or lower the context");
 }
 
 }  // namespace
@@ -70,72 +145,84 @@ uint64_t kv_cache_bytes(const Manifest& m, uint32_t context, uint32_t value_byte
 }
 
 Outcome make_plan(const Manifest& m, const PlanRequest& r, Plan& plan) {
-  const std::vector<Class> kinds = classify(m);
-  const bool has_experts = std::count(kinds.begin(), kinds.end(), experts) > 0;
   plan = Plan{};
   plan.context = r.context;
-  plan.rings = has_experts ? 2 : 1;
-  plan.resident_units.assign(m.matrices.size(), 0);
-  uint64_t largest_unit = 0;
-  for (const Matrix& x : m.matrices) {
-    plan.weight_bytes += x.bytes();
-    largest_unit = std::max(largest_unit, x.unit_stride);
-  }
+  for (const Matrix& x : m.matrices) plan.largest_unit = std::max(plan.largest_unit, x.unit_stride);
+  const uint64_t largest_unit = plan.largest_unit;
   plan.kv_bytes = kv_cache_bytes(m, r.context, r.kv_bytes);
   const uint64_t fixed =
       r.fixed_bytes + Buffer::charge(m.vectors_bytes) + (plan.kv_bytes + r.session_bytes) * r.sessions;
   const auto work = [&](uint32_t batch) { return workspace_bytes(m, batch, r.context, r.threads, largest_unit); };
-  plan.floor_bytes = std::max(r.opening_bytes, fixed + work(1) + ring_bytes(plan.rings, kMinSlots, largest_unit));
-
   plan.max_batch = std::min(r.max_batch != 0 ? r.max_batch : 128u, r.context);
-  const uint64_t everything = fixed + work(plan.max_batch) + plan.weight_bytes;
+
+  // As if everything fitted.
+  Plan whole = plan;
+  EK_ASSIGN(whole.select, resolve_select(m, r.select, true));
+  whole.windowed.assign(m.matrices.size(), 0);
+  for (Class c : classify(m, whole.select)) {
+    const Matrix& x = m.matrices[whole.resident_units.size()];
+    whole.resident_units.push_back(c == unused ? 0 : x.units);
+    whole.weight_bytes += x.bytes();
+    whole.resident_bytes += c == unused ? 0 : x.bytes();
+  }
+  const uint64_t all = fixed + work(1) + whole.resident_bytes;
+  const uint64_t everything = fixed + work(plan.max_batch) + whole.resident_bytes;
+
+  plan.weight_bytes = whole.weight_bytes;
+  EK_ASSIGN(plan.select, resolve_select(m, r.select, false));
+  choose_windowed(m, plan);
+  const uint64_t tables = table_bytes(m, plan);
+  plan.floor_bytes = fixed + work(1) + tables + Buffer::charge(kMinSlots * largest_unit) +
+                     Region::charge(kMinSlots * plan.window_slot_bytes);
+  plan.floor_bytes = std::max(r.opening_bytes, std::min(plan.floor_bytes, all));
   if (r.ram_bytes == 0 || everything <= r.ram_bytes) {
+    whole.floor_bytes = plan.floor_bytes;
+    plan = whole;
     plan.budget_bytes = r.ram_bytes != 0 ? r.ram_bytes : everything;
-    const uint64_t all = std::max(r.opening_bytes, fixed + work(1) + plan.weight_bytes);
-    plan.floor_bytes = std::min(plan.floor_bytes, all);
     plan.activation_bytes = work(plan.max_batch);
-    plan.resident_bytes = plan.weight_bytes;
-    for (size_t i = 0; i < kinds.size(); ++i) plan.resident_units[i] = m.matrices[i].units;
+    plan.fixed_bytes = fixed + plan.activation_bytes;
     return Nothing{};
   }
   plan.budget_bytes = r.ram_bytes;
-  if (r.ram_bytes < plan.floor_bytes) {
-    return fail(EDGEKIT_OVER_BUDGET, "a budget of " + std::to_string(r.ram_bytes) +
-                                         " bytes is too small: this model needs at least " +
-                                         std::to_string(plan.floor_bytes) + " bytes with a context of " +
-                                         std::to_string(r.context) + " tokens; raise the budget or lower the context");
-  }
+  if (r.ram_bytes < plan.floor_bytes) return too_small(r.ram_bytes, plan);
+
   // Work buffers and ring may take an eighth of the budget each, or else shrink to their least.
   while (plan.max_batch > 1 && work(plan.max_batch) > r.ram_bytes / 8) plan.max_batch /= 2;
-  plan.slot_bytes = std::max(largest_unit, kSlotTarget);
-  plan.slots = kSlots;
-  while (plan.slots > kMinSlots && ring_bytes(plan.rings, plan.slots, plan.slot_bytes) > r.ram_bytes / 8) {
-    --plan.slots;
-  }
-  while (plan.slot_bytes > largest_unit && ring_bytes(plan.rings, plan.slots, plan.slot_bytes) > r.ram_bytes / 8) {
-    plan.slot_bytes = std::max(largest_unit, plan.slot_bytes / 2);
-  }
+  choose_ring(plan, r.ram_bytes / 8);
   const auto overhead = [&] {
-    return fixed + work(plan.max_batch) + ring_bytes(plan.rings, plan.slots, plan.slot_bytes);
+    return fixed + work(plan.max_batch) + tables + ring_bytes(plan) +
+           Region::charge(kMinSlots * plan.window_slot_bytes);
   };
   while (overhead() > r.ram_bytes && plan.max_batch > 1) plan.max_batch /= 2;
   while (overhead() > r.ram_bytes && plan.slots > kMinSlots) --plan.slots;
   if (overhead() > r.ram_bytes) plan.slot_bytes = largest_unit;
-
   plan.activation_bytes = work(plan.max_batch);
-  plan.stream_bytes = ring_bytes(plan.rings, plan.slots, plan.slot_bytes);
-  uint64_t left = r.ram_bytes - overhead();
-  for (int c = 0; c < classes; ++c) {
-    const uint64_t kept = keep(m, kinds, static_cast<Class>(c), left, plan.resident_units);
-    plan.resident_bytes += kept;
-    left -= kept;
-  }
-  for (size_t i = 0; i < kinds.size(); ++i) {
-    const Matrix& x = m.matrices[i];
-    if (kinds[i] != lookup && kinds[i] != experts) {
-      plan.streamed_bytes += (x.units - plan.resident_units[i]) * x.unit_stride;
+  plan.stream_bytes = ring_bytes(plan);
+  plan.fixed_bytes = fixed + plan.activation_bytes + tables;
+  distribute(m, plan, r.ram_bytes - plan.fixed_bytes - plan.stream_bytes);
+  return Nothing{};
+}
+
+Outcome change_budget(const Manifest& m, uint64_t ram_bytes, Plan& plan) {
+  Plan next = plan;
+  next.budget_bytes = ram_bytes;
+  if (plan.slots == 0) {
+    if (ram_bytes == 0 || ram_bytes >= plan.fixed_bytes + plan.resident_bytes) {
+      plan.budget_bytes = ram_bytes != 0 ? ram_bytes : plan.fixed_bytes + plan.resident_bytes;
+      return Nothing{};
     }
+    choose_windowed(m, next);
+    next.fixed_bytes += table_bytes(m, next);
+    choose_ring(next, ram_bytes > next.fixed_bytes ? (ram_bytes - next.fixed_bytes) / 8 : 0);
+    next.stream_bytes = ring_bytes(next);
   }
+  if (ram_bytes == 0) {
+    next.budget_bytes = ram_bytes = next.fixed_bytes + next.stream_bytes + next.weight_bytes + next.window_most_bytes;
+  }
+  next.floor_bytes = next.fixed_bytes + next.stream_bytes + Region::charge(kMinSlots * next.window_slot_bytes);
+  if (ram_bytes < next.floor_bytes) return too_small(ram_bytes, next);
+  distribute(m, next, ram_bytes - next.fixed_bytes - next.stream_bytes);
+  plan = std::move(next);
   return Nothing{};
 }
 

@@ -15,6 +15,7 @@ struct PlanRequest {
   uint32_t sessions = 1;
   uint32_t kv_bytes = 2;  // per value
   uint32_t threads = 1;
+  uint32_t select = 0;         // EDGEKIT_SELECT_*
   uint64_t session_bytes = 0;  // per session, besides its KV cache
   uint64_t fixed_bytes = 0;    // already held: manifest and checksums
   uint64_t opening_bytes = 0;  // most that was held while they were read
@@ -23,16 +24,24 @@ struct PlanRequest {
 struct Plan {
   uint32_t context = 0;
   uint32_t max_batch = 0;
-  uint32_t slots = 0;  // of each read-ahead ring; 0: nothing is streamed
+  uint32_t select = 0;  // in force; never auto
+  uint32_t slots = 0;   // of the read-ahead ring; 0: nothing is streamed
   uint64_t slot_bytes = 0;
-  uint32_t rings = 0;  // one for dense blocks, one for experts
+  uint64_t window_slot_bytes = 0, window_most_bytes = 0;  // of one slot; if every unit were in the window
   uint64_t budget_bytes = 0, floor_bytes = 0, weight_bytes = 0, resident_bytes = 0, streamed_bytes = 0, kv_bytes = 0,
-           activation_bytes = 0, stream_bytes = 0;
+           activation_bytes = 0, stream_bytes = 0, window_bytes = 0;
+  uint64_t largest_unit = 0;
+  uint64_t fixed_bytes = 0;              // everything but weights, ring and window
   std::vector<uint32_t> resident_units;  // per matrix: its first units that stay in memory
+  std::vector<uint8_t> windowed;         // per matrix: its other units come through the window
 };
 
 // Fails with EDGEKIT_OVER_BUDGET, `plan` filled but for residency, when ram_bytes is below the floor.
 Outcome make_plan(const Manifest& manifest, const PlanRequest& request, Plan& plan);
+
+// The same model under another budget: selection, work buffers and ring stay as they are, residency
+// and window are decided anew. On an error the plan is what it was.
+Outcome change_budget(const Manifest& manifest, uint64_t ram_bytes, Plan& plan);
 
 // Bytes of one session's KV cache.
 uint64_t kv_cache_bytes(const Manifest& manifest, uint32_t context, uint32_t value_bytes);

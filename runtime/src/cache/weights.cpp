@@ -1,60 +1,101 @@
 #include "cache/weights.h"
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstring>
 #include <mutex>
 
 namespace edgekit {
 
-Result<std::unique_ptr<Weights>> Weights::load(Bundle& bundle, Budget& budget, const Plan& plan, uint32_t io_threads,
+namespace {
+double seconds() {
+  using Clock = std::chrono::steady_clock;
+  return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
+}
+}  // namespace
+
+Result<std::unique_ptr<Weights>> Weights::load(Bundle& bundle, Budget& budget, const Plan& plan, const IoSettings& io,
                                                ThreadPool& pool) {
-  std::unique_ptr<Weights> out(new Weights(bundle, plan));
+  std::unique_ptr<Weights> out(new Weights(bundle, budget, plan, io, pool));
+  const auto& matrices = bundle.manifest().matrices;
   EK_ASSIGN(out->vectors_, Buffer::allocate(budget, bundle.manifest().vectors_bytes, "vectors"));
   if (out->vectors_.size() > 0) EK_TRY(bundle.read_vectors(out->vectors_.data()));
-  EK_TRY(out->load_resident(budget, pool));
-  if (plan.slots > 0) {
-    EK_TRY(out->stream_.start(bundle, budget, plan.slots, plan.slot_bytes, io_threads));
-    if (plan.rings > 1) {
-      EK_TRY(out->expert_stream_.start(bundle, budget, plan.slots, plan.slot_bytes, io_threads));
-    }
+  for (const Matrix& m : matrices) {
+    Region region;
+    EK_ASSIGN(region, Region::reserve(budget, m.bytes(), "weights"));
+    out->resident_.push_back(std::move(region));
   }
-  const Manifest& m = bundle.manifest();
+  EK_TRY(out->load_resident(std::vector<uint32_t>(matrices.size(), 0)));
+  EK_TRY(out->start_reading());
+  out->list_chunks();
+  return out;
+}
+
+// The ring and the window, once the plan has them.
+Outcome Weights::start_reading() {
+  if (plan_.slots == 0) return Nothing{};
+  EK_TRY(stream_.start(bundle_, budget_, plan_.slots, plan_.slot_bytes, io_.threads));
+  if (plan_.window_most_bytes == 0) return Nothing{};
+  EK_TRY(window_.start(budget_, bundle_.manifest(), plan_.windowed, plan_.window_slot_bytes, plan_.window_bytes,
+                       plan_.window_most_bytes));
+  return reader_.start(io_.engine, io_.depth, io_.threads);
+}
+
+void Weights::list_chunks() {
+  const Manifest& m = bundle_.manifest();
+  whole_.clear();
+  selective_.clear();
+  head_.clear();
+  if (plan_.slots == 0) return;
   const auto list = [&](std::vector<Chunk>& chunks, int32_t index) {
     if (index == kNone) return;
-    const Matrix& x = bundle.matrix(index);
-    for (uint32_t u = plan.resident_units[static_cast<size_t>(index)]; u < x.units;) {
-      const uint32_t count = out->chunk_units(x, u);
+    const Matrix& x = bundle_.matrix(index);
+    for (uint32_t u = plan_.resident_units[static_cast<size_t>(index)]; u < x.units;) {
+      const uint32_t count = chunk_units(x, u);
       chunks.push_back({index, u, count});
       u += count;
     }
   };
-  list(out->body_, m.embedding_project);
+  const auto both = [&](int32_t index) {
+    list(whole_, index);
+    if (index != kNone && plan_.windowed[static_cast<size_t>(index)] == 0) list(selective_, index);
+  };
+  both(m.embedding_project);
   for (const Block& b : m.blocks) {
-    for (int32_t i : {b.q, b.k, b.v, b.o, b.router}) list(out->body_, i);
-    if (b.kind == Block::ffn) list(out->body_, b.matrices[0]);
+    for (int32_t i : {b.q, b.k, b.v, b.o, b.router}) both(i);
+    if (plan_.select == EDGEKIT_SELECT_PREDICTED && b.predict_up != kNone) {
+      // Only passes that select look at predictors.
+      list(selective_, b.predict_down);
+      list(selective_, b.predict_up);
+    }
+    if (b.kind != Block::ffn) continue;
+    both(b.selector);
+    both(b.matrices[0]);
   }
-  list(out->head_, m.head_project);
-  list(out->head_, m.head);
-  return out;
+  list(head_, m.head_project);
+  list(head_, m.head);
+  selects_ = plan_.select != EDGEKIT_SELECT_ALL && plan_.select != EDGEKIT_SELECT_ROUTER;
 }
 
-// Reads large pieces in the order of the file, several at a time.
-Outcome Weights::load_resident(Budget& budget, ThreadPool& pool) {
+// Brings every matrix from its first `from` units to what the plan keeps; reads large pieces in the
+// order of the file, several at a time.
+Outcome Weights::load_resident(const std::vector<uint32_t>& from) {
   constexpr uint64_t kPiece = 4 << 20;
   const auto& matrices = bundle_.manifest().matrices;
-  resident_.resize(matrices.size());
   std::vector<Chunk> pieces;
   for (size_t i = 0; i < matrices.size(); ++i) {
     const Matrix& m = matrices[i];
     const uint32_t kept = plan_.resident_units[i];
-    EK_ASSIGN(resident_[i], Buffer::allocate(budget, kept * m.unit_stride, "weights"));
+    EK_TRY(resident_[i].resize(kept * m.unit_stride));
     const uint32_t step = static_cast<uint32_t>(std::max<uint64_t>(1, kPiece / m.unit_stride));
-    for (uint32_t u = 0; u < kept; u += step) {
+    for (uint32_t u = from[i]; u < kept; u += step) {
       pieces.push_back({static_cast<int32_t>(i), u, std::min(step, kept - u)});
     }
   }
   Error first;
   std::mutex mutex;
-  pool.parallel_for(static_cast<uint32_t>(pieces.size()), 1, [&](uint32_t begin, uint32_t end, uint32_t) {
+  pool_.parallel_for(static_cast<uint32_t>(pieces.size()), 1, [&](uint32_t begin, uint32_t end, uint32_t) {
     for (uint32_t p = begin; p < end; ++p) {
       const Chunk& c = pieces[p];
       const Matrix& m = bundle_.matrix(c.matrix);
@@ -66,6 +107,27 @@ Outcome Weights::load_resident(Budget& budget, ThreadPool& pool) {
     }
   });
   return first.status == EDGEKIT_OK ? Outcome(Nothing{}) : Outcome(first);
+}
+
+Outcome Weights::replan(const Plan& plan) {
+  abandon_pass();
+  while (!reader_.idle()) EK_TRY(reap(true));
+  const bool starts = plan_.slots == 0 && plan.slots != 0;
+  const std::vector<uint32_t> before = plan_.resident_units;
+  plan_ = plan;
+  // First everything that shrinks, so that what grows finds the room.
+  const auto& matrices = bundle_.manifest().matrices;
+  for (size_t i = 0; i < matrices.size(); ++i) {
+    const uint64_t kept = plan.resident_units[i] * matrices[i].unit_stride;
+    if (kept < resident_[i].size()) EK_TRY(resident_[i].resize(kept));
+  }
+  const bool window = !starts && plan.window_most_bytes > 0;
+  if (window && plan.window_bytes < window_.slots() * plan.window_slot_bytes) EK_TRY(window_.resize(plan.window_bytes));
+  if (starts) EK_TRY(start_reading());
+  if (window && plan.window_bytes > window_.slots() * plan.window_slot_bytes) EK_TRY(window_.resize(plan.window_bytes));
+  EK_TRY(load_resident(before));
+  list_chunks();
+  return Nothing{};
 }
 
 const float* Weights::vector(int32_t index) const {
@@ -82,34 +144,195 @@ const uint16_t* Weights::lut(const Part& part, uint32_t row) const {
          (table << kCodecBits[static_cast<int>(part.codec)]);
 }
 
-void Weights::begin_pass(bool head) {
+void Weights::begin_pass(bool head, bool selective) {
   if (plan_.slots == 0) return;
-  for (size_t i = ahead_; i < body_.size(); ++i) stream_.push(body_[i]);
+  const std::vector<Chunk>& body = selective && selects_ ? selective_ : whole_;
+  if (ahead_ > 0 && ahead_of_ != &body) abandon_pass();
+  for (size_t i = ahead_; i < body.size(); ++i) stream_.push(body[i]);
   if (head) {
     for (const Chunk& c : head_) stream_.push(c);
   }
-  // Every pass begins alike, so its first chunks can be read while this one ends.
-  ahead_ = std::min<size_t>(body_.size(), plan_.slots);
-  for (size_t i = 0; i < ahead_; ++i) stream_.push(body_[i]);
+  // Passes of a kind begin alike, so the next one's first chunks can be read while this one ends.
+  const std::vector<Chunk>& next = selects_ ? selective_ : whole_;
+  ahead_of_ = &next;
+  ahead_ = std::min<size_t>(next.size(), plan_.slots);
+  for (size_t i = 0; i < ahead_; ++i) stream_.push(next[i]);
+  if (plan_.window_most_bytes > 0)
+    window_.begin_pass(io_.window == EDGEKIT_WINDOW_NONE ? 0 : io_.window == 0 ? UINT32_MAX : io_.window);
 }
 
 void Weights::abandon_pass() {
   if (plan_.slots == 0) return;
   stream_.clear();
   ahead_ = 0;
-  if (plan_.rings > 1) expert_stream_.clear();
+  waiting_ = 0;
+  queue_.clear();
+}
+
+int32_t Weights::request(int32_t index, uint32_t unit) {
+  const int32_t slot = window_.claim(index, unit);
+  if (slot == kNone) return kNone;
+  const Matrix& m = matrix(index);
+  reader_.add(bundle_.file(m), m.offset + unit * m.unit_stride, m.unit_stride, window_.data(slot),
+              static_cast<uint32_t>(slot));
+  ++window_stats_.misses;
+  return slot;
 }
 
 void Weights::expect(const std::vector<int32_t>& matrices) {
   if (plan_.slots == 0) return;
+  window_.begin_round();
   for (int32_t index : matrices) {
     const Matrix& x = matrix(index);
-    for (uint32_t u = plan_.resident_units[static_cast<size_t>(index)]; u < x.units;) {
-      const uint32_t count = chunk_units(x, u);
-      expert_stream_.push({index, u, count});
-      u += count;
+    for (uint32_t u = plan_.resident_units[static_cast<size_t>(index)]; u < x.units; ++u) {
+      const int32_t slot = window_.find(index, u);
+      if (slot != kNone) {
+        window_.touch(slot);
+      } else if (request(index, u) == kNone) {
+        reader_.flush();
+        return;
+      }
     }
   }
+  reader_.flush();
+}
+
+void Weights::prefetch(int32_t index, const uint32_t* rows, uint32_t count) {
+  if (plan_.slots == 0 || !window_.has(index)) return;
+  const uint32_t per = matrix(index).rows_per_unit;
+  uint32_t last = UINT32_MAX;
+  for (uint32_t i = 0; i < count; ++i) {
+    const uint32_t unit = rows[i] / per;
+    if (unit == last) continue;
+    last = unit;
+    if (window_.find(index, unit) == kNone && request(index, unit) == kNone) break;
+  }
+  reader_.flush();
+}
+
+void Weights::offer(int32_t index, uint32_t unit, const uint8_t* data) {
+  if (plan_.slots == 0 || !window_.has(index) || window_.used() == window_.slots()) return;
+  if (window_.find(index, unit) != kNone) return;
+  const int32_t slot = window_.claim(index, unit);
+  if (slot == kNone) return;
+  std::memcpy(window_.data(slot), data, matrix(index).unit_stride);
+  window_.state(slot) = Window::ready;
+}
+
+// Takes in what has arrived and checks it, several units at a time.
+Outcome Weights::reap(bool wait) {
+  arrived_.clear();
+  failed_.clear();
+  auto outcome = reader_.reap(wait, arrived_, failed_);
+  for (uint32_t slot : failed_) window_.drop(static_cast<int32_t>(slot));
+  std::atomic<uint32_t> bad{UINT32_MAX};
+  const uint32_t count = static_cast<uint32_t>(arrived_.size());
+  pool_.parallel_for(count, std::max(1u, count / (2 * pool_.size())), [&](uint32_t begin, uint32_t end, uint32_t) {
+    for (uint32_t i = begin; i < end; ++i) {
+      const int32_t slot = static_cast<int32_t>(arrived_[i]);
+      const Matrix& m = matrix(window_.matrix(slot));
+      if (!bundle_.check_unit(m, window_.unit(slot), window_.data(slot)).ok()) bad.store(arrived_[i]);
+      window_.state(slot) = Window::ready;
+    }
+  });
+  if (outcome.ok() && bad.load() != UINT32_MAX) {
+    const int32_t slot = static_cast<int32_t>(bad.load());
+    outcome = bundle_.check_unit(matrix(window_.matrix(slot)), window_.unit(slot), window_.data(slot));
+  }
+  if (outcome.ok()) return outcome;
+  // Whatever failed its check must not be taken for good later: forget all that came with it.
+  for (uint32_t slot : arrived_) window_.drop(static_cast<int32_t>(slot));
+  return outcome;
+}
+
+Outcome Weights::start_round(int32_t index, const uint32_t* rows, uint32_t begin, uint32_t count, const uint8_t** at,
+                             uint32_t* list, uint32_t& end, uint32_t& known) {
+  const double start = seconds();
+  const Matrix& m = matrix(index);
+  const uint32_t kept = rows_until(m, plan_.resident_units[static_cast<size_t>(index)]);
+  const uint8_t* base = resident_[static_cast<size_t>(index)].data();
+  uint32_t last = UINT32_MAX;
+  int32_t slot = kNone;
+  queue_.clear();
+  known = 0;
+  if (plan_.slots != 0) window_.begin_round();
+  for (end = begin; end < count;) {
+    const uint32_t row = rows[end], unit = row / m.rows_per_unit;
+    const uint64_t within = uint64_t{row % m.rows_per_unit} * m.row_stride;
+    if (row < kept) {
+      at[end] = base + unit * m.unit_stride + within;
+      list[known++] = end++;
+      continue;
+    }
+    if (unit != last) {
+      slot = window_.find(index, unit);
+      if (slot != kNone) {
+        window_.touch(slot);
+        ++window_stats_.hits;
+      } else {
+        slot = request(index, unit);
+      }
+      if (slot == kNone) {
+        if (end > begin) break;  // the rest has a round of its own
+        EK_TRY(reap(true));      // everything is taken by reads that nobody waits for
+        continue;
+      }
+      last = unit;
+    }
+    at[end] = window_.data(slot) + within;
+    if (window_.state(slot) == Window::ready) {
+      list[known++] = end++;
+    } else {
+      queue_.push_back({end++, slot});
+    }
+  }
+  reader_.flush();
+  waiting_ = static_cast<uint32_t>(queue_.size());
+  window_stats_.manage_seconds += seconds() - start;
+  return Nothing{};
+}
+
+Outcome Weights::next_arrivals(uint32_t* list, uint32_t& known) {
+  const double start = seconds();
+  auto outcome = reap(true);
+  window_stats_.read_seconds += seconds() - start;
+  EK_TRY(std::move(outcome));
+  known = 0;
+  uint32_t left = 0;
+  for (const Waiting& w : queue_) {
+    if (window_.state(w.slot) == Window::ready) {
+      list[known++] = w.position;
+    } else {
+      queue_[left++] = w;
+    }
+  }
+  queue_.resize(left);
+  waiting_ = left;
+  return Nothing{};
+}
+
+// A unit of a matrix that is visited whole, through the window.
+Result<const uint8_t*> Weights::window_unit(int32_t index, uint32_t unit) {
+  const double start = seconds();
+  int32_t slot = window_.find(index, unit);
+  if (slot == kNone) {
+    window_.begin_round();
+    for (uint32_t u = unit; u < matrix(index).units; ++u) {
+      if (window_.find(index, u) == kNone && request(index, u) == kNone) break;
+    }
+    reader_.flush();
+    slot = window_.find(index, unit);
+  }
+  while (slot == kNone) {
+    EK_TRY(reap(true));
+    window_.begin_round();
+    slot = request(index, unit);
+    reader_.flush();
+  }
+  window_.touch(slot);
+  while (window_.state(slot) != Window::ready) EK_TRY(reap(true));
+  window_stats_.read_seconds += seconds() - start;
+  return const_cast<const uint8_t*>(window_.data(slot));
 }
 
 Result<const uint8_t*> Weights::fetch_row(int32_t index, uint32_t row, uint8_t* scratch) {

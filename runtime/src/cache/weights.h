@@ -5,7 +5,9 @@
 #include <vector>
 
 #include "cache/plan.h"
+#include "cache/window.h"
 #include "core/threads.h"
+#include "io/async_reader.h"
 #include "io/bundle.h"
 #include "io/streamer.h"
 
@@ -23,43 +25,88 @@ struct Rows {
   }
 };
 
+// How the device is read.
+struct IoSettings {
+  uint32_t engine = 0;  // EDGEKIT_ENGINE_*
+  uint32_t threads = 4;
+  uint32_t depth = 64;  // small reads under way
+  uint32_t window = 0;  // tokens whose units stay in the window; 0: as many as fit
+};
+
+// What units did since the model was opened.
+struct WindowStats {
+  uint64_t hits = 0, misses = 0;
+  double read_seconds = 0, manage_seconds = 0;
+};
+
 class Weights {
  public:
   // Loads the vectors and every resident unit.
-  static Result<std::unique_ptr<Weights>> load(Bundle& bundle, Budget& budget, const Plan& plan, uint32_t io_threads,
+  static Result<std::unique_ptr<Weights>> load(Bundle& bundle, Budget& budget, const Plan& plan, const IoSettings& io,
                                                ThreadPool& pool);
+  // Gives back or loads units until memory is as the new plan says; no pass may be under way.
+  Outcome replan(const Plan& plan);
 
   const Matrix& matrix(int32_t index) const { return bundle_.matrix(index); }
   // A named vector, or nullptr for kNone.
   const float* vector(int32_t index) const;
   // The palette that `row` of a part uses; nullptr when it has none.
   const uint16_t* lut(const Part& part, uint32_t row) const;
+  uint32_t select() const { return plan_.select; }
+  bool resident(int32_t index) const { return plan_.resident_units[static_cast<size_t>(index)] == matrix(index).units; }
 
-  // Starts a pass over all blocks: reading begins, in order. With `head`, the head comes last.
-  void begin_pass(bool head);
+  // Starts a pass over all blocks: reading begins, in order. With `head`, the head comes last. A
+  // `selective` pass gets windowed matrices by `gather` alone, another one visits them whole.
+  void begin_pass(bool head, bool selective);
   // After a failed or cancelled pass: forget what was being read.
   void abandon_pass();
-  // Announces the experts that will be visited next, in this order.
+  // Announces that every unit of these windowed matrices will be wanted next, in this order.
   void expect(const std::vector<int32_t>& matrices);
+  // Announces rows of a windowed matrix, ascending: their units are read while others compute.
+  void prefetch(int32_t index, const uint32_t* rows, uint32_t count);
+  // A unit that is in memory anyway, for the window if it has free room.
+  void offer(int32_t index, uint32_t unit, const uint8_t* data);
 
   // Calls visit(Rows) -> Outcome for consecutive pieces that cover the matrix. Matrices of dense
-  // blocks must be visited in the order of the pass, experts in the order announced.
+  // blocks must be visited in the order of the pass.
   template <class Visit>
   Outcome visit(int32_t index, bool expert, const Visit& body) {
     const Matrix& m = matrix(index);
     const uint32_t kept = plan_.resident_units[static_cast<size_t>(index)];
     if (kept > 0) {
-      const uint32_t end = rows_until(m, kept);
-      EK_TRY(body(Rows{&m, resident_[static_cast<size_t>(index)].data(), 0, end}));
+      EK_TRY(body(Rows{&m, resident_[static_cast<size_t>(index)].data(), 0, rows_until(m, kept)}));
     }
-    Streamer& stream = expert ? expert_stream_ : stream_;
     for (uint32_t u = kept; u < m.units;) {
-      const uint32_t count = chunk_units(m, u);
+      const uint32_t count = expert ? 1 : chunk_units(m, u);
       const uint8_t* data;
-      EK_ASSIGN(data, stream.acquire());
+      if (expert) {
+        EK_ASSIGN(data, window_unit(index, u));
+      } else {
+        EK_ASSIGN(data, stream_.acquire());
+      }
       EK_TRY(body(Rows{&m, data, rows_until(m, u), rows_until(m, u + count)}));
-      stream.release();
+      if (!expert) stream_.release();
       u += count;
+    }
+    return Nothing{};
+  }
+
+  // Brings rows [count], ascending, of a matrix into memory. at[i] points to row rows[i] once
+  // ready(list, n) was called with i in the list, and until done(begin, end) was called with
+  // begin <= i < end; several rounds when the window is too small for all at once.
+  template <class Ready, class Done>
+  Outcome gather(int32_t index, const uint32_t* rows, uint32_t count, const uint8_t** at, uint32_t* list,
+                 const Ready& ready, const Done& done) {
+    for (uint32_t begin = 0; begin < count;) {
+      uint32_t end = begin, known = 0;
+      EK_TRY(start_round(index, rows, begin, count, at, list, end, known));
+      if (known > 0) ready(list, known);
+      while (waiting_ > 0) {
+        EK_TRY(next_arrivals(list, known));
+        if (known > 0) ready(list, known);
+      }
+      done(begin, end);
+      begin = end;
     }
     return Nothing{};
   }
@@ -70,11 +117,24 @@ class Weights {
   const Manifest& manifest() const { return bundle_.manifest(); }
   uint64_t bytes_read() const { return bundle_.bytes_read(); }
   bool direct() const { return bundle_.direct(); }
-  double wait_seconds() const { return stream_.wait_seconds() + expert_stream_.wait_seconds(); }
+  bool uring() const { return reader_.uring(); }
+  uint64_t read_operations() const { return reader_.operations(); }
+  double wait_seconds() const { return stream_.wait_seconds() + window_stats_.read_seconds; }
+  const WindowStats& window_stats() const { return window_stats_; }
 
  private:
-  Weights(Bundle& bundle, const Plan& plan) : bundle_(bundle), plan_(plan) {}
-  Outcome load_resident(Budget& budget, ThreadPool& pool);
+  Weights(Bundle& bundle, Budget& budget, const Plan& plan, const IoSettings& io, ThreadPool& pool)
+      : bundle_(bundle), budget_(budget), plan_(plan), io_(io), pool_(pool) {}
+  Outcome load_resident(const std::vector<uint32_t>& from);
+  Outcome start_reading();
+  void list_chunks();
+  Outcome start_round(int32_t index, const uint32_t* rows, uint32_t begin, uint32_t count, const uint8_t** at,
+                      uint32_t* list, uint32_t& end, uint32_t& known);
+  Outcome next_arrivals(uint32_t* list, uint32_t& known);
+  // Queues a unit that is not in the window; kNone when there is no room for it now.
+  int32_t request(int32_t index, uint32_t unit);
+  Outcome reap(bool wait);
+  Result<const uint8_t*> window_unit(int32_t index, uint32_t unit);
   static uint32_t rows_until(const Matrix& m, uint32_t unit) {
     const uint64_t rows = uint64_t{unit} * m.rows_per_unit;
     return rows < m.rows ? static_cast<uint32_t>(rows) : m.rows;
@@ -85,12 +145,29 @@ class Weights {
   }
 
   Bundle& bundle_;
+  Budget& budget_;
   Plan plan_;
+  IoSettings io_;
+  ThreadPool& pool_;
   Buffer vectors_;
-  std::vector<Buffer> resident_;    // per matrix
-  std::vector<Chunk> body_, head_;  // the streamed chunks of a pass, in order
-  size_t ahead_ = 0;                // chunks of the next pass that were already pushed
-  Streamer stream_, expert_stream_;
+  std::vector<Region> resident_;  // per matrix
+  // The streamed chunks of a pass, in order: of one that visits everything, of one that selects, and
+  // of the head.
+  std::vector<Chunk> whole_, selective_, head_;
+  size_t ahead_ = 0;  // chunks of the next pass that were already pushed
+  const std::vector<Chunk>* ahead_of_ = nullptr;
+  bool selects_ = false;  // the two lists differ
+  Streamer stream_;
+  Window window_;
+  AsyncReader reader_;  // declared after what it writes to
+  struct Waiting {
+    uint32_t position;
+    int32_t slot;
+  };
+  std::vector<Waiting> queue_;
+  uint32_t waiting_ = 0;  // entries of queue_ whose unit has not arrived
+  std::vector<uint32_t> arrived_, failed_;
+  WindowStats window_stats_;
 };
 
 }  // namespace edgekit

@@ -44,6 +44,8 @@ void fill_plan(const edgekit::Plan& from, edgekit_plan& out) {
   out.kv_bytes = from.kv_bytes;
   out.activation_bytes = from.activation_bytes;
   out.stream_buffer_bytes = from.stream_bytes;
+  out.window_bytes = from.window_bytes;
+  out.select = from.select;
 }
 
 bool known(const edgekit_sampling* s) { return s != nullptr && s->struct_size == sizeof(edgekit_sampling); }
@@ -96,6 +98,11 @@ void edgekit_model_info(const edgekit_model* model, edgekit_info* info) {
 
 void edgekit_model_plan(const edgekit_model* model, edgekit_plan* plan) { fill_plan(model->model->plan, *plan); }
 
+edgekit_status edgekit_model_set_budget(edgekit_model* model, uint64_t ram_bytes, edgekit_error* error) {
+  if (model == nullptr) return invalid("model must not be NULL", error);
+  return report(model->model->set_budget(ram_bytes).error(), error);
+}
+
 edgekit_status edgekit_verify_bundle(const char* path, edgekit_error* error) {
   if (path == nullptr) return invalid("path must not be NULL", error);
   edgekit::Budget budget(0);
@@ -117,6 +124,9 @@ void edgekit_session_destroy(edgekit_session* session) { delete session; }
 void edgekit_session_reset(edgekit_session* session) { session->session->reset(); }
 uint32_t edgekit_session_position(const edgekit_session* session) { return session->session->position(); }
 void edgekit_session_stats(const edgekit_session* session, edgekit_stats* stats) { session->session->stats(*stats); }
+void edgekit_session_capture(edgekit_session* session, edgekit_capture_callback callback, void* user) {
+  session->session->capture(callback, user);
+}
 void edgekit_session_cancel(edgekit_session* session) { session->session->cancel(); }
 
 edgekit_status edgekit_session_eval(edgekit_session* session, const int32_t* tokens, uint32_t count,

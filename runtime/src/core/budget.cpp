@@ -13,9 +13,10 @@ constexpr uint64_t kHugePage = 2 << 20;
 
 Outcome Budget::take(uint64_t bytes, const char* what) {
   uint64_t before = used_.load();
+  const uint64_t limit = limit_.load();
   do {
-    if (limit_ != 0 && (bytes > limit_ || before > limit_ - bytes)) {
-      return fail(EDGEKIT_OVER_BUDGET, std::string("the memory budget of ") + std::to_string(limit_) +
+    if (limit != 0 && (bytes > limit || before > limit - bytes)) {
+      return fail(EDGEKIT_OVER_BUDGET, std::string("the memory budget of ") + std::to_string(limit) +
                                            " bytes has no room for " + std::to_string(bytes) + " bytes of " + what);
     }
   } while (!used_.compare_exchange_weak(before, before + bytes));

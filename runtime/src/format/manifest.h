@@ -16,6 +16,7 @@ constexpr uint32_t kFormatVersion = 1;
 constexpr uint32_t kUnitAlignment = 4096;
 constexpr uint32_t kBlock = 32;  // weights are packed in blocks of 32 along a row
 constexpr int32_t kNone = -1;
+constexpr uint32_t kCuts = 9;
 
 // One per way of storing a row; the order is that of kernels.inc.
 enum class Codec : uint8_t {
@@ -101,6 +102,12 @@ struct Block {
   float threshold = 0;
   uint32_t size = 0;  // neurons (of each expert)
   std::vector<int32_t> matrices;
+  // A matrix of its own for what decides whether a neuron is active: gate rows, or up rows without a
+  // gate. matrices[0] then holds the other parts.
+  int32_t selector = kNone;
+  // Low-rank predictor: neuron i is expected to be active when up[i] . (down x) + bias[i] > 0.
+  int32_t predict_down = kNone, predict_up = kNone, predict_bias = kNone;
+  int32_t cuts = kNone;  // f32 [kCuts]: |act| below which a tenth, two tenths, ... of the neurons lie
   int32_t gate_bias = kNone, up_bias = kNone, down_bias = kNone;
   int32_t router = kNone;
   uint32_t top_k = 0;

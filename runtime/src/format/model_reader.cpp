@@ -111,6 +111,8 @@ class ModelReader : Fields {
     EK_ASSIGN(b.gate_bias, vector(node, "gate_bias", b.size, true));
     EK_ASSIGN(b.up_bias, vector(node, "up_bias", b.size, true));
     EK_ASSIGN(b.down_bias, vector(node, "down_bias", out_.hidden_size, true));
+    if (b.kind == Block::ffn) EK_TRY(selection(node, b));
+    const int parts = (b.gated ? 3 : 2) - (b.selector != kNone ? 1 : 0);
     const JsonNode* list;
     EK_ASSIGN(list, member(node, "matrices", JsonType::array));
     if (list->count == 0 || list->count > 4096) return bad("matrices", "must name 1 to 4096");
@@ -118,7 +120,7 @@ class ModelReader : Fields {
       auto name = json_string(json_.at(i));
       if (!name.ok()) return bad("matrices", name.error().message);
       int32_t index;
-      EK_ASSIGN(index, matrix_named(name.value(), b.size, out_.hidden_size, b.gated ? 3 : 2));
+      EK_ASSIGN(index, matrix_named(name.value(), b.size, out_.hidden_size, parts));
       b.matrices.push_back(index);
     }
     if (b.kind == Block::ffn) return b.matrices.size() == 1 ? Outcome(Nothing{}) : bad("matrices", "one");
@@ -126,6 +128,19 @@ class ModelReader : Fields {
     EK_ASSIGN(b.top_k, size(node, "top_k"));
     EK_ASSIGN(b.normalize, boolean(node, "normalize"));
     return b.top_k <= list->count ? Outcome(Nothing{}) : bad("top_k", "more than there are experts");
+  }
+
+  Outcome selection(const JsonNode& node, Block& b) {
+    EK_ASSIGN(b.selector, matrix_ref(node, "selector", b.size, out_.hidden_size, true));
+    EK_ASSIGN(b.cuts, vector(node, "cuts", kCuts, true));
+    if (!has(node, "predictor")) return Nothing{};
+    const JsonNode* predictor;
+    EK_ASSIGN(predictor, member(node, "predictor", JsonType::object));
+    EK_ASSIGN(b.predict_down, matrix_ref(*predictor, "down", 0, out_.hidden_size));
+    const uint32_t rank = out_.matrices[static_cast<size_t>(b.predict_down)].rows;
+    EK_ASSIGN(b.predict_up, matrix_ref(*predictor, "up", b.size, rank));
+    EK_ASSIGN(b.predict_bias, vector(*predictor, "bias", b.size));
+    return Nothing{};
   }
 
   Outcome block(const JsonNode& node) {

@@ -51,19 +51,19 @@ Outcome Bundle::load(const std::string& folder, uint32_t io_mode) {
 }
 
 Outcome Bundle::read_units(const Matrix& matrix, uint32_t first, uint32_t count, uint8_t* out) {
-  File& file = files_[matrix.file];
   const uint64_t stride = matrix.unit_stride;
-  EK_TRY(file.read(matrix.offset + first * stride, count * stride, out));
-  for (uint32_t i = 0; i < count; ++i) {
-    uint64_t expected;
-    std::memcpy(&expected, checksums_.data() + 8 * (matrix.first_unit + first + i), 8);
-    if (lane64(out + i * stride, stride) != expected) {
-      return fail(EDGEKIT_CORRUPT, "unit " + std::to_string(first + i) + " of " + matrix.name + " in " +
-                                       manifest_.files[matrix.file] +
-                                       " is damaged (checksum differs); convert the checkpoint again");
-    }
-  }
+  EK_TRY(files_[matrix.file].read(matrix.offset + first * stride, count * stride, out));
+  for (uint32_t i = 0; i < count; ++i) EK_TRY(check_unit(matrix, first + i, out + i * stride));
   return Nothing{};
+}
+
+Outcome Bundle::check_unit(const Matrix& matrix, uint32_t unit, const uint8_t* data) const {
+  uint64_t expected;
+  std::memcpy(&expected, checksums_.data() + 8 * (matrix.first_unit + unit), 8);
+  if (lane64(data, matrix.unit_stride) == expected) return Nothing{};
+  return fail(EDGEKIT_CORRUPT, "unit " + std::to_string(unit) + " of " + matrix.name + " in " +
+                                   manifest_.files[matrix.file] +
+                                   " is damaged (checksum differs); convert the checkpoint again");
 }
 
 Outcome Bundle::read_vectors(uint8_t* out) {

@@ -21,6 +21,9 @@ class Bundle {
   // Reads units [first, first + count) of a matrix into `out` [count * unit_stride] and compares
   // their checksums. Thread-safe.
   Outcome read_units(const Matrix& matrix, uint32_t first, uint32_t count, uint8_t* out);
+  // For reads by AsyncReader: where a unit lies, and whether what arrived is it.
+  File& file(const Matrix& matrix) { return files_[matrix.file]; }
+  Outcome check_unit(const Matrix& matrix, uint32_t unit, const uint8_t* data) const;
   // Reads and checks the vectors segment into `out` [vectors_bytes rounded up to 4096].
   Outcome read_vectors(uint8_t* out);
   // Reads everything once, through a buffer of a few units.

@@ -68,6 +68,8 @@ Outcome File::reopen_buffered() {
   return Nothing{};
 }
 
+bool File::fall_back() { return !direct() || !may_fall_back_ ? false : reopen_buffered().ok(); }
+
 Outcome File::read(uint64_t offset, uint64_t size, uint8_t* out) {
   uint64_t done = 0;
   while (done < size) {

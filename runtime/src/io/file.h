@@ -25,6 +25,13 @@ class File {
   bool direct() const { return direct_.load(); }
   uint64_t bytes_read() const { return bytes_read_.load(); }
 
+  // For AsyncReader, which reads through the descriptor itself.
+  int fd() const { return fd_.load(); }
+  const std::string& path() const { return path_; }
+  void count(uint64_t bytes) { bytes_read_.fetch_add(bytes); }
+  // After a direct read was refused: true when buffered reads may be tried instead.
+  bool fall_back();
+
  private:
   Outcome reopen_buffered();
 

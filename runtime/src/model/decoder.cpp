@@ -8,9 +8,10 @@
 namespace edgekit {
 
 Outcome Decoder::forward(const int32_t* tokens, uint32_t count, uint32_t position, uint32_t length, KvCache& cache,
-                         float* last, float* all, const std::atomic<bool>& cancelled) {
+                         Selection& selection, float* last, float* all, const std::atomic<bool>& cancelled) {
   tokens_ = count;
-  w_.begin_pass(last != nullptr || all != nullptr);
+  selection_ = &selection;
+  w_.begin_pass(last != nullptr || all != nullptr, tokens_ == 1);
   auto outcome = run(tokens, position, length, cache, last, all, cancelled);
   if (!outcome.ok()) w_.abandon_pass();
   return outcome;
@@ -31,9 +32,16 @@ Outcome Decoder::run(const int32_t* tokens, uint32_t position, uint32_t length, 
     const uint64_t row_floats = uint64_t{tokens_} * s_.width.hidden;
     if (save) std::copy(s_.x.f32(), s_.x.f32() + row_floats, s_.before.f32());
     normalize(b.pre_norm, b.parallel ? s_.before.f32() : s_.x.f32(), tokens_, s_.normed.f32());
+    if (b.kind != Block::attention && selection_->capture != nullptr) {
+      selection_->capture(static_cast<uint32_t>(i), s_.normed.f32(), tokens_, s_.width.hidden,
+                          selection_->capture_user);
+    }
     switch (b.kind) {
-      case Block::attention: EK_TRY(attention(i, position, cache)); break;
-      case Block::ffn: EK_TRY(feed_forward(b)); break;
+      case Block::attention:
+        if (i + 1 < m_.blocks.size()) look_ahead(m_.blocks[i + 1]);
+        EK_TRY(attention(i, position, cache));
+        break;
+      case Block::ffn: EK_TRY(feed_forward(i)); break;
       case Block::experts: EK_TRY(mixture(b)); break;
     }
     add_residual(b);

@@ -9,20 +9,29 @@
 #include "kernels/kernels.h"
 #include "model/kv_cache.h"
 #include "model/workspace.h"
+#include "select/selection.h"
 
 namespace edgekit {
 
 class Decoder {
  public:
-  Decoder(Weights& weights, Workspace& workspace, ThreadPool& pool, const KernelSet& kernels)
-      : w_(weights), s_(workspace), pool_(pool), kernels_(kernels), m_(weights.manifest()) {}
+  // `sparsity`: share of the neurons that selections by threshold and prompt leave out.
+  Decoder(Weights& weights, Workspace& workspace, ThreadPool& pool, const KernelSet& kernels, float sparsity,
+          bool lookahead)
+      : w_(weights),
+        s_(workspace),
+        pool_(pool),
+        kernels_(kernels),
+        m_(weights.manifest()),
+        sparsity_(sparsity),
+        lookahead_(lookahead) {}
 
   // Evaluates tokens at positions [position, position + count), count <= the workspace's batch.
   // `length`: the sequence's length when the whole evaluation is over. `last` [vocab] receives the
   // logits of the last token, `all` [count][vocab] those of every token; either may be null. On an
   // error the cache holds nothing new that a later pass at the same position does not overwrite.
   Outcome forward(const int32_t* tokens, uint32_t count, uint32_t position, uint32_t length, KvCache& cache,
-                  float* last, float* all, const std::atomic<bool>& cancelled);
+                  Selection& selection, float* last, float* all, const std::atomic<bool>& cancelled);
 
  private:
   Outcome run(const int32_t* tokens, uint32_t position, uint32_t length, KvCache& cache, float* last, float* all,
@@ -32,7 +41,7 @@ class Decoder {
   void attend(const Block& b, size_t index, uint32_t position, KvCache& cache);
   void attend_head(const Block& b, size_t index, uint32_t position, KvCache& cache, uint32_t token, uint32_t head,
                    float* scores);
-  Outcome feed_forward(const Block& b);
+  Outcome feed_forward(size_t index);
   Outcome mixture(const Block& b);
   void add_residual(const Block& b);
   void normalize(const Norm& norm, const float* x, uint32_t tokens, float* out);
@@ -47,7 +56,24 @@ class Decoder {
   // out[t] += down(act(gate x[t]) * up x[t]) for the neurons of one FFN matrix.
   Outcome neurons(const Block& b, int32_t matrix, bool expert, const float* x, uint32_t tokens, float* out);
   void slice(const Block& b, const Rows& rows, uint32_t index, const float* x, float* out);
+  void add_slices(float* out);
+  void offer_active(int32_t matrix, const Rows& rows, uint32_t tokens);
+  // h = act(selector row . x + bias) for all neurons, when the selector is a matrix of its own.
+  Outcome activate_selector(const Block& b, const float* x, uint32_t tokens);
+  // h[t][neuron] from the parts of `rows`.
   void project_in(const Block& b, const Rows& rows, const float* x, uint32_t tokens);
+  float neuron(const Block& b, const Matrix& m, const uint8_t* row, uint32_t r, const float* x) const;
+
+  // One token, chosen neurons only (ffn_selected.cpp).
+  bool selective(const Block& b) const;
+  Outcome selected(size_t index, const float* x, float* out);
+  Outcome gathered(const Block& b, int32_t matrix, uint32_t count, const float* x, float* out);
+  Result<uint32_t> choose(size_t index, const float* x);
+  Outcome predict(const Block& b, const float* x, uint32_t& count);
+  uint32_t choose_by_prompt(size_t index);
+  void note_usage(size_t index, uint32_t tokens);
+  void look_ahead(const Block& next);
+  void accumulate(const Matrix& m, uint32_t part, uint32_t begin, uint32_t end);
   void project_out(const Rows& rows, uint32_t part, uint32_t tokens, float* out);
   void block_sums(const float* x, uint32_t width);
 
@@ -58,7 +84,10 @@ class Decoder {
   ThreadPool& pool_;
   const KernelSet& kernels_;
   const Manifest& m_;
+  const float sparsity_;
+  const bool lookahead_;
   uint32_t tokens_ = 0;  // of the pass at hand
+  Selection* selection_ = nullptr;
 };
 
 }  // namespace edgekit

@@ -25,14 +25,24 @@ Result<Settings> settings_from(const edgekit_options* options) {
   }
   const long cores = sysconf(_SC_NPROCESSORS_ONLN);
   s.threads = o.threads != 0 ? o.threads : static_cast<uint32_t>(std::clamp(cores, 1L, 16L));
-  s.io_threads = o.io_threads != 0 ? o.io_threads : 4;
+  s.io.threads = o.io_threads != 0 ? o.io_threads : 4;
+  s.io.depth = o.io_depth != 0 ? o.io_depth : 64;
+  s.io.engine = o.io_engine;
+  s.io.window = o.window;
+  s.select = o.select;
+  s.sparsity = o.sparsity != 0 ? o.sparsity : 0.5f;
+  s.lookahead = o.lookahead == 0;
   s.context = o.context;
   s.max_batch = o.max_batch;
   s.sessions = std::max(1u, o.sessions);
   s.io_mode = o.io_mode;
   s.ram_bytes = o.ram_bytes;
   s.wide_kv = o.kv_type == EDGEKIT_KV_F32;
-  if (s.threads > 256 || s.io_threads > 64 || s.max_batch > 65536 || s.sessions > 1024 ||
+  const bool known = s.select <= EDGEKIT_SELECT_ROUTER && s.io.engine <= EDGEKIT_ENGINE_THREADS && s.sparsity > 0 &&
+                     s.sparsity < 1 && s.io.depth <= 4096;
+  if (!known)
+    return fail(EDGEKIT_INVALID_ARGUMENT, "select, io_engine, io_depth (<= 4096) or sparsity (0 to 1) is out of range");
+  if (s.threads > 256 || s.io.threads > 64 || s.max_batch > 65536 || s.sessions > 1024 ||
       s.io_mode > EDGEKIT_IO_BUFFERED || o.kv_type > EDGEKIT_KV_F32) {
     return fail(EDGEKIT_INVALID_ARGUMENT,
                 "an option is out of range (threads <= 256, io_threads <= 64, "
@@ -46,8 +56,18 @@ Result<Settings> settings_from(const edgekit_options* options) {
   return s;
 }
 
-uint64_t session_bytes(uint32_t vocab, uint32_t context) {
-  return Buffer::charge(uint64_t{vocab} * 12 + uint64_t{context} * 4);
+namespace {
+uint64_t state_bytes(const Manifest& m, uint32_t context) {
+  return uint64_t{m.vocab_size} * 12 + uint64_t{context} * 4;
+}
+// Of one table of Selection.
+uint64_t usage_bytes(const Manifest& m, uint32_t select) {
+  return select == EDGEKIT_SELECT_PROMPT ? uint64_t{m.blocks.size()} * (widths_of(m).ffn + 1) * 4 : 0;
+}
+}  // namespace
+
+uint64_t session_bytes(const Manifest& m, uint32_t context, uint32_t select) {
+  return Buffer::charge(state_bytes(m, context)) + 2 * Buffer::charge(usage_bytes(m, select));
 }
 
 Outcome plan_model(const std::string& path, const Settings& s, Budget& budget, std::unique_ptr<Bundle>& bundle,
@@ -65,7 +85,8 @@ Outcome plan_model(const std::string& path, const Settings& s, Budget& budget, s
   request.sessions = s.sessions;
   request.kv_bytes = s.wide_kv ? 4 : 2;
   request.threads = s.threads;
-  request.session_bytes = session_bytes(m.vocab_size, request.context);
+  request.select = s.select;
+  request.session_bytes = session_bytes(m, request.context, s.select);
   request.fixed_bytes = budget.used();
   request.opening_bytes = budget.peak();
   return make_plan(m, request, plan);
@@ -83,13 +104,23 @@ Result<std::unique_ptr<Model>> Model::open(const std::string& path, const Settin
   }
   EK_TRY(std::move(planned));
   EK_TRY(m.pool.start(settings.threads));
-  EK_ASSIGN(m.weights, Weights::load(*m.bundle, m.budget, m.plan, settings.io_threads, m.pool));
+  EK_ASSIGN(m.weights, Weights::load(*m.bundle, m.budget, m.plan, settings.io, m.pool));
   uint64_t largest_unit = 0;
   for (const Matrix& x : m.bundle->manifest().matrices) largest_unit = std::max(largest_unit, x.unit_stride);
   EK_TRY(allocate_workspace(m.budget, m.bundle->manifest(), m.plan.max_batch, m.plan.context, settings.threads,
                             largest_unit, m.workspace));
-  m.decoder.reset(new Decoder(*m.weights, m.workspace, m.pool, *settings.kernels));
+  m.decoder.reset(
+      new Decoder(*m.weights, m.workspace, m.pool, *settings.kernels, settings.sparsity, settings.lookahead));
   return out;
+}
+
+Outcome Model::set_budget(uint64_t ram_bytes) {
+  std::lock_guard<std::mutex> hold(turn);
+  Plan next = plan;
+  EK_TRY(change_budget(bundle->manifest(), ram_bytes, next));
+  budget.set_limit(ram_bytes);
+  plan = next;
+  return weights->replan(plan);
 }
 
 Result<std::unique_ptr<Session>> Session::create(Model& model) {
@@ -97,13 +128,22 @@ Result<std::unique_ptr<Session>> Session::create(Model& model) {
   const Manifest& m = model.bundle->manifest();
   out->vocab_ = m.vocab_size;
   EK_ASSIGN(out->cache_, KvCache::allocate(model.budget, m, model.plan.context, model.settings.wide_kv));
-  EK_ASSIGN(out->state_,
-            Buffer::allocate(model.budget, session_bytes(m.vocab_size, model.plan.context), "session state"));
+  EK_ASSIGN(out->state_, Buffer::allocate(model.budget, state_bytes(m, model.plan.context), "session state"));
+  const uint64_t usage = usage_bytes(m, model.plan.select);
+  EK_ASSIGN(out->selection_.usage, Buffer::allocate(model.budget, usage, "use of neurons"));
+  EK_ASSIGN(out->selection_.kept, Buffer::allocate(model.budget, usage, "chosen neurons"));
   return out;
+}
+
+void Session::capture(edgekit_capture_callback callback, void* user) {
+  selection_.capture = callback;
+  selection_.capture_user = user;
 }
 
 void Session::reset() {
   position_ = 0;
+  selection_.chosen = false;
+  if (selection_.usage.size() > 0) std::fill_n(selection_.usage.data(), selection_.usage.size(), uint8_t{0});
   has_logits_ = seeded_ = false;
 }
 
@@ -129,6 +169,7 @@ Outcome Session::eval(const int32_t* tokens, uint32_t count, float* last, float*
   std::lock_guard<std::mutex> turn(model_.turn);
   const double begin = now(), waited = model_.weights->wait_seconds();
   const uint64_t read = model_.weights->bytes_read();
+  const WindowStats before = model_.weights->window_stats();
   const bool prompt = count > 1 || position_ == 0;
   auto outcome = eval_batches(tokens, count, last, all);
   if (!outcome.ok()) {
@@ -141,6 +182,13 @@ Outcome Session::eval(const int32_t* tokens, uint32_t count, float* last, float*
   (prompt ? stats_.prompt_seconds : stats_.generation_seconds) += spent;
   (prompt ? stats_.prompt_bytes_read : stats_.generation_bytes_read) += bytes;
   stats_.io_wait_seconds += model_.weights->wait_seconds() - waited;
+  if (!prompt) {
+    const WindowStats& after = model_.weights->window_stats();
+    stats_.window_hits += after.hits - before.hits;
+    stats_.window_misses += after.misses - before.misses;
+    stats_.read_seconds += after.read_seconds - before.read_seconds;
+    stats_.manage_seconds += after.manage_seconds - before.manage_seconds;
+  }
   return Nothing{};
 }
 
@@ -150,9 +198,9 @@ Outcome Session::eval_batches(const int32_t* tokens, uint32_t count, float* last
   for (uint32_t done = 0; done < count;) {
     const uint32_t n = std::min(step, count - done);
     const bool final_batch = done + n == count;
-    auto outcome =
-        model_.decoder->forward(tokens + done, n, begin + done, begin + count, cache_, final_batch ? logits() : nullptr,
-                                all != nullptr ? all + size_t{done} * vocab_ : nullptr, cancelled_);
+    auto outcome = model_.decoder->forward(tokens + done, n, begin + done, begin + count, cache_, selection_,
+                                           final_batch ? logits() : nullptr,
+                                           all != nullptr ? all + size_t{done} * vocab_ : nullptr, cancelled_);
     if (!outcome.ok()) return outcome;
     done += n;
   }
@@ -192,6 +240,12 @@ void Session::stats(edgekit_stats& out) const {
   out.memory_bytes = model_.budget.used();
   out.peak_memory_bytes = model_.budget.peak();
   out.bytes_read = model_.weights->bytes_read();
+  out.neurons = selection_.neurons;
+  out.selected = selection_.selected;
+  out.select_seconds = selection_.select_seconds;
+  out.ffn_seconds = selection_.ffn_seconds;
+  out.read_operations = model_.weights->read_operations();
+  out.io_uring = model_.weights->uring();
 }
 
 }  // namespace edgekit

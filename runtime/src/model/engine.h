@@ -13,19 +13,23 @@ namespace edgekit {
 
 // The options with every default filled in.
 struct Settings {
-  uint32_t threads = 0, context = 0, max_batch = 0, sessions = 1, io_mode = 0, io_threads = 4;
+  uint32_t threads = 0, context = 0, max_batch = 0, sessions = 1, io_mode = 0, select = 0;
+  IoSettings io;
+  float sparsity = 0.5f;
+  bool lookahead = true;
   uint64_t ram_bytes = 0;
   bool wide_kv = false;
   const KernelSet* kernels = nullptr;
 };
 Result<Settings> settings_from(const edgekit_options* options);
 
-// Bytes of one session besides its KV cache: logits, candidates, token history.
-uint64_t session_bytes(uint32_t vocab, uint32_t context);
+// Bytes of one session besides its KV cache: logits, candidates, token history, use of neurons.
+uint64_t session_bytes(const Manifest& manifest, uint32_t context, uint32_t select);
 
 struct Model {
   explicit Model(const Settings& s) : settings(s), budget(s.ram_bytes) {}
   static Result<std::unique_ptr<Model>> open(const std::string& path, const Settings& settings);
+  Outcome set_budget(uint64_t ram_bytes);
 
   Settings settings;
   Budget budget;  // declared before everything that is charged to it
@@ -53,6 +57,7 @@ class Session {
   void reset();
   void cancel() { cancelled_.store(true); }
   uint32_t position() const { return position_; }
+  void capture(edgekit_capture_callback callback, void* user);
   void stats(edgekit_stats& out) const;
 
  private:
@@ -65,6 +70,7 @@ class Session {
 
   Model& model_;
   KvCache cache_;
+  Selection selection_;
   Buffer state_;  // logits [vocab], candidates [vocab], history [context]
   uint32_t vocab_ = 0, position_ = 0;
   bool has_logits_ = false, seeded_ = false;

@@ -8,14 +8,18 @@
 
 namespace edgekit {
 
-Outcome Decoder::feed_forward(const Block& b) {
+Outcome Decoder::feed_forward(size_t index) {
+  const Block& b = m_.blocks[index];
   const size_t stride = s_.width.hidden;
   const float* bias = w_.vector(b.down_bias);
   for (uint32_t t = 0; t < tokens_; ++t) {
     float* out = s_.out.f32() + t * stride;
     for (uint32_t i = 0; i < m_.hidden_size; ++i) out[i] = bias != nullptr ? bias[i] : 0.0f;
   }
-  return neurons(b, b.matrices[0], false, s_.normed.f32(), tokens_, s_.out.f32());
+  if (tokens_ == 1 && selective(b)) return selected(index, s_.normed.f32(), s_.out.f32());
+  EK_TRY(neurons(b, b.matrices[0], false, s_.normed.f32(), tokens_, s_.out.f32()));
+  if (tokens_ > 1) note_usage(index, tokens_);
+  return Nothing{};
 }
 
 // Softmax over all experts, the top k of them, renormalised if the block says so; then each chosen
@@ -71,14 +75,21 @@ Outcome Decoder::mixture(const Block& b) {
 }
 
 Outcome Decoder::neurons(const Block& b, int32_t matrix, bool expert, const float* x, uint32_t tokens, float* out) {
+  if (tokens == 1) block_sums(x, s_.width.hidden);
+  if (tokens == 1 && expert) {
+    uint32_t* rows = reinterpret_cast<uint32_t*>(s_.rows.data());
+    for (uint32_t r = 0; r < b.size; ++r) rows[r] = r;
+    return gathered(b, matrix, b.size, x, out);
+  }
+  if (b.selector != kNone) EK_TRY(activate_selector(b, x, tokens));
   if (tokens > 1) {
     return w_.visit(matrix, expert, [&](const Rows& rows) -> Outcome {
       project_in(b, rows, x, tokens);
-      project_out(rows, b.gated ? 2 : 1, tokens, out);
+      if (!expert) offer_active(matrix, rows, tokens);
+      project_out(rows, rows.matrix->part_count - 1u, tokens, out);
       return Nothing{};
     });
   }
-  block_sums(x, s_.width.hidden);
   const size_t width = s_.width.hidden;
   float* sums = s_.slices.f32();  // [kSlices][hidden]
   std::fill(sums, sums + kSlices * width, 0.0f);
@@ -88,44 +99,89 @@ Outcome Decoder::neurons(const Block& b, int32_t matrix, bool expert, const floa
     });
     return Nothing{};
   }));
+  add_slices(out);
+  return Nothing{};
+}
+
+// Units that the last tokens of a prompt used are likely to be used again, and are in memory now.
+void Decoder::offer_active(int32_t matrix, const Rows& rows, uint32_t tokens) {
+  constexpr uint32_t kTokens = 4;
+  if (w_.select() != EDGEKIT_SELECT_EXACT && w_.select() != EDGEKIT_SELECT_PREDICTED) return;
+  const uint32_t per = rows.matrix->rows_per_unit;
+  for (uint32_t r0 = rows.begin; r0 < rows.end; r0 += per) {
+    bool active = false;
+    for (uint32_t t = tokens - std::min(tokens, kTokens); t < tokens && !active; ++t) {
+      const float* h = s_.h.f32() + size_t{t} * s_.width.ffn;
+      active = std::any_of(h + r0, h + std::min(r0 + per, rows.end), [](float v) { return v != 0.0f; });
+    }
+    if (active) w_.offer(matrix, r0 / per, rows.row(r0));
+  }
+}
+
+void Decoder::add_slices(float* out) {
+  const size_t width = s_.width.hidden;
   for (uint32_t s = 0; s < kSlices; ++s) {
-    for (size_t j = 0; j < width; ++j) out[j] += sums[s * width + j];
+    const float* sums = s_.slices.f32() + s * width;
+    for (size_t j = 0; j < width; ++j) out[j] += sums[j];
+  }
+}
+
+Outcome Decoder::activate_selector(const Block& b, const float* x, uint32_t tokens) {
+  const uint32_t ldh = s_.width.ffn;
+  float* h = s_.h.f32();
+  EK_TRY(multiply(b.selector, x, s_.width.hidden, tokens, w_.vector(b.gated ? b.gate_bias : b.up_bias), h, ldh));
+  for (uint32_t t = 0; t < tokens; ++t) {
+    float* row = h + size_t{t} * ldh;
+    for (uint32_t r = 0; r < b.size; ++r) row[r] = activate(b.activation, b.threshold, row[r]);
   }
   return Nothing{};
+}
+
+// h of neuron r for one token: act(gate . x) * (up . x). With a selector, h holds its activation.
+float Decoder::neuron(const Block& b, const Matrix& m, const uint8_t* row, uint32_t r, const float* x) const {
+  const float* up_bias = w_.vector(b.up_bias);
+  const float* sums = s_.sums.f32();
+  float value;
+  uint32_t up = 0;
+  if (b.selector != kNone) {
+    value = s_.h.f32()[r];
+  } else {
+    const Part& first = m.parts[0];
+    const float* bias = b.gated ? w_.vector(b.gate_bias) : up_bias;
+    const float in = kernels_.dot[static_cast<int>(first.codec)](first, row, w_.lut(first, r), x, sums);
+    value = activate(b.activation, b.threshold, in + (bias != nullptr ? bias[r] : 0.0f));
+    up = 1;
+  }
+  if (!b.gated || value == 0.0f) return value;
+  const Part& second = m.parts[up];
+  const float in =
+      kernels_.dot[static_cast<int>(second.codec)](second, row + second.offset, w_.lut(second, r), x, sums);
+  return value * (in + (up_bias != nullptr ? up_bias[r] : 0.0f));
 }
 
 // One token: the neurons of a slice, bundle by bundle, so that memory is read once and in order.
 // Group g of kSliceRows neurons belongs to slice g % kSlices, whatever piece of the matrix is at hand.
 void Decoder::slice(const Block& b, const Rows& rows, uint32_t index, const float* x, float* out) {
-  const Part &first = rows.matrix->parts[0], &second = rows.matrix->parts[1];
-  const Part& down = rows.matrix->parts[b.gated ? 2 : 1];
-  const DotFn dot1 = kernels_.dot[static_cast<int>(first.codec)];
-  const DotFn dot2 = kernels_.dot[static_cast<int>(second.codec)];
+  const Part& down = rows.matrix->parts[rows.matrix->part_count - 1];
   const AxpyFn axpy = kernels_.axpy[static_cast<int>(down.codec)];
-  const float* first_bias = w_.vector(b.gated ? b.gate_bias : b.up_bias);
-  const float* up_bias = w_.vector(b.up_bias);
-  const float* sums = s_.sums.f32();
   const uint32_t span = kSliceRows * kSlices;
   for (uint32_t group = rows.begin / span * span + index * kSliceRows; group < rows.end; group += span) {
     const uint32_t end = std::min(group + kSliceRows, rows.end);
     for (uint32_t r = std::max(group, rows.begin); r < end; ++r) {
       const uint8_t* row = rows.row(r);
-      const float in = dot1(first, row, w_.lut(first, r), x, sums) + (first_bias != nullptr ? first_bias[r] : 0.0f);
-      float value = activate(b.activation, b.threshold, in);
-      if (value == 0.0f) continue;
-      if (b.gated) {
-        const float up = dot2(second, row + second.offset, w_.lut(second, r), x, sums);
-        value *= up + (up_bias != nullptr ? up_bias[r] : 0.0f);
-      }
-      axpy(down, row + down.offset, w_.lut(down, r), value, 0, down.cols, out);
+      const float value = neuron(b, *rows.matrix, row, r, x);
+      if (value != 0.0f) axpy(down, row + down.offset, w_.lut(down, r), value, 0, down.cols, out);
     }
   }
 }
 
-// h[t][neuron] = act(gate . x + bias) * (up . x + bias), or act(up . x + bias) without a gate.
+// h[t][neuron] = act(gate . x + bias) * (up . x + bias), or act(up . x + bias) without a gate. With a
+// selector h already holds its activation.
 void Decoder::project_in(const Block& b, const Rows& rows, const float* x, uint32_t tokens) {
+  const bool activated = b.selector != kNone;
+  if (activated && !b.gated) return;
   const uint32_t count = rows.end - rows.begin, ldh = s_.width.ffn, ldx = s_.width.hidden;
-  const Part &first = rows.matrix->parts[0], &second = rows.matrix->parts[1];
+  const Part &first = rows.matrix->parts[0], &second = rows.matrix->parts[activated ? 0 : 1];
   const float* first_bias = w_.vector(b.gated ? b.gate_bias : b.up_bias);
   const float* up_bias = w_.vector(b.up_bias);
   float* h = s_.h.f32();
@@ -143,8 +199,10 @@ void Decoder::project_in(const Block& b, const Rows& rows, const float* x, uint3
     };
     for (uint32_t at = begin; at < end; at += kTileRows) {
       const uint32_t n = std::min(kTileRows, end - at), r0 = rows.begin + at;
-      decode(first, r0, n);
-      kernels_.gemm(decoded, ldx, n, x, ldx, tokens, ldx, h + r0, ldh);
+      if (!activated) {
+        decode(first, r0, n);
+        kernels_.gemm(decoded, ldx, n, x, ldx, tokens, ldx, h + r0, ldh);
+      }
       if (b.gated) decode(second, r0, n);
       for (uint32_t t0 = 0; t0 < tokens; t0 += step) {
         const uint32_t some = std::min(step, tokens - t0);
@@ -154,7 +212,8 @@ void Decoder::project_in(const Block& b, const Rows& rows, const float* x, uint3
         for (uint32_t t = 0; t < some; ++t) {
           float* to = h + size_t{t0 + t} * ldh + r0;
           for (uint32_t i = 0; i < n; ++i) {
-            const float value = activate(b.activation, b.threshold, to[i] + bias(first_bias, r0 + i));
+            const float value =
+                activated ? to[i] : activate(b.activation, b.threshold, to[i] + bias(first_bias, r0 + i));
             to[i] = b.gated ? value * (ups[t * kTileRows + i] + bias(up_bias, r0 + i)) : value;
           }
         }

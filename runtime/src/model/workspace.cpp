@@ -28,6 +28,10 @@ void for_each_buffer(const Manifest& m, const Widths& w, uint32_t batch, uint32_
   each(s.tiles, uint64_t{threads} * kTileNeurons * w.widest);
   each(s.scores, uint64_t{threads} * context);
   each(s.unit, unit_bytes / 4);
+  each(s.rank, w.rank);
+  each(s.rows, w.ffn);
+  each(s.list, w.ffn);
+  each(s.at, uint64_t{2} * w.ffn);
   each(s.router, b * w.experts);
   each(s.picked_x, w.experts != 0 ? b * w.hidden : 0);
   each(s.picked_out, w.experts != 0 ? b * w.hidden : 0);
@@ -42,6 +46,7 @@ Widths widths_of(const Manifest& m) {
     w.kv = std::max(w.kv, pad(uint64_t{b.kv_heads} * b.head_dim));
     w.ffn = std::max(w.ffn, pad(b.size));
     w.parallel = w.parallel || b.parallel;
+    if (b.predict_down != kNone) w.rank = std::max(w.rank, pad(m.matrices[static_cast<size_t>(b.predict_down)].rows));
     if (b.kind == Block::experts) {
       w.experts = std::max(w.experts, pad(b.matrices.size()));
       w.top_k = std::max(w.top_k, b.top_k);

@@ -15,7 +15,7 @@ constexpr uint32_t kSliceRows = 32;
 
 // Widths in floats, each a multiple of 32 with zeros past the real width.
 struct Widths {
-  uint32_t hidden = 0, embed = 0, q = 0, kv = 0, ffn = 0, experts = 0, top_k = 0, rope = 0;
+  uint32_t hidden = 0, embed = 0, q = 0, kv = 0, ffn = 0, experts = 0, top_k = 0, rope = 0, rank = 0;
   uint32_t widest = 0;  // the longest row of any matrix
   bool parallel = false;
 };
@@ -33,6 +33,9 @@ struct Workspace {
   Buffer tiles;                                   // [threads][16][widest]
   Buffer scores;                                  // [threads][context]
   Buffer unit;                                    // one unit, for single rows of streamed matrices
+  Buffer rank;                                    // [rank], only with predictors
+  Buffer rows, list;                              // uint32 [ffn]: selected neurons, and those that arrived
+  Buffer at;                                      // [ffn] pointers to their rows
   Buffer router;                                  // [batch][experts]
   Buffer picked_x, picked_out;                    // [batch][hidden]: the tokens of one expert
 };

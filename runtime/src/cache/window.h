@@ -1,0 +1,81 @@
+// The window: units that recent tokens needed, in a fixed number of equal slots shared by all layers.
+// The least recently used unit makes room, so a layer holds as much as it is measured to need.
+// Finding, keeping and evicting cost O(1) a unit ("LLM in a flash", arXiv 2312.11514, section 3.3).
+#pragma once
+
+#include <vector>
+
+#include "core/budget.h"
+#include "format/manifest.h"
+
+namespace edgekit {
+
+class Window {
+ public:
+  enum State : uint8_t { empty, loading, arrived, ready };  // arrived: not yet checked
+
+  // `windowed` [matrices]: which matrices' units may come here. `bytes` of slots are committed, of
+  // at most `most_bytes` ever.
+  Outcome start(Budget& budget, const Manifest& manifest, const std::vector<uint8_t>& windowed, uint64_t slot_bytes,
+                uint64_t bytes, uint64_t most_bytes);
+  // Memory for tables, charged beside the slots.
+  static uint64_t table_bytes(const Manifest& manifest, const std::vector<uint8_t>& windowed, uint64_t slots);
+
+  bool has(int32_t matrix) const { return !first_.empty() && first_[static_cast<size_t>(matrix)] != kNone; }
+  uint32_t slots() const { return slots_; }
+  uint32_t used() const { return used_ - free_count_; }
+
+  // The slot of a unit, or kNone.
+  int32_t find(int32_t matrix, uint32_t unit) const { return slot_of()[key(matrix, unit)]; }
+  uint8_t* data(int32_t slot) { return pool_.data() + static_cast<uint64_t>(slot) * slot_bytes_; }
+  State& state(int32_t slot) { return slots_info()[slot].state; }
+  uint32_t unit(int32_t slot) { return slots_info()[slot].key - first_of_matrix(slot); }
+  int32_t matrix(int32_t slot) { return slots_info()[slot].matrix; }
+
+  // A round is a set of units that must be in memory together: what was touched or claimed in it is
+  // not evicted before the next begins.
+  void begin_round() { ++round_; }
+  // Only what the last `keep` passes used stays.
+  void begin_pass(uint32_t keep);
+  void touch(int32_t slot);
+  // A slot for a unit that is not here, in state `loading`; kNone when everything is pinned.
+  int32_t claim(int32_t matrix, uint32_t unit);
+  // Forgets a unit; its slot is free.
+  void drop(int32_t slot);
+  // Grows or shrinks to `bytes` of slots. Shrinking evicts the least recently used and moves the last
+  // slots into the holes, so that the end can be given back. Nothing may be loading.
+  Outcome resize(uint64_t bytes);
+
+ private:
+  struct Slot {
+    uint32_t key = 0;  // of the unit, over all windowed matrices
+    int32_t matrix = kNone;
+    int32_t newer = kNone, older = kNone;
+    uint32_t round = 0, pass = 0;
+    State state = empty;
+  };
+  uint32_t key(int32_t matrix, uint32_t unit) const {
+    return static_cast<uint32_t>(first_[static_cast<size_t>(matrix)]) + unit;
+  }
+  uint32_t first_of_matrix(int32_t slot) {
+    return static_cast<uint32_t>(first_[static_cast<size_t>(slots_info()[slot].matrix)]);
+  }
+  const int32_t* slot_of() const { return reinterpret_cast<const int32_t*>(table_.data()); }
+  int32_t* slot_of() { return reinterpret_cast<int32_t*>(table_.data()); }
+  Slot* slots_info() { return reinterpret_cast<Slot*>(info_.data()); }
+  void unlink(int32_t slot);
+  void link_newest(int32_t slot);
+  void move(int32_t from, int32_t to);
+
+  Region pool_, info_;          // [slots][slot_bytes], Slot [slots]
+  Buffer table_;                // int32 [units]: slot of each unit
+  std::vector<int32_t> first_;  // per matrix: key of its first unit, or kNone
+  uint64_t slot_bytes_ = 0;
+  uint32_t slots_ = 0, used_ = 0;  // slots [0, used) were handed out at least once
+  int32_t free_ = kNone;           // first of a list linked through `older`
+  uint32_t free_count_ = 0;
+  int32_t newest_ = kNone, oldest_ = kNone;
+  uint32_t round_ = 1, pass_ = 1;
+};
+
+}  // namespace edgekit

@@ -1,0 +1,136 @@
+#include "io/async_reader.h"
+
+#include <cerrno>
+#include <cstring>
+
+#include "edgekit/edgekit.h"
+
+namespace edgekit {
+
+namespace {
+constexpr uint64_t kMostBytes = 1 << 20;  // of one read; devices split larger ones anyway
+}
+
+bool advance(ReadOp& op, int64_t got) {
+  if (got == -EINTR || got == -EAGAIN) return false;
+  if (got == -EINVAL && op.file->fall_back()) return false;
+  if (got < 0) {
+    op.error = fail(EDGEKIT_IO, "cannot read " + op.file->path() + ": " + std::strerror(static_cast<int>(-got)));
+    return true;
+  }
+  if (got == 0) {
+    op.error = fail(EDGEKIT_IO, op.file->path() + " ends too early; was it replaced or truncated?");
+    return true;
+  }
+  op.done += static_cast<uint64_t>(got);
+  if (op.done == op.bytes) return true;
+  // A short read: go on behind it, from a sector boundary if the page cache is bypassed.
+  if (op.file->direct()) op.done = op.done / 4096 * 4096;
+  return false;
+}
+
+void read_rest(ReadOp& op) {
+  while (true) {
+    iovec rest[ReadOp::kPieces];
+    uint32_t n = 0;
+    uint64_t skip = op.done;
+    for (uint32_t i = 0; i < op.count; ++i) {
+      const uint64_t size = op.pieces[i].iov_len;
+      if (skip < size) {
+        rest[n++] = {static_cast<uint8_t*>(op.pieces[i].iov_base) + skip, size - skip};
+        skip = 0;
+      } else {
+        skip -= size;
+      }
+    }
+    const ssize_t got = preadv(op.file->fd(), rest, static_cast<int>(n), static_cast<off_t>(op.offset + op.done));
+    if (advance(op, got < 0 ? -int64_t{errno} : int64_t{got})) return;
+  }
+}
+
+AsyncReader::~AsyncReader() {
+  std::vector<uint32_t> arrived, failed;
+  while (!idle()) (void)reap(true, arrived, failed);
+}
+
+Outcome AsyncReader::start(uint32_t engine, uint32_t depth, uint32_t threads) {
+  depth_ = depth;
+  if (engine != EDGEKIT_ENGINE_THREADS) engine_ = make_uring_engine(depth);
+  uring_ = engine_ != nullptr;
+  if (engine == EDGEKIT_ENGINE_URING && !uring_) {
+    return fail(EDGEKIT_UNSUPPORTED, "this system does not allow io_uring; use the engine 'threads', or 'auto'");
+  }
+  if (!uring_) {
+    EK_ASSIGN(engine_, make_pool_engine(threads));
+  }
+  return Nothing{};
+}
+
+void AsyncReader::add(File& file, uint64_t offset, uint64_t bytes, uint8_t* to, uint32_t tag) {
+  ReadOp* last = waiting_.empty() ? nullptr : waiting_.back();
+  const bool follows = last != nullptr && last->file == &file && last->offset + last->bytes == offset &&
+                       last->count < ReadOp::kPieces && last->bytes + bytes <= kMostBytes;
+  if (!follows) {
+    if (free_.empty()) {
+      ops_.emplace_back(new ReadOp);
+      free_.push_back(ops_.back().get());
+    }
+    last = free_.back();
+    free_.pop_back();
+    last->file = &file;
+    last->offset = offset;
+    last->bytes = last->done = 0;
+    last->count = 0;
+    last->error = Error{};
+    waiting_.push_back(last);
+  }
+  last->pieces[last->count] = {to, bytes};
+  last->tags[last->count++] = tag;
+  last->bytes += bytes;
+}
+
+void AsyncReader::pump() {
+  bool any = false;
+  while (in_flight_ < depth_ && !waiting_.empty()) {
+    engine_->submit(waiting_.front());
+    waiting_.pop_front();
+    ++in_flight_;
+    ++operations_;
+    any = true;
+  }
+  if (any) engine_->flush();
+}
+
+void AsyncReader::flush() { pump(); }
+
+Outcome AsyncReader::reap(bool wait, std::vector<uint32_t>& arrived, std::vector<uint32_t>& failed) {
+  pump();
+  Error first;
+  do {
+    if (in_flight_ == 0) break;
+    finished_.clear();
+    engine_->reap(wait, finished_);
+    for (ReadOp* op : finished_) {
+      --in_flight_;
+      const bool good = op->error.status == EDGEKIT_OK;
+      if (good) op->file->count(op->bytes);
+      if (!good && first.status == EDGEKIT_OK) first = op->error;
+      auto& to = good ? arrived : failed;
+      to.insert(to.end(), op->tags, op->tags + op->count);
+      free_.push_back(op);
+    }
+    if (first.status != EDGEKIT_OK) {  // nothing more is started; what is under way must not write later
+      for (ReadOp* op : waiting_) {
+        failed.insert(failed.end(), op->tags, op->tags + op->count);
+        free_.push_back(op);
+      }
+      waiting_.clear();
+      wait = true;
+    } else {
+      pump();
+    }
+  } while (first.status != EDGEKIT_OK);
+  return first.status == EDGEKIT_OK ? Outcome(Nothing{}) : Outcome(first);
+}
+
+}  // namespace edgekit
