@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgekit.arch import describe
+from edgekit.arch.spec import Model
 from edgekit.bundle.layout import LAYOUTS, MANIFEST, Arrangement, plan_layout
 from edgekit.bundle.writer import Progress, Writer
-from edgekit.checkpoint import locate, open_checkpoint
+from edgekit.calibrate.calibration import Calibration, Note, apply, calibrate, extend
+from edgekit.checkpoint import Checkpoint, locate, open_checkpoint
 from edgekit.errors import ConvertError
 from edgekit.recipe import Recipe, load_recipe
+from edgekit.runtime import Options, plan_bundle
 from edgekit.version import __version__
+
+CALIBRATION_RAM = 256 << 20  # of the runtime while it reads the text; weights beyond it are streamed
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,9 @@ def convert(
     overwrite: bool = False,
     layout: str = "auto",
     unit_size: int | None = None,
+    calibration: Calibration | None = None,
     progress: Progress | None = None,
+    note: Note | None = None,
 ) -> Conversion:
     """Converts a checkpoint to a bundle.
 
@@ -70,7 +79,9 @@ def convert(
         layout: "bundle" (all of a neuron side by side), "split" (what decides whether it is active apart
             from the rest, for exact and threshold selection) or "auto".
         unit_size: bytes that feed-forward units aim at; chosen by the activation if not given.
+        calibration: learn predictors, cuts and an order of neurons from text first.
         progress: called with (weights done, weights in all).
+        note: called with (what a calibration is doing, done, of all).
 
     Raises:
         EdgekitError: one line that says what is wrong and what to do.
@@ -83,9 +94,9 @@ def convert(
     source = locate(str(checkpoint), revision)
     opened = open_checkpoint(source.path)
     model = describe(opened.config, {n: t.shape for n, t in opened.tensors.items()}, opened.generation)
-    placed = plan_layout(model, chosen, Arrangement(layout, unit_size))
     _check_target(target, overwrite)
-    provenance = {
+    workers = threads or os.cpu_count() or 1
+    provenance: dict[str, Any] = {
         "edgekit": __version__,
         "source": source.name,
         "revision": source.revision,
@@ -95,9 +106,17 @@ def convert(
         "layout": layout,
     }
     key_text = f"{__version__}:{opened.fingerprint}:{chosen.fingerprint()}:{layout}:{unit_size}"
-    key = hashlib.sha256(key_text.encode()).hexdigest()
+    aside = target.with_name(target.name + ".calibration")
+    if calibration is not None:
+        provenance["calibration"] = {"text": [p.name for p in calibration.text], "tokens": calibration.tokens}
+        key_text += calibration.key()
+        found = _calibrated(opened, model, chosen, aside, calibration, hashed(key_text), workers, note)
+        opened, model = extend(opened, found), apply(model, found)
+    placed = plan_layout(model, chosen, Arrangement(layout, unit_size))
+    key = hashed(key_text)
     writer = Writer(opened, model, placed, target, provenance, key)
-    writer.run(threads or os.cpu_count() or 1, progress or (lambda done, total: None))
+    writer.run(workers, progress or (lambda done, total: None))
+    shutil.rmtree(aside, ignore_errors=True)
     parameters = sum(p.rows * p.cols for m in placed.matrices for p in m.parts)
     size = placed.resident_bytes + placed.flash_bytes
     return Conversion(
@@ -110,6 +129,36 @@ def convert(
         writer.resumed,
         writer.restarted,
     )
+
+
+def hashed(text: str) -> str:
+    """SHA-256 in hex digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _calibrated(
+    opened: Checkpoint,
+    model: Model,
+    recipe: Recipe,
+    aside: Path,
+    how: Calibration,
+    key: str,
+    threads: int,
+    note: Note | None,
+) -> Path:
+    """The calibration's file: of an interrupted call with the same key, or made now."""
+    say = note or (lambda what, done, total: None)
+    done = aside / f"{key}.safetensors"
+    if done.is_file():
+        return done
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    plain = Writer(opened, model, plan_layout(model, recipe), aside / "plain.edgekit", {}, key)
+    plain.run(threads, lambda d, t: say("preparing", d, t))
+    floor = plan_bundle(plain.out, Options(context=how.length)).floor_bytes
+    calibrate(plain.out, model, how, done, max(2 * floor, CALIBRATION_RAM), say)
+    shutil.rmtree(plain.out)
+    return done
 
 
 def bundle_path(out: str | Path) -> Path:

@@ -316,7 +316,7 @@ class Session:
         hidden = self.hidden_size
 
         def capture(block: int, x: object, tokens: int, stride: int, user: object) -> None:
-            rows = np.ctypeslib.as_array(x, shape=(tokens, stride))  # type: ignore[call-overload]
+            rows = np.ctypeslib.as_array(x, shape=(tokens, stride))
             take(block, rows[:, :hidden].copy())
 
         function = native.Capture(capture)

@@ -45,8 +45,6 @@ MAKERS: dict[str, Callable[[], Any]] = {
         **GQA,
         **rope("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32),
     ),
-    "llama_relu": lambda: tf.LlamaConfig(**{**GQA, "intermediate_size": 1500}, hidden_act="relu"),
-    "opt_wide": lambda: tf.OPTConfig(**SIZES, ffn_dim=2000, word_embed_proj_dim=64),
     "mistral": lambda: tf.MistralConfig(**GQA, sliding_window=9),
     "qwen2": lambda: tf.Qwen2Config(**GQA),
     "qwen2_windows": lambda: tf.Qwen2Config(**GQA, use_sliding_window=True, sliding_window=9, max_window_layers=1),

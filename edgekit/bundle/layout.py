@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from edgekit.arch.spec import Attention, Bundled, Ffn, Matrix, Model, Norm, Vector
-from edgekit.codecs import Codec
+from edgekit.codecs import Codec, make_codec
 from edgekit.recipe import Recipe
 
 ALIGNMENT = 4096
@@ -20,6 +20,7 @@ UNIT_TARGET = 128 << 10  # bytes; large enough for bandwidth, small enough to be
 MOST_WASTE = 1 / 3  # padding that a unit of few neurons may have
 SPARSE = ("relu", "relu2", "threshold")  # activations that leave most neurons at zero
 LAYOUTS = ("auto", "bundle", "split")
+PREDICTOR_CODEC = make_codec("affine", 8, group_size=32)
 
 RESIDENT, FLASH = "resident.bin", "flash.bin"
 UNITS, MANIFEST = "units.bin", "manifest.json"
@@ -207,6 +208,11 @@ def _resident(model: Model) -> list[Matrix]:
     return listed + ([model.head] if model.head is not model.embedding else [])
 
 
+def _codec(recipe: Recipe, m: Matrix) -> Codec:
+    """A matrix's codec; predictors have 8 bits whatever the recipe says, as they were measured with them."""
+    return PREDICTOR_CODEC if ".predict." in m.name else recipe.codec_for(m.name)
+
+
 def _bundle_parts(bundle: Bundled, recipe: Recipe) -> list[PartPlan]:
     rows = [m for m in (bundle.gate, bundle.up) if m is not None]
     made = [PartPlan(m.name, m, recipe.codec_for(m.name), m.rows, m.cols, order=bundle.order) for m in rows]
@@ -224,7 +230,7 @@ def plan_layout(model: Model, recipe: Recipe, arrangement: Arrangement | None = 
     arranged = arrangement or Arrangement()
     parts: list[tuple[str, str, tuple[PartPlan, ...], Ffn | None]] = []
     for m in _resident(model):
-        part = PartPlan(m.name, m, recipe.codec_for(m.name), m.rows, m.cols)
+        part = PartPlan(m.name, m, _codec(recipe, m), m.rows, m.cols)
         parts.append((RESIDENT, m.name, (part,), None))
     for block in model.blocks:
         for bundle in block.bundles if isinstance(block, Ffn) else ():

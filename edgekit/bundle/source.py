@@ -36,10 +36,7 @@ class RowSource:
         Raises:
             CheckpointError: unreadable, or not all values are finite.
         """
-        if self.order is not None:
-            out = self._picked(self.order[begin:end])
-        else:
-            out = self._consecutive(begin, end)
+        out = self._picked(self.order[begin:end]) if self.order is not None else self._consecutive(begin, end)
         if not np.isfinite(out).all():
             raise CheckpointError(f"{self.tensor.path}: tensor '{self.tensor.name}' holds NaN or infinity")
         return np.ascontiguousarray(out, dtype=np.float32)

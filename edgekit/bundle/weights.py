@@ -54,6 +54,26 @@ class BundleWeights:
             at += size
         return out
 
+    def rows(self, name: str, index: int, begin: int, end: int) -> F32:
+        """Rows [begin, end) of one part of a matrix, decoded, f32 [end - begin, cols]."""
+        m = self._matrices[name]
+        sizes = [_codec(p).record_bytes(p["cols"]) for p in m["parts"]]
+        per, stride = m["rows_per_unit"], m["unit_stride"]
+        first, last = begin // per, -(-end // per)
+        raw = np.frombuffer(self._read(m["file"], m["offset"] + first * stride, (last - first) * stride), np.uint8)
+        records = raw.reshape(last - first, stride)[:, : per * sum(sizes)].reshape(-1, sum(sizes))
+        at = sum(sizes[:index])
+        part = m["parts"][index]
+        lut = None
+        if "lut" in part:  # the tables of these rows, repeated so that every row has its own
+            tables = self.vector(part["lut"]).reshape(-1, 1 << part["bits"])
+            lut = tables[np.arange(begin, end) // part["lut_rows"]]
+            codec = make_codec("palette", part["bits"], group_size=1)
+        else:
+            codec = _codec(part)
+        picked = records[begin - first * per : end - first * per, at : at + sizes[index]]
+        return codec.decode(picked, part["cols"], lut)
+
     def _read(self, file: str, offset: int, size: int) -> bytes:
         with (self.path / file).open("rb") as stream:
             stream.seek(offset)

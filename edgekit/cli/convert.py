@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
@@ -20,6 +21,30 @@ from edgekit.cli.common import human, json_option, print_json, progress_bar, qui
 )
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
 @click.option("-t", "--threads", type=click.IntRange(1, 256), help="Tensors encoded at once.  [default: all cores]")
+@click.option(
+    "--layout",
+    type=click.Choice(["auto", "bundle", "split"]),
+    default="auto",
+    show_default=True,
+    help="'split' keeps what decides whether a neuron is active apart (for exact and threshold selection).",
+)
+@click.option("--unit-size", help="Bytes of feed-forward units, as in 16K.  [default: by the activation]")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Text file to learn from: order of neurons, cuts for threshold selection; may be repeated.",
+)
+@click.option("--calibration-tokens", type=click.IntRange(256), default=8192, show_default=True)
+@click.option("--predictor", is_flag=True, help="With --calibration: train predictors of active neurons.")
+@click.option("--keep-order", is_flag=True, help="With --calibration: do not permute neurons.")
+@click.option(
+    "--false-negatives",
+    type=click.FloatRange(0.0001, 0.5),
+    default=0.05,
+    show_default=True,
+    help="Share of active neurons that a predictor may miss.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the bundle if it exists.")
 @json_option
 @quiet_option
@@ -32,6 +57,13 @@ def command(
     group_size: int | None,
     revision: str | None,
     threads: int | None,
+    layout: str,
+    unit_size: str | None,
+    calibration: tuple[Path, ...],
+    calibration_tokens: int,
+    predictor: bool,
+    keep_order: bool,
+    false_negatives: float,
     overwrite: bool,
     as_json: bool,
     quiet: bool,
@@ -46,9 +78,21 @@ def command(
       edgekit convert ./TinyLlama-1.1B -o tiny.edgekit
       edgekit convert ./TinyLlama-1.1B -o tiny-q4 --recipe q4
       edgekit convert ./TinyLlama-1.1B -o tiny-p3 --method palette --bits 3
+      edgekit convert ./ReluLlama-7B -o relu.edgekit --predictor --calibration text.txt
     """
+    from edgekit.calibrate.calibration import Calibration
     from edgekit.conversion import convert
+    from edgekit.runtime import parse_bytes
 
+    if predictor and not calibration:
+        raise click.UsageError("--predictor learns from text: give some with --calibration FILE.")
+    learn = Calibration(
+        calibration,
+        calibration_tokens,
+        predictor=predictor,
+        order=not keep_order,
+        false_negatives=false_negatives,
+    )
     with progress_bar("converting", quiet or as_json) as progress:
         done = convert(
             checkpoint,
@@ -60,7 +104,11 @@ def command(
             revision=revision,
             threads=threads,
             overwrite=overwrite,
+            layout=layout,
+            unit_size=parse_bytes(unit_size) or None,
+            calibration=learn if calibration else None,
             progress=progress,
+            note=lambda what, done, total: progress(done, total),
         )
     if as_json:
         print_json({**asdict(done), "path": str(done.path)})

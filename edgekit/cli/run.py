@@ -7,11 +7,14 @@ import secrets
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgekit.cli.common import human, json_option, print_json, progress_bar, quiet_option, waiting
+
+if TYPE_CHECKING:
+    from edgekit.runtime import Stats
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -69,6 +72,25 @@ from edgekit.cli.common import human, json_option, print_json, progress_bar, qui
 @click.option(
     "--cache-type", type=click.Choice(["f16", "f32"]), default="f16", show_default=True, help="Type of the KV cache."
 )
+@click.option(
+    "--select",
+    type=click.Choice(["auto", "all", "exact", "predicted", "threshold", "prompt", "router"]),
+    default="auto",
+    show_default=True,
+    help="Which neurons a token gets; 'all' and 'exact' give the same text.",
+)
+@click.option(
+    "--sparsity",
+    type=click.FloatRange(0, 0.99),
+    default=0.5,
+    show_default=True,
+    help="With threshold and prompt selection: share of the neurons to leave out.",
+)
+@click.option("--window", type=click.IntRange(0), help="Keep what the last N tokens used.  [default: all that fits]")
+@click.option("--io-engine", type=click.Choice(["auto", "uring", "threads"]), default="auto", show_default=True)
+@click.option("--io-depth", type=click.IntRange(0, 4096), default=0, help="Small reads under way.  [default: 64]")
+@click.option("--no-lookahead", is_flag=True, help="Do not read for the next layer while attention computes.")
+@click.option("--stats", "stats_file", type=click.Path(path_type=Path), help="Write counters per token to a JSON file.")
 @click.option("--kernels", help="Kernel set (avx512, avx2, neon, portable).  [default: the best]")
 @click.option("--backend", type=click.Choice(["native"]), default="native", show_default=True, help="What computes.")
 @json_option
@@ -112,6 +134,7 @@ def _prompt(prompt: str | None, prompt_file: Path | None) -> str:
 
 def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
     from edgekit.bundle import manifest
+    from edgekit.cli.token_log import TokenLog
     from edgekit.generate import Model
     from edgekit.runtime import Options, Sampling, process_peak_bytes
 
@@ -128,6 +151,12 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
         flags["cache_type"],
         0,
         flags["kernels"],
+        flags["select"],
+        flags["sparsity"],
+        flags["window"],
+        flags["io_engine"],
+        flags["io_depth"],
+        not flags["no_lookahead"],
     )
     sampling = Sampling(
         flags["temperature"], flags["top_k"], flags["top_p"], flags["min_p"],
@@ -138,7 +167,7 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
         opened = Model(bundle, options)
     with opened as model:
         loaded = time.monotonic() - begin
-        pieces, tokens = [], []
+        pieces, tokens, log = [], [], TokenLog(model) if flags["stats_file"] else None
         hidden = flags["quiet"] or flags["as_json"]
         with progress_bar("reading the prompt", hidden or len(ids) < 2 * model.plan.max_batch) as progress:
             stream = model.generate(ids, flags["max_tokens"], sampling, flags["stop"], flags["ignore_eos"], progress)
@@ -146,6 +175,8 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
         for piece in itertools.chain([] if first is None else [first], stream):
             pieces.append(piece.text)
             tokens += [piece.token] if piece.token >= 0 else []
+            if log is not None:
+                log.note(piece.token)
             if not flags["as_json"]:
                 click.echo(piece.text, nl=False)
                 sys.stdout.flush()
@@ -168,16 +199,37 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
             "bytes_read_per_token": s.generation_bytes_read // s.generated_tokens if s.generated_tokens else 0,
             "io_wait_seconds": round(s.io_wait_seconds, 3),
             "io": "direct" if s.io_direct else "buffered",
+            "io_engine": "uring" if s.io_uring else "threads",
+            "select": plan.select,
+            "window_bytes": plan.window_bytes,
+            **selection_report(s),
             "backend": flags["backend"],
             "kernels": model.session.kernels,
             "threads": model.session.threads,
             "seed": seed,
         }
+    if log is not None:
+        log.write(flags["stats_file"], report)
     if flags["as_json"]:
         print_json(report)
     elif not flags["quiet"]:
         click.echo()
         _summary(report)
+
+
+def selection_report(s: Stats) -> dict[str, Any]:
+    """What selecting neurons did, per token of the generation."""
+    tokens = max(1, s.generated_tokens)
+    units = s.window_hits + s.window_misses
+    return {
+        "selected_share": round(s.selected / s.neurons, 4) if s.neurons else 1.0,
+        "window_hit_rate": round(s.window_hits / units, 4) if units else 0.0,
+        "reads_per_token": round(s.window_misses / tokens, 1),
+        "select_ms": round(1e3 * s.select_seconds / tokens, 3),
+        "read_ms": round(1e3 * s.read_seconds / tokens, 3),
+        "ffn_ms": round(1e3 * s.ffn_seconds / tokens, 3),
+        "manage_ms": round(1e3 * s.manage_seconds / tokens, 3),
+    }
 
 
 def _rate(tokens: int, seconds: float) -> float:
@@ -191,6 +243,10 @@ def _summary(r: dict[str, Any]) -> None:
         f"memory      {human(r['peak_memory_bytes'])} runtime, {human(r['process_peak_memory_bytes'])} whole process; "
         f"{human(r['resident_bytes'])} of {human(r['weight_bytes'])} weights resident",
         f"flash       {human(r['bytes_read_per_token'])} per token ({r['io']} reads)",
+        f"selection   {r['select']}: {r['selected_share']:.1%} of the neurons, {r['window_hit_rate']:.1%} of their "
+        f"units in the window of {human(r['window_bytes'])}"
+        if r["select"] not in ("all", "router")
+        else "",
     )
-    for line in lines:
+    for line in filter(None, lines):
         click.echo(click.style(line, dim=True), err=True)
