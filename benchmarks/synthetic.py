@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +60,23 @@ def weights(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray[Any, np.
     return (values + 1 if len(shape) == 1 else values).astype(np.float16)
 
 
+Values = Callable[[str, tuple[int, ...]], "np.ndarray[Any, np.dtype[np.float16]]"]
+
+
 def make_checkpoint(folder: Path, config: dict[str, Any] | None = None, shards: int = 2) -> None:
-    """Writes a sharded f16 checkpoint, one tensor at a time."""
+    """Writes a sharded f16 checkpoint of random weights, one tensor at a time."""
     config = config or LLAMA_1B
+    write_checkpoint(folder, config, list(llama_shapes(config)), lambda name, shape: weights(name, shape, 0), shards)
+
+
+def write_checkpoint(
+    folder: Path, config: dict[str, Any], tensors: list[tuple[str, tuple[int, ...]]], values: Values, shards: int = 2
+) -> None:
+    """Writes a sharded f16 checkpoint whose tensors come from `values`."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config))
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(DEMO / name, folder / name)
-    tensors = list(llama_shapes(config))
     per = -(-len(tensors) // shards)
     weight_map = {}
     for s in range(shards):
@@ -84,5 +93,5 @@ def make_checkpoint(folder: Path, config: dict[str, Any] | None = None, shards: 
         with (folder / file).open("wb") as out:
             out.write(len(raw).to_bytes(8, "little") + raw)
             for name, shape in mine:
-                out.write(weights(name, shape, 0).data)
+                out.write(np.ascontiguousarray(values(name, shape)).data)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))

@@ -233,7 +233,7 @@ def _units(plan: MatrixPlan, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]
     units = -(-len(rows) // per)
     out = np.zeros((units, stride), dtype=np.uint8)
     whole = len(rows) // per
-    out[:whole, : per * plan.row_stride] = rows[: whole * per].reshape(whole, -1)
+    out[:whole, : per * plan.row_stride] = rows[: whole * per].reshape(whole, per * plan.row_stride)
     rest = rows[whole * per :].reshape(-1)
     if len(rest):
         out[whole, : len(rest)] = rest

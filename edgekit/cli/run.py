@@ -88,7 +88,7 @@ if TYPE_CHECKING:
 )
 @click.option("--window", type=click.IntRange(0), help="Keep what the last N tokens used.  [default: all that fits]")
 @click.option("--io-engine", type=click.Choice(["auto", "uring", "threads"]), default="auto", show_default=True)
-@click.option("--io-depth", type=click.IntRange(0, 4096), default=0, help="Small reads under way.  [default: 64]")
+@click.option("--io-depth", type=click.IntRange(0, 4096), default=0, help="Small reads under way.  [default: 128]")
 @click.option("--no-lookahead", is_flag=True, help="Do not read for the next layer while attention computes.")
 @click.option("--stats", "stats_file", type=click.Path(path_type=Path), help="Write counters per token to a JSON file.")
 @click.option("--kernels", help="Kernel set (avx512, avx2, neon, portable).  [default: the best]")

@@ -75,7 +75,7 @@ typedef struct edgekit_options {
   uint32_t select;     /* EDGEKIT_SELECT_* */
   uint32_t window;     /* tokens whose units stay in the window; 0: as many as fit; EDGEKIT_WINDOW_NONE: none */
   uint32_t io_engine;  /* EDGEKIT_ENGINE_* */
-  uint32_t io_depth;   /* small reads under way at once; 0: 64 */
+  uint32_t io_depth;   /* small reads under way at once; 0: 128 */
   float sparsity;      /* threshold, prompt: share of the neurons to leave out; 0: a half */
   uint32_t lookahead;  /* predicted: read for the next block while attention computes; 0: yes, 1: no */
 } edgekit_options;

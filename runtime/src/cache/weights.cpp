@@ -245,6 +245,20 @@ Outcome Weights::reap(bool wait) {
   return outcome;
 }
 
+// Begins a round and pins what is here already, so that making room for the rest does not evict it.
+void Weights::hold(int32_t index, const uint32_t* rows, uint32_t count) {
+  window_.begin_round();
+  const uint32_t per = matrix(index).rows_per_unit;
+  uint32_t last = UINT32_MAX;
+  for (uint32_t i = 0; i < count; ++i) {
+    const uint32_t unit = rows[i] / per;
+    if (unit == last || !window_.has(index)) continue;
+    last = unit;
+    const int32_t slot = window_.find(index, unit);
+    if (slot != kNone) window_.touch(slot);
+  }
+}
+
 Outcome Weights::start_round(int32_t index, const uint32_t* rows, uint32_t begin, uint32_t count, const uint8_t** at,
                              uint32_t* list, uint32_t& end, uint32_t& known) {
   const double start = seconds();
@@ -255,7 +269,7 @@ Outcome Weights::start_round(int32_t index, const uint32_t* rows, uint32_t begin
   int32_t slot = kNone;
   queue_.clear();
   known = 0;
-  if (plan_.slots != 0) window_.begin_round();
+  if (plan_.slots != 0) hold(index, rows + begin, count - begin);
   for (end = begin; end < count;) {
     const uint32_t row = rows[end], unit = row / m.rows_per_unit;
     const uint64_t within = uint64_t{row % m.rows_per_unit} * m.row_stride;
@@ -274,9 +288,11 @@ Outcome Weights::start_round(int32_t index, const uint32_t* rows, uint32_t begin
       }
       if (slot == kNone) {
         if (end > begin) break;  // the rest has a round of its own
-        EK_TRY(reap(true));      // everything is taken by reads that nobody waits for
+        EK_TRY(reap(true));      // all room is taken by reads that nobody waits for, or by what comes later
+        window_.begin_round();
         continue;
       }
+      window_.use(slot);
       last = unit;
     }
     at[end] = window_.data(slot) + within;

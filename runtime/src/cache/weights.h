@@ -29,8 +29,8 @@ struct Rows {
 struct IoSettings {
   uint32_t engine = 0;  // EDGEKIT_ENGINE_*
   uint32_t threads = 4;
-  uint32_t depth = 64;  // small reads under way
-  uint32_t window = 0;  // tokens whose units stay in the window; 0: as many as fit
+  uint32_t depth = 128;  // small reads under way
+  uint32_t window = 0;   // tokens whose units stay in the window; 0: as many as fit
 };
 
 // What units did since the model was opened.
@@ -64,6 +64,9 @@ class Weights {
   void expect(const std::vector<int32_t>& matrices);
   // Announces rows of a windowed matrix, ascending: their units are read while others compute.
   void prefetch(int32_t index, const uint32_t* rows, uint32_t count);
+  // Takes in what has arrived and starts what waits, without blocking; called now and then while
+  // something else is computed, so that the device always has work.
+  Outcome poll() { return plan_.slots == 0 || reader_.idle() ? Outcome(Nothing{}) : reap(false); }
   // A unit that is in memory anyway, for the window if it has free room.
   void offer(int32_t index, uint32_t unit, const uint8_t* data);
 
@@ -94,12 +97,15 @@ class Weights {
   // Brings rows [count], ascending, of a matrix into memory. at[i] points to row rows[i] once
   // ready(list, n) was called with i in the list, and until done(begin, end) was called with
   // begin <= i < end; several rounds when the window is too small for all at once.
-  template <class Ready, class Done>
+  // `meanwhile` is called once, when all reads of the first round are under way.
+  template <class Ready, class Done, class Meanwhile>
   Outcome gather(int32_t index, const uint32_t* rows, uint32_t count, const uint8_t** at, uint32_t* list,
-                 const Ready& ready, const Done& done) {
+                 const Ready& ready, const Done& done, const Meanwhile& meanwhile) {
+    if (count == 0) meanwhile();
     for (uint32_t begin = 0; begin < count;) {
       uint32_t end = begin, known = 0;
       EK_TRY(start_round(index, rows, begin, count, at, list, end, known));
+      if (begin == 0) meanwhile();
       if (known > 0) ready(list, known);
       while (waiting_ > 0) {
         EK_TRY(next_arrivals(list, known));
@@ -130,6 +136,7 @@ class Weights {
   void list_chunks();
   Outcome start_round(int32_t index, const uint32_t* rows, uint32_t begin, uint32_t count, const uint8_t** at,
                       uint32_t* list, uint32_t& end, uint32_t& known);
+  void hold(int32_t index, const uint32_t* rows, uint32_t count);
   Outcome next_arrivals(uint32_t* list, uint32_t& known);
   // Queues a unit that is not in the window; kNone when there is no room for it now.
   int32_t request(int32_t index, uint32_t unit);

@@ -1,6 +1,7 @@
 #include "cache/window.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 namespace edgekit {
@@ -8,7 +9,8 @@ namespace edgekit {
 uint64_t Window::table_bytes(const Manifest& m, const std::vector<uint8_t>& windowed, uint64_t slots) {
   uint64_t units = 0;
   for (size_t i = 0; i < windowed.size(); ++i) units += windowed[i] != 0 ? m.matrices[i].units : 0;
-  return Buffer::charge(units * sizeof(int32_t)) + Region::charge(slots * sizeof(Slot));
+  return Buffer::charge(units * sizeof(int32_t)) + Buffer::charge(units * sizeof(Score)) +
+         Region::charge(slots * sizeof(Slot));
 }
 
 Outcome Window::start(Budget& budget, const Manifest& m, const std::vector<uint8_t>& windowed, uint64_t slot_bytes,
@@ -24,6 +26,7 @@ Outcome Window::start(Budget& budget, const Manifest& m, const std::vector<uint8
   slot_bytes_ = slot_bytes;
   EK_ASSIGN(table_, Buffer::allocate(budget, units * sizeof(int32_t), "the window's table"));
   std::fill(slot_of(), slot_of() + units, kNone);
+  EK_ASSIGN(scores_, Buffer::allocate(budget, units * sizeof(Score), "the window's scores"));
   EK_ASSIGN(info_, Region::reserve(budget, most_bytes / slot_bytes * sizeof(Slot), "the window's slots"));
   EK_ASSIGN(pool_, Region::reserve(budget, most_bytes, "the window"));
   return resize(bytes);
@@ -53,6 +56,49 @@ void Window::touch(int32_t slot) {
   link_newest(slot);
 }
 
+namespace {
+constexpr float kHalfLife = 32;  // passes after which a use counts half
+constexpr int kSample = 16;      // slots looked at to find one to evict
+}  // namespace
+
+float Window::score(int32_t slot) {
+  const Score& s = scores()[slots_info()[slot].key];
+  return s.uses * std::exp2(-static_cast<float>(pass_ - s.pass) / kHalfLife);
+}
+
+void Window::use(int32_t slot) {
+  const float old = score(slot);
+  Score& s = scores()[slots_info()[slot].key];
+  if (s.pass != pass_ || s.uses == 0) s.uses = old + 1;
+  s.pass = pass_;
+}
+
+int32_t Window::victim() {
+  const auto free_to_go = [&](int32_t slot) {
+    const Slot& s = slots_info()[slot];
+    return s.round != round_ && s.state == ready;
+  };
+  int32_t worst = kNone;
+  float lowest = 0;
+  for (int i = 0; i < kSample; ++i) {
+    random_ ^= random_ << 13;
+    random_ ^= random_ >> 7;
+    random_ ^= random_ << 17;
+    const int32_t slot = static_cast<int32_t>(random_ % used_);
+    if (!free_to_go(slot)) continue;
+    const float value = score(slot);
+    if (worst == kNone || value < lowest) {
+      worst = slot;
+      lowest = value;
+    }
+  }
+  if (worst != kNone) return worst;
+  for (int32_t slot = oldest_; slot != kNone; slot = slots_info()[slot].newer) {
+    if (free_to_go(slot)) return slot;
+  }
+  return kNone;
+}
+
 void Window::drop(int32_t slot) {
   Slot& s = slots_info()[slot];
   slot_of()[s.key] = kNone;
@@ -79,10 +125,9 @@ int32_t Window::claim(int32_t matrix, uint32_t unit) {
     slot = static_cast<int32_t>(used_++);
   } else {
     if (free_ == kNone) {
-      const int32_t victim = oldest_;
-      if (victim == kNone || slots_info()[victim].round == round_ || slots_info()[victim].state == loading)
-        return kNone;
-      drop(victim);
+      const int32_t evicted = victim();
+      if (evicted == kNone) return kNone;
+      drop(evicted);
     }
     slot = free_;
     free_ = slots_info()[slot].older;
@@ -120,7 +165,11 @@ Outcome Window::resize(uint64_t bytes) {
     slots_ = wanted;
     return Nothing{};
   }
-  while (used() > wanted) drop(oldest_);
+  begin_round();
+  while (used() > wanted) {
+    const int32_t evicted = victim();
+    drop(evicted != kNone ? evicted : oldest_);
+  }
   // Holes below the new end take the rows above it.
   std::vector<int32_t> holes;
   for (int32_t slot = free_; slot != kNone; slot = slots_info()[slot].older) {

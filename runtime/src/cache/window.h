@@ -1,6 +1,8 @@
-// The window: units that recent tokens needed, in a fixed number of equal slots shared by all layers.
-// The least recently used unit makes room, so a layer holds as much as it is measured to need.
-// Finding, keeping and evicting cost O(1) a unit ("LLM in a flash", arXiv 2312.11514, section 3.3).
+// The window: units that recent tokens needed, in a fixed number of equal slots shared by all layers,
+// so that a layer holds as much as it is measured to need ("LLM in a flash", arXiv 2312.11514, section
+// 3.3). Every unit has a score, its uses discounted by age; of some slots picked at random the one with
+// the lowest score makes room. That keeps more of what comes back than the last k tokens do
+// (docs/design/0002-flash.md). Finding, keeping and evicting cost O(1) a unit.
 #pragma once
 
 #include <vector>
@@ -38,6 +40,8 @@ class Window {
   // Only what the last `keep` passes used stays.
   void begin_pass(uint32_t keep);
   void touch(int32_t slot);
+  // Counts a use of the unit in a slot; once a pass.
+  void use(int32_t slot);
   // A slot for a unit that is not here, in state `loading`; kNone when everything is pinned.
   int32_t claim(int32_t matrix, uint32_t unit);
   // Forgets a unit; its slot is free.
@@ -63,12 +67,20 @@ class Window {
   const int32_t* slot_of() const { return reinterpret_cast<const int32_t*>(table_.data()); }
   int32_t* slot_of() { return reinterpret_cast<int32_t*>(table_.data()); }
   Slot* slots_info() { return reinterpret_cast<Slot*>(info_.data()); }
+  struct Score {
+    float uses = 0;  // as of `pass`
+    uint32_t pass = 0;
+  };
+  Score* scores() { return reinterpret_cast<Score*>(scores_.data()); }
+  float score(int32_t slot);
+  int32_t victim();
   void unlink(int32_t slot);
   void link_newest(int32_t slot);
   void move(int32_t from, int32_t to);
 
   Region pool_, info_;          // [slots][slot_bytes], Slot [slots]
   Buffer table_;                // int32 [units]: slot of each unit
+  Buffer scores_;               // Score [units]
   std::vector<int32_t> first_;  // per matrix: key of its first unit, or kNone
   uint64_t slot_bytes_ = 0;
   uint32_t slots_ = 0, used_ = 0;  // slots [0, used) were handed out at least once
@@ -76,6 +88,7 @@ class Window {
   uint32_t free_count_ = 0;
   int32_t newest_ = kNone, oldest_ = kNone;
   uint32_t round_ = 1, pass_ = 1;
+  uint64_t random_ = 0x9E3779B97F4A7C15;
 };
 
 }  // namespace edgekit

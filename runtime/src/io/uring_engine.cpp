@@ -59,10 +59,11 @@ class UringEngine : public ReadEngine {
     const uint32_t tail = *sq_tail_, index = tail & sq_mask_;
     io_uring_sqe& sqe = sqes_[index];
     std::memset(&sqe, 0, sizeof(sqe));
-    sqe.opcode = IORING_OP_READV;
+    const bool single = op->count == 1 && op->pieces[0].iov_len <= UINT32_MAX;
+    sqe.opcode = single ? IORING_OP_READ : IORING_OP_READV;
     sqe.fd = op->file->fd();
-    sqe.addr = reinterpret_cast<uint64_t>(op->pieces);
-    sqe.len = op->count;
+    sqe.addr = reinterpret_cast<uint64_t>(single ? op->pieces[0].iov_base : op->pieces);
+    sqe.len = single ? static_cast<uint32_t>(op->pieces[0].iov_len) : op->count;
     sqe.off = op->offset;
     sqe.user_data = reinterpret_cast<uint64_t>(op);
     sq_array_[index] = index;

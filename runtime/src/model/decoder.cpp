@@ -37,10 +37,7 @@ Outcome Decoder::run(const int32_t* tokens, uint32_t position, uint32_t length, 
                           selection_->capture_user);
     }
     switch (b.kind) {
-      case Block::attention:
-        if (i + 1 < m_.blocks.size()) look_ahead(m_.blocks[i + 1]);
-        EK_TRY(attention(i, position, cache));
-        break;
+      case Block::attention: EK_TRY(attention(i, position, cache)); break;
       case Block::ffn: EK_TRY(feed_forward(i)); break;
       case Block::experts: EK_TRY(mixture(b)); break;
     }
@@ -202,6 +199,7 @@ void Decoder::block_sums(const float* x, uint32_t width) {
 
 Outcome Decoder::multiply(int32_t matrix, const float* x, uint32_t ldx, uint32_t tokens, const float* bias, float* y,
                           uint32_t ldy) {
+  EK_TRY(w_.poll());
   if (tokens == 1) block_sums(x, padded_cols(w_.matrix(matrix).parts[0].cols));
   return w_.visit(matrix, false, [&](const Rows& rows) -> Outcome {
     multiply_rows(rows, x, ldx, tokens, bias, y, ldy);

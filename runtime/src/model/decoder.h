@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 
 #include "cache/weights.h"
@@ -67,12 +68,13 @@ class Decoder {
   // One token, chosen neurons only (ffn_selected.cpp).
   bool selective(const Block& b) const;
   Outcome selected(size_t index, const float* x, float* out);
-  Outcome gathered(const Block& b, int32_t matrix, uint32_t count, const float* x, float* out);
+  Outcome gathered(const Block& b, int32_t matrix, uint32_t count, const float* x, float* out,
+                   const std::function<void()>& meanwhile);
   Result<uint32_t> choose(size_t index, const float* x);
-  Outcome predict(const Block& b, const float* x, uint32_t& count);
+  Outcome predict(const Block& b, const float* x, float* scores, uint32_t* rows, uint32_t& count);
   uint32_t choose_by_prompt(size_t index);
   void note_usage(size_t index, uint32_t tokens);
-  void look_ahead(const Block& next);
+  void look_ahead(size_t index);
   void accumulate(const Matrix& m, uint32_t part, uint32_t begin, uint32_t end);
   void project_out(const Rows& rows, uint32_t part, uint32_t tokens, float* out);
   void block_sums(const float* x, uint32_t width);

@@ -26,7 +26,7 @@ Result<Settings> settings_from(const edgekit_options* options) {
   const long cores = sysconf(_SC_NPROCESSORS_ONLN);
   s.threads = o.threads != 0 ? o.threads : static_cast<uint32_t>(std::clamp(cores, 1L, 16L));
   s.io.threads = o.io_threads != 0 ? o.io_threads : 4;
-  s.io.depth = o.io_depth != 0 ? o.io_depth : 64;
+  s.io.depth = o.io_depth != 0 ? o.io_depth : 128;
   s.io.engine = o.io_engine;
   s.io.window = o.window;
   s.select = o.select;

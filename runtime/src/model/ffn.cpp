@@ -79,7 +79,7 @@ Outcome Decoder::neurons(const Block& b, int32_t matrix, bool expert, const floa
   if (tokens == 1 && expert) {
     uint32_t* rows = reinterpret_cast<uint32_t*>(s_.rows.data());
     for (uint32_t r = 0; r < b.size; ++r) rows[r] = r;
-    return gathered(b, matrix, b.size, x, out);
+    return gathered(b, matrix, b.size, x, out, [] {});
   }
   if (b.selector != kNone) EK_TRY(activate_selector(b, x, tokens));
   if (tokens > 1) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <functional>
 
 #include "model/decoder.h"
 #include "model/ops.h"
@@ -30,14 +31,15 @@ Outcome Decoder::selected(size_t index, const float* x, float* out) {
   const double chosen = seconds(), waited_to_choose = w_.wait_seconds();
   selection_->neurons += b.size;
   selection_->selected += count;
-  EK_TRY(gathered(b, b.matrices[0], count, x, out));
+  EK_TRY(gathered(b, b.matrices[0], count, x, out, [&] { look_ahead(index); }));
   selection_->select_seconds += chosen - begin - (waited_to_choose - waited);
   selection_->ffn_seconds += seconds() - chosen - (w_.wait_seconds() - waited_to_choose);
   return Nothing{};
 }
 
 // out += down columns of the neurons in s_.rows [count], ascending, each weighted with its value.
-Outcome Decoder::gathered(const Block& b, int32_t matrix, uint32_t count, const float* x, float* out) {
+Outcome Decoder::gathered(const Block& b, int32_t matrix, uint32_t count, const float* x, float* out,
+                          const std::function<void()>& meanwhile) {
   const Matrix& m = w_.matrix(matrix);
   const uint32_t* rows = u32(s_.rows);
   const uint8_t** at = reinterpret_cast<const uint8_t**>(s_.at.data());
@@ -53,7 +55,7 @@ Outcome Decoder::gathered(const Block& b, int32_t matrix, uint32_t count, const 
           }
         });
       },
-      [&](uint32_t begin, uint32_t end) { accumulate(m, m.part_count - 1u, begin, end); }));
+      [&](uint32_t begin, uint32_t end) { accumulate(m, m.part_count - 1u, begin, end); }, meanwhile));
   add_slices(out);
   return Nothing{};
 }
@@ -102,7 +104,7 @@ Result<uint32_t> Decoder::choose(size_t index, const float* x) {
   if (w_.select() == EDGEKIT_SELECT_PROMPT) {
     count = choose_by_prompt(index);
   } else {
-    EK_TRY(predict(b, x, count));
+    EK_TRY(predict(b, x, s_.h.f32(), rows, count));
   }
   if (b.selector == kNone) return count;
   // Two phases: the selector's rows first, and only active neurons go on to the second.
@@ -122,7 +124,7 @@ Result<uint32_t> Decoder::choose(size_t index, const float* x) {
           }
         });
       },
-      [](uint32_t, uint32_t) {}));
+      [](uint32_t, uint32_t) {}, [] {}));
   uint32_t active = 0;
   for (uint32_t i = 0; i < count; ++i) {
     rows[active] = rows[i];
@@ -131,11 +133,10 @@ Result<uint32_t> Decoder::choose(size_t index, const float* x) {
   return active;
 }
 
-// Low-rank predictor (arXiv 2312.11514, section 3.1): up (down x) + bias > 0.
-Outcome Decoder::predict(const Block& b, const float* x, uint32_t& count) {
+// Low-rank predictor (arXiv 2312.11514, section 3.1): up (down x) + bias > 0. scores [ffn] is scratch.
+Outcome Decoder::predict(const Block& b, const float* x, float* scores, uint32_t* rows, uint32_t& count) {
   const uint32_t rank = w_.matrix(b.predict_down).rows;
-  float *low = s_.rank.f32(), *scores = s_.h.f32();
-  uint32_t* rows = u32(s_.rows);
+  float* low = s_.rank.f32();
   const float* bias = w_.vector(b.predict_bias);
   EK_TRY(multiply(b.predict_down, x, s_.width.hidden, 1, nullptr, low, s_.width.rank));
   std::fill(low + rank, low + s_.width.rank, 0.0f);
@@ -149,16 +150,24 @@ Outcome Decoder::predict(const Block& b, const float* x, uint32_t& count) {
   return Nothing{};
 }
 
-// Reads what the next block will probably want while attention computes: its predictor, asked with
-// what is known before attention. A wrong guess costs a read, never a result.
-void Decoder::look_ahead(const Block& next) {
-  if (!lookahead_ || tokens_ != 1 || w_.select() != EDGEKIT_SELECT_PREDICTED || next.predict_up == kNone) return;
+// Reads what the next selecting block will probably want while this one and attention compute: its
+// predictor, asked with what is known before them. A wrong guess costs a read, never a result.
+void Decoder::look_ahead(size_t index) {
+  if (!lookahead_ || w_.select() != EDGEKIT_SELECT_PREDICTED) return;
+  size_t i = index + 1;
+  while (i < m_.blocks.size() && m_.blocks[i].predict_up == kNone) ++i;
+  if (i == m_.blocks.size()) return;
+  const Block& next = m_.blocks[i];
   if (!w_.resident(next.predict_down) || !w_.resident(next.predict_up)) return;
-  float* x = s_.out.f32();  // free until attention's output
+  float* x = s_.ahead_x.f32();
   normalize(next.pre_norm, s_.x.f32(), 1, x);
+  block_sums(x, s_.width.hidden);
   uint32_t count = 0;
-  if (!predict(next, x, count).ok()) return;
-  w_.prefetch(next.selector != kNone ? next.selector : next.matrices[0], u32(s_.rows), count);
+  uint32_t* rows = u32(s_.ahead_rows);
+  if (predict(next, x, s_.ahead.f32(), rows, count).ok()) {
+    w_.prefetch(next.selector != kNone ? next.selector : next.matrices[0], rows, count);
+  }
+  block_sums(s_.normed.f32(), s_.width.hidden);
 }
 
 // GRIFFIN (arXiv 2404.01365): per neuron, the norm over the prompt's tokens of its share in each.

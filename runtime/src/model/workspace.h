@@ -34,6 +34,7 @@ struct Workspace {
   Buffer scores;                                  // [threads][context]
   Buffer unit;                                    // one unit, for single rows of streamed matrices
   Buffer rank;                                    // [rank], only with predictors
+  Buffer ahead_x, ahead, ahead_rows;              // [hidden], [ffn], uint32 [ffn]: a look at the next block
   Buffer rows, list;                              // uint32 [ffn]: selected neurons, and those that arrived
   Buffer at;                                      // [ffn] pointers to their rows
   Buffer router;                                  // [batch][experts]
