@@ -129,7 +129,40 @@ class Sampling(_Struct):
     )
 
 
-STRUCTS: tuple[type[c.Structure], ...] = (Error, Options, Plan, Stats, Info, Sampling)
+class ReadTest(_Struct):
+    _fields_ = (
+        ("struct_size", c.c_uint32),
+        ("io_mode", c.c_uint32),
+        ("io_engine", c.c_uint32),
+        ("depth", c.c_uint32),
+        ("threads", c.c_uint32),
+        ("sequential", c.c_uint32),
+        ("once", c.c_uint32),
+        ("direct", c.c_uint32),
+        ("uring", c.c_uint32),
+        ("chunk_bytes", c.c_uint64),
+        ("seed", c.c_uint64),
+        ("seconds", c.c_double),
+        ("elapsed", c.c_double),
+        ("reads", c.c_uint64),
+        ("bytes", c.c_uint64),
+    )
+
+
+class KernelTest(_Struct):
+    _fields_ = (
+        ("struct_size", c.c_uint32),
+        ("bits", c.c_uint32),
+        ("cols", c.c_uint32),
+        ("threads", c.c_uint32),
+        ("codec", c.c_char_p),
+        ("seconds", c.c_double),
+        ("elapsed", c.c_double),
+        ("bytes", c.c_uint64),
+    )
+
+
+STRUCTS: tuple[type[c.Structure], ...] = (Error, Options, Plan, Stats, Info, Sampling, ReadTest, KernelTest)
 
 
 def library_path() -> Path:
@@ -180,6 +213,8 @@ def library() -> c.CDLL:
         "model_plan": (None, (handle, c.POINTER(Plan))),
         "model_set_budget": (status, (handle, c.c_uint64, error_p)),
         "verify_bundle": (status, (c.c_char_p, error_p)),
+        "measure_reads": (status, (c.c_char_p, c.POINTER(ReadTest), error_p)),
+        "measure_kernel": (status, (c.POINTER(KernelTest), error_p)),
         "session_create": (status, (handle, c.POINTER(handle), error_p)),
         "session_destroy": (None, (handle,)),
         "session_reset": (None, (handle,)),

@@ -148,6 +148,31 @@ typedef struct edgekit_sampling {
   uint64_t seed;
 } edgekit_sampling;
 
+/* Reads of a file as the runtime makes them. */
+typedef struct edgekit_read_test {
+  uint32_t struct_size;
+  uint32_t io_mode, io_engine; /* EDGEKIT_IO_*, EDGEKIT_ENGINE_* */
+  uint32_t depth, threads;     /* reads under way; reader threads where io_uring is not used */
+  uint32_t sequential;         /* 1: from the beginning on, else at random places */
+  uint32_t once;               /* 1: stop at the end of the file (sequential) */
+  uint32_t direct, uring;      /* out: what was in effect */
+  uint64_t chunk_bytes;        /* of one read, a multiple of 4096 */
+  uint64_t seed;
+  double seconds;        /* how long to go on */
+  double elapsed;        /* out */
+  uint64_t reads, bytes; /* out */
+} edgekit_read_test;
+
+/* A matrix that no cache holds times a vector. */
+typedef struct edgekit_kernel_test {
+  uint32_t struct_size;
+  uint32_t bits, cols, threads;
+  const char* codec; /* as in the manifest: "f16", "affine", "palette" */
+  double seconds;    /* how long to go on */
+  double elapsed;    /* out */
+  uint64_t bytes;    /* out: of weights */
+} edgekit_kernel_test;
+
 typedef struct edgekit_model edgekit_model;
 typedef struct edgekit_session edgekit_session;
 
@@ -209,6 +234,10 @@ EDGEKIT_API edgekit_status edgekit_session_generate(edgekit_session* session, co
                                                     const int32_t* stop_tokens, uint32_t stop_count,
                                                     const edgekit_sampling* sampling, edgekit_token_callback callback,
                                                     void* user, edgekit_error* error);
+
+/* Measure this device; nothing is opened but the file. */
+EDGEKIT_API edgekit_status edgekit_measure_reads(const char* path, edgekit_read_test* test, edgekit_error* error);
+EDGEKIT_API edgekit_status edgekit_measure_kernel(edgekit_kernel_test* test, edgekit_error* error);
 
 #ifdef __cplusplus
 }

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "edgekit/edgekit.h"
+#include "measure/measure.h"
 #include "model/engine.h"
 
 using edgekit::Error;
@@ -159,4 +160,18 @@ edgekit_status edgekit_session_generate(edgekit_session* session, const int32_t*
       session->session->generate(prompt, prompt_count, max_tokens, stop_tokens, stop_count, *sampling, callback, user)
           .error(),
       error);
+}
+
+edgekit_status edgekit_measure_reads(const char* path, edgekit_read_test* test, edgekit_error* error) {
+  if (path == nullptr || test == nullptr || test->struct_size != sizeof(edgekit_read_test)) {
+    return invalid("path and test (with its struct_size) must be given", error);
+  }
+  return report(edgekit::measure_reads(path, *test).error(), error);
+}
+
+edgekit_status edgekit_measure_kernel(edgekit_kernel_test* test, edgekit_error* error) {
+  if (test == nullptr || test->struct_size != sizeof(edgekit_kernel_test)) {
+    return invalid("test (with its struct_size) must be given", error);
+  }
+  return report(edgekit::measure_kernel(*test).error(), error);
 }

@@ -1,0 +1,1 @@
+"""What this device can do, and what a model will do on it."""

@@ -1,0 +1,192 @@
+"""The device profile: measured once, kept in a small file, read by `plan`.
+
+Reads are made by the runtime's own engine on a file of this device, at several sizes and depths, at
+random places. Kernels multiply matrices that no cache holds.
+"""
+
+from __future__ import annotations
+
+import ctypes as c
+import json
+import os
+import platform
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from edgekit import native
+from edgekit.errors import RuntimeFailure
+
+SIZES = (4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20)
+DEPTHS = (1, 8, 32, 128)
+STREAM = (1 << 20, 4)  # how the runtime streams layers: size and reads under way
+KERNELS = (("f32", 32), ("f16", 16), ("affine", 8), ("affine", 4), ("palette", 8), ("palette", 6), ("palette", 4),
+           ("palette", 3), ("palette", 2), ("palette", 1))  # fmt: skip
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Rate of random reads: bytes per second, by size and reads under way."""
+
+    size: int
+    depth: int
+    bytes_per_second: float
+
+    @property
+    def per_second(self) -> float:
+        """Reads per second."""
+        return self.bytes_per_second / self.size
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a device can do.
+
+    Attributes:
+        machine: for people.
+        threads: compute threads measured.
+        direct: reads bypassed the page cache.
+        engine: "uring" or "threads".
+        first_touch: bytes per second of the file's first reading from end to end (hosts cache below us).
+        stream: bytes per second as layers are streamed, again and again.
+        reads: random reads.
+        kernels: bytes of weights per second, by codec and bits ("palette4").
+    """
+
+    machine: str
+    threads: int
+    direct: bool
+    engine: str
+    first_touch: float
+    stream: float
+    reads: tuple[Reads, ...]
+    kernels: dict[str, float] = field(default_factory=dict)
+    version: int = VERSION
+
+    def read_seconds(self, size: float, count: float, depth: int) -> float:
+        """Time for `count` random reads of `size` bytes each, `depth` under way."""
+        if count <= 0:
+            return 0.0
+        near = min({r.depth for r in self.reads}, key=lambda d: abs(d - depth))
+        rows = sorted((r for r in self.reads if r.depth == near), key=lambda r: r.size)
+        low = max((r for r in rows if r.size <= size), key=lambda r: r.size, default=rows[0])
+        high = min((r for r in rows if r.size >= size), key=lambda r: r.size, default=rows[-1])
+        share = 0.0 if low.size == high.size else (size - low.size) / (high.size - low.size)
+        one = (1 - share) / low.per_second + share / high.per_second
+        return count * (one if size <= rows[-1].size else size / rows[-1].bytes_per_second)
+
+    def save(self, path: Path) -> None:
+        """Writes the profile.
+
+        Raises:
+            RuntimeFailure: the file cannot be written.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(asdict(self), indent=1))
+        except OSError as error:
+            raise RuntimeFailure(f"{path}: cannot write: {error.strerror}") from error
+
+
+def default_path() -> Path:
+    """Where the profile of this machine is kept."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "edgekit" / "profile.json"
+
+
+def load(path: Path) -> Profile:
+    """A saved profile.
+
+    Raises:
+        RuntimeFailure: missing, or not a profile of this version.
+    """
+    try:
+        data = json.loads(path.read_text())
+        if data.get("version") != VERSION:
+            raise RuntimeFailure(f"{path}: a profile of another version; run 'edgekit profile' again")
+        return Profile(**{**data, "reads": tuple(Reads(**r) for r in data["reads"])})
+    except OSError as error:
+        raise RuntimeFailure(f"{path}: no profile of this device; make one with 'edgekit profile'") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RuntimeFailure(f"{path}: not a profile; run 'edgekit profile' again") from error
+
+
+def measure_reads(
+    path: Path,
+    size: int,
+    depth: int,
+    seconds: float,
+    *,
+    sequential: bool = False,
+    once: bool = False,
+    engine: str = "auto",
+    seed: int = 1,
+) -> native.ReadTest:
+    """One test of reads.
+
+    Raises:
+        RuntimeFailure: the file cannot be read that way.
+    """
+    test = native.ReadTest(
+        io_engine=native.ENGINES[engine], depth=depth, threads=min(depth, 16), chunk_bytes=size,
+        seconds=seconds, sequential=int(sequential), once=int(once), seed=seed,
+    )  # fmt: skip
+    error = native.Error()
+    native.check(native.library().edgekit_measure_reads(str(path).encode(), c.byref(test), c.byref(error)), error)
+    return test
+
+
+def measure_kernel(codec: str, bits: int, threads: int, seconds: float, cols: int = 4096) -> float:
+    """Bytes of weights per second."""
+    test = native.KernelTest(bits=bits, cols=cols, threads=threads, codec=codec.encode(), seconds=seconds)
+    error = native.Error()
+    native.check(native.library().edgekit_measure_kernel(c.byref(test), c.byref(error)), error)
+    return float(test.bytes / test.elapsed)
+
+
+def kernel_name(codec: str, bits: int) -> str:
+    """How a profile calls a kernel."""
+    return codec if codec.startswith(("f", "b")) else f"{codec}{bits}"
+
+
+def profile(file: Path, threads: int, seconds: float, progress: Callable[[int, int], None]) -> Profile:
+    """Measures this device on `file`, which should be large (1 GiB or more).
+
+    Args:
+        file: what to read; a bundle's flash.bin is what counts.
+        threads: compute threads.
+        seconds: of each of the tests, three of each.
+        progress: called with (tests done, of all).
+    """
+    size, under_way = STREAM
+    first = measure_reads(file, size, under_way, 30.0, sequential=True, once=True)
+    total = len(SIZES) * len(DEPTHS) + len(KERNELS) + 1
+    tests: dict[tuple[int, int], list[float]] = {}
+    done = 0
+    for at, depth in [(s, d) for s in SIZES for d in DEPTHS]:
+        for seed in range(3):
+            test = measure_reads(file, at, depth, seconds, seed=seed + 1)
+            tests.setdefault((at, depth), []).append(test.bytes / test.elapsed)
+        done += 1
+        progress(done, total)
+    again = [measure_reads(file, size, under_way, 3 * seconds, sequential=True) for _ in range(3)]
+    done += 1
+    kernels = {}
+    for codec, bits in KERNELS:
+        rates = [measure_kernel(codec, bits, threads, seconds) for _ in range(3)]
+        kernels[kernel_name(codec, bits)] = statistics.median(rates)
+        done += 1
+        progress(done, total)
+    kernels["bf16"] = kernels["f16"]
+    return Profile(
+        platform.platform(),
+        threads,
+        bool(first.direct),
+        "uring" if first.uring else "threads",
+        first.bytes / first.elapsed,
+        statistics.median(t.bytes / t.elapsed for t in again),
+        tuple(Reads(s, d, statistics.median(r)) for (s, d), r in tests.items()),
+        kernels,
+    )

@@ -1,0 +1,128 @@
+#include "measure/measure.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+#include "core/threads.h"
+#include "io/async_reader.h"
+#include "kernels/kernels.h"
+
+namespace edgekit {
+
+namespace {
+
+double seconds() {
+  using Clock = std::chrono::steady_clock;
+  return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
+}
+
+uint64_t next_random(uint64_t& state) {
+  state ^= state << 13;
+  state ^= state >> 7;
+  state ^= state << 17;
+  return state;
+}
+
+// A matrix of one part whose records hold any bytes: only the time counts.
+Result<Part> part_for(const edgekit_kernel_test& test) {
+  static const char* const names[] = {
+#define EK_CODEC(name, id, bits) id,
+#include "kernels/kernels.inc"
+#undef EK_CODEC
+  };
+  Part part;
+  int i = 0;
+  while (i < static_cast<int>(Codec::count) && (std::strcmp(names[i], test.codec) != 0 || kCodecBits[i] != test.bits)) {
+    ++i;
+  }
+  if (i == static_cast<int>(Codec::count)) {
+    return fail(EDGEKIT_INVALID_ARGUMENT, std::string("no codec '") + test.codec + "' of that many bits");
+  }
+  part.codec = static_cast<Codec>(i);
+  part.cols = test.cols;
+  part.group_size = 64;
+  part.lut_rows = 1u << 30;
+  const bool affine = part.codec == Codec::affine8 || part.codec == Codec::affine4;
+  const uint64_t codes = uint64_t{padded_cols(part.cols)} * test.bits / 8;
+  part.bytes = static_cast<uint32_t>((codes + (affine ? codes_offset(part) : 0) + 15) / 16 * 16);
+  return part;
+}
+
+}  // namespace
+
+Outcome measure_reads(const std::string& path, edgekit_read_test& test) {
+  const bool sane = test.chunk_bytes >= kUnitAlignment && test.chunk_bytes % kUnitAlignment == 0 &&
+                    test.chunk_bytes <= (64u << 20) && test.depth >= 1 && test.depth <= 4096 && test.threads >= 1 &&
+                    test.threads <= 64;
+  if (!sane)
+    return fail(EDGEKIT_INVALID_ARGUMENT, "chunk_bytes (a multiple of 4096), depth or threads is out of range");
+  File file;
+  EK_TRY(file.open(path, test.io_mode));
+  const uint64_t chunks = file.size() / test.chunk_bytes;
+  if (chunks == 0) return fail(EDGEKIT_INVALID_ARGUMENT, path + " is smaller than one piece to read");
+  Budget unlimited(0);
+  Buffer buffer;
+  EK_ASSIGN(buffer, Buffer::allocate(unlimited, test.depth * test.chunk_bytes, "read buffer"));
+  AsyncReader reader;  // declared after the memory it writes to
+  EK_TRY(reader.start(test.io_engine, test.depth, test.threads));
+  uint64_t state = 0x9E3779B97F4A7C15 ^ (test.seed << 1 | 1), at = 0;
+  std::vector<uint32_t> arrived, failed;
+  const double begin = seconds();
+  const auto add = [&](uint32_t slot) {
+    const uint64_t chunk = test.sequential != 0 ? at++ % chunks : next_random(state) % chunks;
+    reader.add(file, chunk * test.chunk_bytes, test.chunk_bytes, buffer.data() + slot * test.chunk_bytes, slot);
+    reader.flush();
+  };
+  for (uint32_t slot = 0; slot < test.depth; ++slot) add(slot);
+  uint64_t done = 0;
+  while (!reader.idle()) {
+    arrived.clear();
+    EK_TRY(reader.reap(true, arrived, failed));
+    done += arrived.size();
+    const bool more = seconds() - begin < test.seconds && (test.once == 0 || at < chunks);
+    for (size_t i = 0; more && i < arrived.size(); ++i) add(arrived[i]);
+  }
+  test.elapsed = seconds() - begin;
+  test.reads = done;
+  test.bytes = done * test.chunk_bytes;
+  test.direct = file.direct();
+  test.uring = reader.uring();
+  return Nothing{};
+}
+
+Outcome measure_kernel(edgekit_kernel_test& test) {
+  const KernelSet* kernels = find_kernels(nullptr);
+  if (test.cols < kBlock || test.cols > (1u << 20) || test.threads < 1 || test.threads > 256 || test.codec == nullptr) {
+    return fail(EDGEKIT_INVALID_ARGUMENT, "codec, cols or threads is out of range");
+  }
+  Part part;
+  EK_ASSIGN(part, part_for(test));
+  constexpr uint64_t kBytes = 96 << 20;  // past any cache
+  const uint32_t rows = static_cast<uint32_t>(kBytes / part.bytes);
+  Budget unlimited(0);
+  Buffer weights, x, sums, lut;
+  EK_ASSIGN(weights, Buffer::allocate(unlimited, uint64_t{rows} * part.bytes, "weights"));
+  EK_ASSIGN(x, Buffer::allocate(unlimited, uint64_t{padded_cols(part.cols)} * 4, "input"));
+  EK_ASSIGN(sums, Buffer::allocate(unlimited, uint64_t{padded_cols(part.cols)} / kBlock * 4, "sums"));
+  EK_ASSIGN(lut, Buffer::allocate(unlimited, 512, "table"));
+  ThreadPool pool;
+  EK_TRY(pool.start(test.threads));
+  const DotFn dot = kernels->dot[static_cast<int>(part.codec)];
+  std::vector<float> out(rows);
+  uint64_t passes = 0;
+  const double begin = seconds();
+  do {
+    pool.parallel_for(rows, std::max(16u, rows / (4 * pool.size())), [&](uint32_t first, uint32_t last, uint32_t) {
+      for (uint32_t r = first; r < last; ++r) {
+        out[r] = dot(part, weights.data() + uint64_t{r} * part.bytes, lut.u16(), x.f32(), sums.f32());
+      }
+    });
+    ++passes;
+    test.elapsed = seconds() - begin;
+  } while (test.elapsed < test.seconds);
+  test.bytes = passes * rows * part.bytes;
+  return Nothing{};
+}
+
+}  // namespace edgekit

@@ -1,0 +1,105 @@
+"""A device that fails, comes short or is slow, and a kernel that forbids io_uring."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgekit.conversion import convert
+from edgekit.runtime import Options, plan_bundle
+from tests import tiny
+from tests.conftest import ROOT
+
+RUN = """
+import json, sys
+from edgekit.runtime import Options, Session
+job = json.loads(sys.argv[1])
+with Session(job["bundle"], Options(**job["options"])) as session:
+    out = session.logits(list(range(3, 23)))[-1].tolist()
+    for token in range(30, 45):
+        out += session.logits([token])[0].tolist()
+    print(json.dumps({"out": out, "uring": session.stats.io_uring, "ops": session.stats.read_operations}))
+"""
+
+# Denies io_uring_setup to the process from here on (seccomp), then runs the program above.
+FORBID = """
+import ctypes, platform, struct
+NR = 425  # the same on every architecture
+code = [(0x20, 0, 0, 0), (0x15, 0, 1, NR), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)]
+raw = b"".join(struct.pack("HBBI", *c) for c in code)
+buffer = ctypes.create_string_buffer(raw, len(raw))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(code), ctypes.addressof(buffer)))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, ctypes.byref(program), 0, 0) == 0, ctypes.get_errno()
+"""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("faults")
+    tiny.make("llama_relu", folder / "checkpoint")
+    return convert(folder / "checkpoint", folder / "bundle", "f16", layout="split").path
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None or sys.platform != "linux":
+        pytest.skip("needs a C compiler and LD_PRELOAD")
+    out = tmp_path_factory.mktemp("shim") / "faults.so"
+    source = ROOT / "tests" / "runtime" / "faults.c"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", out, source, "-ldl"], check=True)
+    return out
+
+
+def run(bundle: Path, prelude: str = "", env: dict[str, str] | None = None, **options: object) -> tuple[int, dict, str]:
+    floor = plan_bundle(bundle, Options(context=64, batch=8, select="exact")).floor_bytes
+    given = {"context": 64, "batch": 8, "select": "exact", "ram": floor + 40960, "threads": 2, **options}
+    job = json.dumps({"bundle": str(bundle), "options": given})
+    done = subprocess.run(
+        [sys.executable, "-c", prelude + RUN, job],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+    )
+    return done.returncode, json.loads(done.stdout) if done.returncode == 0 else {}, done.stderr
+
+
+def test_short_and_slow_reads_change_nothing(bundle: Path, shim: Path) -> None:
+    _, want, _ = run(bundle, engine="threads")
+    assert want["ops"] > 0
+    for fault in ("short", "slow:2000"):
+        status, got, error = run(bundle, env={"LD_PRELOAD": str(shim), "FAULT": fault}, engine="threads")
+        assert status == 0, error
+        assert got["out"] == want["out"]
+
+
+@pytest.mark.parametrize("io", ["direct", "buffered"])
+def test_failing_reads_are_a_clear_error_wherever_they_strike(bundle: Path, shim: Path, io: str) -> None:
+    for first in (1, 3, 9, 30, 80):
+        env = {"LD_PRELOAD": str(shim), "FAULT": f"eio:{first}"}
+        status, _, error = run(bundle, env=env, engine="threads", io=io)
+        assert status == 1
+        assert "cannot read" in error
+        assert "flash.bin" in error
+
+
+def test_forbidden_io_uring_falls_back_to_threads(bundle: Path) -> None:
+    if sys.platform != "linux":
+        pytest.skip("seccomp is Linux's")
+    _, want, _ = run(bundle)
+    status, got, error = run(bundle, FORBID)
+    assert status == 0, error
+    assert not got["uring"]
+    assert got["out"] == want["out"]
+    status, _, error = run(bundle, FORBID, engine="uring")
+    assert status == 1
+    assert "does not allow io_uring" in error
