@@ -136,7 +136,8 @@ def row_text(row: Row, r: dict[str, Any], bundle: Path, base: dict[str, float]) 
     hits = f"{r['window_hits'] / units:.0%}" if row.options["select"] != "all" else ""
     hybrid = f"{speed / base['hybrid']:.1f}x" if "hybrid" in base else ""
     return (
-        f"| {row.name} | {speed:.2f} | {speed / base['naive']:.1f}x | {hybrid} | {1e3 * wait:.0f} | {base['naive_wait'] / wait:.0f}x | "
+        f"| {row.name} | {speed:.2f} | {speed / base['naive']:.1f}x | {hybrid} | "
+        f"{1e3 * wait:.0f} | {base['naive_wait'] / wait:.0f}x | "
         f"{1e3 * r['manage_seconds']:.1f} | {1e3 * (r['seconds_per_token'] - wait - r['manage_seconds']):.0f} | "
         f"{read / MIB:.0f} | {operations:.0f} | {rate:.2f} | {hits} | {1 / bound:.2f} | {speed * bound:.0%} | "
         f"{r['group_peak'] / MIB:.0f} |"

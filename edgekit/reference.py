@@ -29,6 +29,8 @@ def _activate(name: str, threshold: float, x: F64) -> F64:
         out = 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
     elif name == "relu2":
         out = np.maximum(x, 0) ** 2
+    elif name == "shifted_relu":
+        out = np.maximum(x - threshold, 0)
     else:
         out = np.where(x > (threshold if name == "threshold" else 0), x, 0)
     return out
@@ -61,6 +63,8 @@ class Reference:
         before = x
         for block in m["blocks"]:
             source = self._norm(block.get("pre_norm"), before if block.get("parallel") else x)
+            if block.get("pre_relu"):
+                source = np.maximum(source, 0)
             if block["kind"] == "attention":
                 before = x
                 out = self._attention(block, source, length or n)
@@ -138,6 +142,7 @@ class Reference:
         *inputs, down = [*(self._matrix(b["selector"]) if "selector" in b else []), *self._matrix(name)]
         up = x @ inputs[-1].T + self._vector(b.get("up_bias"))
         if b["gated"]:
+            up = np.maximum(up, 0) if b.get("up_relu") else up
             gate = x @ inputs[0].T + self._vector(b.get("gate_bias"))
             up = _activate(b["activation"], b["threshold"], gate) * up
         else:

@@ -106,6 +106,7 @@ class _Builder(Tensors):
             pre,
             post,
             out,
+            bool(c.get("norm_relu")),
         )
 
     def _qkv(self, i: int, heads: int, kv: int, d: int) -> tuple[dict[str, str], dict[str, Ranges], int]:
@@ -164,6 +165,8 @@ class _Builder(Tensors):
                 router=self.matrix(at + "router", self._name(f.router, i), count, self.hidden),
                 top_k=top_k,
                 normalize=f.normalize_experts == "always" or bool(c.get("norm_topk_prob")),
+                up_relu=bool(c.get("ffn_up_relu")),
+                pre_relu=bool(c.get("norm_relu")),
                 pre_norm=pre,
                 post_norm=post,
                 out_norm=out,
@@ -184,6 +187,8 @@ class _Builder(Tensors):
             self.bias(at + "gate_bias", gate_name, size, ranges[0], whole) if gate_name else None,
             self.bias(at + "up_bias", up_name, size, ranges[1], whole),
             self.bias(at + "down_bias", down, self.hidden),
+            up_relu=bool(c.get("ffn_up_relu")),
+            pre_relu=bool(c.get("norm_relu")),
             pre_norm=pre,
             post_norm=post,
             out_norm=out,

@@ -39,6 +39,7 @@ ACTIVATIONS: dict[str, str] = {
     "relu2": "relu2",
     "relu_squared": "relu2",
     "threshold": "threshold",
+    "shifted_relu": "shifted_relu",
 }
 
 

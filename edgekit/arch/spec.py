@@ -7,9 +7,9 @@ the runtime and every converter read it from there. Shapes are [rows, cols] with
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "threshold"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "threshold", "shifted_relu"]
 Ranges = tuple[tuple[int, int], ...]
 
 
@@ -105,6 +105,7 @@ class Attention:
     pre_norm: Norm | None = None
     post_norm: Norm | None = None
     out_norm: Norm | None = None
+    pre_relu: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,14 +133,15 @@ class Predictor:
     down: Matrix
     up: Matrix
     bias: Vector
-    report: tuple[tuple[str, float], ...] = ()
+    report: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
 class Ffn:
     """A feed-forward block, dense (`experts` empty, one entry in `bundles`) or a mixture of experts.
 
-    `parallel`: reads the residual from before the preceding attention was added (GPT-NeoX).
+    `parallel`: reads the residual from before the preceding attention was added (GPT-NeoX). `up_relu`: ReLU
+    on up too (dReLU, arXiv 2406.05955). `pre_relu`, here and in attention: ReLU after the pre norm.
     """
 
     size: int
@@ -155,6 +157,8 @@ class Ffn:
     normalize: bool = False
     predictor: Predictor | None = None
     cuts: Vector | None = None
+    up_relu: bool = False
+    pre_relu: bool = False
     pre_norm: Norm | None = None
     post_norm: Norm | None = None
     out_norm: Norm | None = None

@@ -18,7 +18,7 @@ ALIGNMENT = 4096
 VECTOR_ALIGNMENT = 64
 UNIT_TARGET = 128 << 10  # bytes; large enough for bandwidth, small enough to be a choice
 MOST_WASTE = 1 / 3  # padding that a unit of few neurons may have
-SPARSE = ("relu", "relu2", "threshold")  # activations that leave most neurons at zero
+SPARSE = ("relu", "relu2", "threshold", "shifted_relu")  # activations that leave most neurons at zero
 LAYOUTS = ("auto", "bundle", "split")
 PREDICTOR_CODEC = make_codec("affine", 8, group_size=32)
 

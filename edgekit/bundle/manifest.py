@@ -100,6 +100,8 @@ def _ffn(b: Ffn, matrices: set[str]) -> Json:
         "up_bias": _name(b.up_bias),
         "down_bias": _name(b.down_bias),
     }
+    if b.up_relu:
+        table["up_relu"] = True
     selector = selector_name(b.bundles[0].name)
     if selector in matrices:
         table["selector"] = selector
@@ -115,6 +117,8 @@ def model_json(model: Model, layout: Layout) -> Json:
     blocks = []
     for b in model.blocks:
         table = _attention(b) if isinstance(b, Attention) else _ffn(b, matrices)
+        if b.pre_relu:
+            table["pre_relu"] = True
         norms = {"pre_norm": _norm(b.pre_norm), "post_norm": _norm(b.post_norm), "out_norm": _norm(b.out_norm)}
         blocks.append(_some(table | norms))
     embedding = {

@@ -32,6 +32,10 @@ class BundleWeights:
         self._matrices = {m["name"]: m for m in self.data["matrices"]}
         self._vectors = {v["name"]: v for v in self.data["vectors"]["list"]}
 
+    def matrix_entry(self, name: str) -> dict[str, Any]:
+        """What the manifest says of a matrix."""
+        return self._matrices[name]
+
     def vector(self, name: str) -> npt.NDArray[Any]:
         """A vector, f32 [count], or the tables of a palette, f16 [count]."""
         v = self._vectors[name]
@@ -81,6 +85,11 @@ class BundleWeights:
         if len(data) != size:
             raise BundleError(f"{self.path / file}: ends too early; was it replaced or truncated?")
         return data
+
+
+def record_bytes(part: dict[str, Any]) -> int:
+    """Bytes of a part's record."""
+    return _codec(part).record_bytes(part["cols"])
 
 
 def _codec(part: dict[str, Any]) -> Codec:

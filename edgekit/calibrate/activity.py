@@ -141,7 +141,7 @@ def magnitude(block: dict[str, Any], z: F32) -> F32:
     """|act(z)| of pre-activations."""
     name = block["activation"]
     if name in SPARSE:
-        least = block["threshold"] if name == "threshold" else 0.0
+        least = block["threshold"] if name in ("threshold", "shifted_relu") else 0.0
         return np.where(z > least, z, 0).astype(np.float32)
     if name == "silu":
         out: F32 = np.abs(z / (1 + np.exp(-z)))

@@ -11,13 +11,14 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgekit.arch.spec import Attention, Ffn, Matrix, Model, Predictor, Vector
-from edgekit.bundle.layout import SPARSE
-from edgekit.bundle.weights import BundleWeights
+from edgekit.bundle.layout import SPARSE, neurons_per_unit
+from edgekit.bundle.weights import BundleWeights, record_bytes
 from edgekit.calibrate import activity
 from edgekit.calibrate.activity import Selecting
 from edgekit.calibrate.order import coactive_order, runs_per_token
@@ -25,6 +26,7 @@ from edgekit.calibrate.predictor import train
 from edgekit.checkpoint import Checkpoint
 from edgekit.checkpoint.safetensors import read_header
 from edgekit.errors import ConvertError
+from edgekit.plan.reuse import TOKENS, reuse_curve
 from edgekit.tokenizer import Tokenizer
 
 PREFIX = "calibration."
@@ -59,6 +61,12 @@ class Calibration:
     active: float = 0.5
     seed: int = 0
 
+    def per_unit(self, source: Selecting) -> int:
+        """Neurons that a unit will hold in the bundle layout."""
+        described = source.weights.matrix_entry(source.block["matrices"][0])
+        stride = sum(record_bytes(p) for p in described["parts"])
+        return neurons_per_unit(source.size, stride)
+
     def key(self) -> str:
         """Changes when the result would."""
         stamp = [f"{p}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in self.text if p.exists()]
@@ -91,7 +99,7 @@ def calibrate(bundle: Path, model: Model, how: Calibration, out: Path, ram: int,
     inputs = activity.capture_inputs(bundle, runs, folder, ram, lambda d, t: note("reading the text", d, t))
     weights = BundleWeights(bundle)
     tensors: dict[str, npt.NDArray[np.float32]] = {}
-    reports: dict[str, dict[str, float]] = {}
+    reports: dict[str, dict[str, Any]] = {}
     for n, i in enumerate(blocks):
         note("learning from it", n, len(blocks))
         described = weights.data["model"]["blocks"][i]
@@ -109,13 +117,13 @@ def calibrate(bundle: Path, model: Model, how: Calibration, out: Path, ram: int,
 
 def _learn(
     source: Selecting, x: npt.NDArray[np.float32], how: Calibration
-) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, float]]:
+) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, Any]]:
     """Tensors and report of one block."""
     made: dict[str, npt.NDArray[np.float32]] = {"cuts": activity.cuts(source, x)}
     sparse = source.block["activation"] in SPARSE
     y = activity.active(source, x, None if sparse else how.active)
     order = np.arange(source.size)
-    report: dict[str, float] = {"active": round(float(y.mean()), 5)}
+    report: dict[str, Any] = {"active": round(float(y.mean()), 5)}
     if how.order:
         order = coactive_order(y)
         made["order"] = order.astype(np.float32)
@@ -135,6 +143,7 @@ def _learn(
         )
         made |= {"down": best.down, "up": best.up[order], "bias": best.bias[order]}
         report |= dict(best.report())
+        report["reuse"] = reuse_curve(best.predict(x[-TOKENS:])[:, order], how.per_unit(source))
     return {k: np.ascontiguousarray(v) for k, v in made.items()}, report
 
 
@@ -164,7 +173,7 @@ def apply(model: Model, file: Path) -> Model:
     return dataclasses.replace(model, blocks=tuple(blocks))
 
 
-def _applied(i: int, block: Ffn, shapes: dict[str, tuple[int, ...]], report: dict[str, float]) -> Ffn | Attention:
+def _applied(i: int, block: Ffn, shapes: dict[str, tuple[int, ...]], report: dict[str, Any]) -> Ffn | Attention:
     def name(what: str) -> str | None:
         return f"{PREFIX}{i}.{what}" if f"{PREFIX}{i}.{what}" in shapes else None
 

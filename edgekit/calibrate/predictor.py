@@ -35,6 +35,11 @@ class Trained:
     active: float
     predicted: float
 
+    def predict(self, x: F32) -> Bools:
+        """Which neurons it takes, bool [tokens, size]."""
+        out: Bools = x @ self.down.T @ self.up.T + self.bias > 0
+        return out
+
     @property
     def rank(self) -> int:
         return len(self.down)

@@ -16,6 +16,10 @@ from edgekit.version import __version__
 COMMANDS = {
     "convert": ("convert", "Convert a checkpoint to a bundle."),
     "run": ("run", "Generate text from a bundle inside a memory budget."),
+    "bench": ("bench", "Measure speed, reads and quality."),
+    "plan": ("plan", "Say what a budget will give, before running."),
+    "profile": ("profile", "Measure this device."),
+    "relufy": ("relufy", "Make a checkpoint's activations sparse, with a short fine-tune."),
     "inspect": ("inspect", "Show what is in a bundle or checkpoint."),
     "verify": ("verify", "Check every byte of a bundle."),
 }

@@ -83,11 +83,12 @@ struct Rope {
   double base = 0, factor = 0;  // dynamic NTK
 };
 
-enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu, relu2, threshold };
+enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu, relu2, threshold, shifted_relu };
 
 struct Block {
   enum Kind : uint8_t { attention, ffn, experts } kind = attention;
   Norm pre_norm, post_norm, out_norm;
+  bool pre_relu = false;  // ReLU after the pre norm
   // attention
   int32_t q = kNone, k = kNone, v = kNone, o = kNone;  // matrices
   int32_t q_bias = kNone, k_bias = kNone, v_bias = kNone, o_bias = kNone;
@@ -98,6 +99,7 @@ struct Block {
   // ffn and experts
   Activation activation = Activation::silu;
   bool gated = false;
+  bool up_relu = false;   // act(gate) * relu(up)
   bool parallel = false;  // reads the residual from before the preceding attention was added
   float threshold = 0;
   uint32_t size = 0;  // neurons (of each expert)

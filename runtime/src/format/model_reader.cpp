@@ -94,7 +94,8 @@ class ModelReader : Fields {
   Outcome ffn(const JsonNode& node, Block& b) {
     static const std::unordered_map<std::string, Activation> kActivations = {
         {"silu", Activation::silu}, {"gelu", Activation::gelu},   {"gelu_tanh", Activation::gelu_tanh},
-        {"relu", Activation::relu}, {"relu2", Activation::relu2}, {"threshold", Activation::threshold}};
+        {"relu", Activation::relu}, {"relu2", Activation::relu2}, {"threshold", Activation::threshold},
+        {"shifted_relu", Activation::shifted_relu}};
     std::string activation;
     double threshold;
     EK_ASSIGN(activation, string(node, "activation"));
@@ -107,6 +108,9 @@ class ModelReader : Fields {
     b.threshold = static_cast<float>(threshold);
     EK_ASSIGN(b.gated, boolean(node, "gated"));
     EK_ASSIGN(b.parallel, boolean(node, "parallel"));
+    if (has(node, "up_relu")) {
+      EK_ASSIGN(b.up_relu, boolean(node, "up_relu"));
+    }
     EK_ASSIGN(b.size, size(node, "size"));
     EK_ASSIGN(b.gate_bias, vector(node, "gate_bias", b.size, true));
     EK_ASSIGN(b.up_bias, vector(node, "up_bias", b.size, true));
@@ -150,6 +154,9 @@ class ModelReader : Fields {
     EK_ASSIGN(b.pre_norm, norm(node, "pre_norm", out_.hidden_size));
     EK_ASSIGN(b.post_norm, norm(node, "post_norm", out_.hidden_size));
     EK_ASSIGN(b.out_norm, norm(node, "out_norm", out_.hidden_size));
+    if (has(node, "pre_relu")) {
+      EK_ASSIGN(b.pre_relu, boolean(node, "pre_relu"));
+    }
     if (kind == "attention") {
       EK_TRY(attention(node, b));
     } else if (kind == "ffn" || kind == "experts") {

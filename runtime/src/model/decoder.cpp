@@ -31,7 +31,7 @@ Outcome Decoder::run(const int32_t* tokens, uint32_t position, uint32_t length, 
     const bool save = i + 1 < m_.blocks.size() && m_.blocks[i + 1].parallel;
     const uint64_t row_floats = uint64_t{tokens_} * s_.width.hidden;
     if (save) std::copy(s_.x.f32(), s_.x.f32() + row_floats, s_.before.f32());
-    normalize(b.pre_norm, b.parallel ? s_.before.f32() : s_.x.f32(), tokens_, s_.normed.f32());
+    normalize_input(b, b.parallel ? s_.before.f32() : s_.x.f32(), tokens_, s_.normed.f32());
     if (b.kind != Block::attention && selection_->capture != nullptr) {
       selection_->capture(static_cast<uint32_t>(i), s_.normed.f32(), tokens_, s_.width.hidden,
                           selection_->capture_user);
@@ -81,6 +81,12 @@ Outcome Decoder::embed(const int32_t* tokens, uint32_t position) {
 
 void Decoder::normalize(const Norm& norm, const float* x, uint32_t tokens, float* out) {
   apply_norm(norm, w_.vector(norm.weight), w_.vector(norm.bias), x, tokens, m_.hidden_size, s_.width.hidden, out);
+}
+
+void Decoder::normalize_input(const Block& b, const float* x, uint32_t tokens, float* out) {
+  normalize(b.pre_norm, x, tokens, out);
+  const size_t total = size_t{tokens} * s_.width.hidden;
+  for (size_t i = 0; i < total && b.pre_relu; ++i) out[i] = std::max(out[i], 0.0f);
 }
 
 // x += post_norm(out), then out_norm over the sum.

@@ -45,6 +45,7 @@ class Decoder {
   Outcome feed_forward(size_t index);
   Outcome mixture(const Block& b);
   void add_residual(const Block& b);
+  void normalize_input(const Block& b, const float* x, uint32_t tokens, float* out);
   void normalize(const Norm& norm, const float* x, uint32_t tokens, float* out);
   Outcome head(float* last, float* all);
   Outcome head_logits(const float* x, uint32_t tokens, float* logits);

@@ -156,7 +156,8 @@ float Decoder::neuron(const Block& b, const Matrix& m, const uint8_t* row, uint3
   const Part& second = m.parts[up];
   const float in =
       kernels_.dot[static_cast<int>(second.codec)](second, row + second.offset, w_.lut(second, r), x, sums);
-  return value * (in + (up_bias != nullptr ? up_bias[r] : 0.0f));
+  const float up_value = in + (up_bias != nullptr ? up_bias[r] : 0.0f);
+  return value * (b.up_relu ? std::max(up_value, 0.0f) : up_value);
 }
 
 // One token: the neurons of a slice, bundle by bundle, so that memory is read once and in order.
@@ -214,7 +215,8 @@ void Decoder::project_in(const Block& b, const Rows& rows, const float* x, uint3
           for (uint32_t i = 0; i < n; ++i) {
             const float value =
                 activated ? to[i] : activate(b.activation, b.threshold, to[i] + bias(first_bias, r0 + i));
-            to[i] = b.gated ? value * (ups[t * kTileRows + i] + bias(up_bias, r0 + i)) : value;
+            const float up = b.gated ? ups[t * kTileRows + i] + bias(up_bias, r0 + i) : 1.0f;
+            to[i] = value * (b.up_relu ? std::max(up, 0.0f) : up);
           }
         }
       }

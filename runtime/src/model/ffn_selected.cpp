@@ -160,7 +160,7 @@ void Decoder::look_ahead(size_t index) {
   const Block& next = m_.blocks[i];
   if (!w_.resident(next.predict_down) || !w_.resident(next.predict_up)) return;
   float* x = s_.ahead_x.f32();
-  normalize(next.pre_norm, s_.x.f32(), 1, x);
+  normalize_input(next, s_.x.f32(), 1, x);
   block_sums(x, s_.width.hidden);
   uint32_t count = 0;
   uint32_t* rows = u32(s_.ahead_rows);

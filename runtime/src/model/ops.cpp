@@ -102,6 +102,7 @@ float activate(Activation kind, float threshold, float x) {
     case Activation::relu: return x > 0 ? x : 0.0f;
     case Activation::relu2: return x > 0 ? x * x : 0.0f;
     case Activation::threshold: return x > threshold ? x : 0.0f;
+    case Activation::shifted_relu: return x > threshold ? x - threshold : 0.0f;
   }
   return 0;
 }

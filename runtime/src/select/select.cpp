@@ -6,7 +6,7 @@ namespace edgekit {
 
 namespace {
 // Most neurons' activations are exactly zero.
-bool sparse(Activation a) { return a == Activation::relu || a == Activation::relu2 || a == Activation::threshold; }
+bool sparse(Activation a) { return a >= Activation::relu; }
 }  // namespace
 
 bool selects(const Block& b, uint32_t select) {
