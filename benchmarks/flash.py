@@ -31,7 +31,7 @@ from edgekit.runtime import Options, plan_bundle
 
 MIB = 1 << 20
 OVERHEAD = 64 * MIB  # interpreter and libraries, beside the runtime's budget
-BASE = {"context": 256, "batch": 16}
+BASE = {"context": 160, "batch": 16}
 OFF = {"lookahead": False}
 SHAPES = {"opt": planted.OPT_7B, "llama": planted.LLAMA_7B}
 

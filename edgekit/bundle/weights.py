@@ -34,7 +34,8 @@ class BundleWeights:
 
     def matrix_entry(self, name: str) -> dict[str, Any]:
         """What the manifest says of a matrix."""
-        return self._matrices[name]
+        entry: dict[str, Any] = self._matrices[name]
+        return entry
 
     def vector(self, name: str) -> npt.NDArray[Any]:
         """A vector, f32 [count], or the tables of a palette, f16 [count]."""

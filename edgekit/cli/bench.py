@@ -59,7 +59,8 @@ def command(
     """
     from edgekit.runtime import Options
 
-    rows, series = [], {}
+    rows: list[dict[str, Any]] = []
+    series: dict[str, list[tuple[float, float]]] = {}
     jobs = [(r, s) for r in ram or (None,) for s in select]
     with progress_bar("measuring", quiet) as progress:
         for i, (budget, chosen) in enumerate(jobs):
@@ -93,7 +94,9 @@ def _measure(
     from edgekit.cli.run import selection_report
     from edgekit.runtime import Session
 
-    rates, reads, series, session_report = [], [], [], {}
+    rates: list[tuple[float, float]] = []
+    reads: list[int] = []
+    series: list[tuple[float, float]] = []
     with Session(bundle, replace(options, context=prompt + tokens)) as session:
         for repetition in range(repetitions):
             session.reset()
@@ -152,14 +155,21 @@ def _quality(bundle: Path, options: Options, text: tuple[Path, ...], tokens: int
 
 
 def _markdown(rows: list[dict[str, Any]]) -> None:
-    click.echo(
-        "| selection | budget | prompt tok/s | tok/s | expected | read per token | selected | hits | KL | perplexity (dense) |"
-    )
-    click.echo("|---|---|---|---|---|---|---|---|---|---|")
+    columns = ("selection", "budget", "prompt tok/s", "tok/s", "expected", "read per token", "selected", "hits", "KL")
+    click.echo(f"| {' | '.join(columns)} | perplexity (dense) |")
+    click.echo("|---" * (len(columns) + 1) + "|")
     for r in rows:
         kl = f"{r['kl']:.4f} | {r['perplexity']:.3f} ({r['dense_perplexity']:.3f})" if r["kl"] is not None else " | "
         guess = f"{r['expected_tokens_per_second']:.1f}" if r["expected_tokens_per_second"] else ""
-        click.echo(
-            f"| {r['select']} | {human(r['ram'])} | {r['prompt_tokens_per_second']:.1f} | {r['tokens_per_second']:.1f} "
-            f"| {guess} | {human(r['bytes_read_per_token'])} | {r['selected_share']:.1%} | {r['window_hit_rate']:.1%} | {kl} |"
+        cells = (
+            r["select"],
+            human(r["ram"]),
+            f"{r['prompt_tokens_per_second']:.1f}",
+            f"{r['tokens_per_second']:.1f}",
+            guess,
+            human(r["bytes_read_per_token"]),
+            f"{r['selected_share']:.1%}",
+            f"{r['window_hit_rate']:.1%}",
+            kl,
         )
+        click.echo(f"| {' | '.join(cells)} |")

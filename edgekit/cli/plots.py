@@ -15,7 +15,7 @@ def curve(path: Path, title: str, x: str, y: str, lines: Mapping[str, Sequence[t
         RuntimeFailure: matplotlib is missing, or the file cannot be written.
     """
     try:
-        import matplotlib
+        import matplotlib  # type: ignore[import-not-found,unused-ignore]
 
         matplotlib.use("Agg")
         from matplotlib import pyplot

@@ -15,15 +15,15 @@ def unit_activity(rows: npt.NDArray[np.bool_], per_unit: int) -> npt.NDArray[np.
     units = -(-rows.shape[1] // per_unit)
     padded = np.zeros((len(rows), units * per_unit), np.bool_)
     padded[:, : rows.shape[1]] = rows
-    out: npt.NDArray[np.bool_] = padded.reshape(len(rows), units, per_unit).any(axis=2)
-    return out
+    return np.asarray(padded.reshape(len(rows), units, per_unit).any(axis=2), np.bool_)
 
 
 def hit_rate(needed: npt.NDArray[np.bool_], share: float) -> float:
     """Share of needed units that were there, in the later half of the tokens, bool [tokens, units]."""
     tokens, units = needed.shape
     room = max(1, int(share * units))
-    uses, held = np.zeros(units), np.zeros(units, np.bool_)
+    uses = np.zeros(units)
+    held: npt.NDArray[np.bool_] = np.zeros(units, np.bool_)
     hits = total = 0
     for t, now in enumerate(needed):
         if 2 * t >= tokens:
@@ -31,7 +31,7 @@ def hit_rate(needed: npt.NDArray[np.bool_], share: float) -> float:
             total += int(now.sum())
         uses *= 2 ** (-1 / HALF_LIFE)
         uses[now] += 1
-        held |= now
+        held = np.logical_or(held, now)
         excess = int(held.sum()) - room
         if excess > 0:
             candidates = np.flatnonzero(held & ~now)

@@ -17,6 +17,9 @@ double seconds() {
   using Clock = std::chrono::steady_clock;
   return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
 }
+// Of the neurons predicted a block ahead, those with the highest scores that are read for: measured best
+// of 0.3 to 1 on the planted OPT-6.7B at 4 bits, where reads are bound by operations per second.
+constexpr float kAheadShare = 0.75f;
 uint32_t* u32(Buffer& buffer) { return reinterpret_cast<uint32_t*>(buffer.data()); }
 }  // namespace
 
@@ -164,7 +167,13 @@ void Decoder::look_ahead(size_t index) {
   block_sums(x, s_.width.hidden);
   uint32_t count = 0;
   uint32_t* rows = u32(s_.ahead_rows);
+  const float* scores = s_.ahead.f32();
   if (predict(next, x, s_.ahead.f32(), rows, count).ok()) {
+    // Only the surer ones: a read in vain takes the device's time from a read that is waited for.
+    const uint32_t sure = static_cast<uint32_t>(kAheadShare * static_cast<float>(count));
+    std::nth_element(rows, rows + sure, rows + count, [&](uint32_t a, uint32_t c) { return scores[a] > scores[c]; });
+    count = sure;
+    std::sort(rows, rows + count);
     w_.prefetch(next.selector != kNone ? next.selector : next.matrices[0], rows, count);
   }
   block_sums(s_.normed.f32(), s_.width.hidden);
