@@ -78,7 +78,7 @@ def operate(model: nn.Module, surgery: Surgery) -> list[Activation]:
     made: list[Activation] = []
     for module in list(model.modules()):
         name = next((n for n in ACTIVATION_NAMES if _is_activation(module, n)), None)
-        if name is None or _has_activation_inside(module, name):
+        if name is None or not _has_weights(module):
             continue
         made.append(Activation(surgery))
         setattr(module, name, made[-1])
@@ -89,16 +89,24 @@ def operate(model: nn.Module, surgery: Surgery) -> list[Activation]:
             up.register_forward_hook(lambda module, args, out: torch.relu(out))
     if not made:
         raise ConvertError("found no activation to replace; this architecture is not one that relufy knows")
-    for name, module in model.named_modules() if surgery.norms else ():
-        if _is_norm(name):
-            module.register_forward_hook(lambda module, args, out: torch.relu(out))
+    norms = [n for layer in model.modules() for n in _pre_norms(layer)] if surgery.norms else []
+    if surgery.norms and not norms:
+        raise ConvertError("stage 2 puts ReLU after the norms in front of blocks, and this architecture has none there")
+    for norm in norms:
+        norm.register_forward_hook(lambda module, args, out: torch.relu(out))
     return made
 
 
-def _is_norm(name: str) -> bool:
-    """A norm in front of a block of some layer; not the one behind the last."""
-    parts = name.split(".")
-    return parts[-1] in PRE_NORMS and any(p.isdigit() for p in parts)
+def _pre_norms(layer: nn.Module) -> list[nn.Module]:
+    """Norms in front of a layer's blocks. What follows attention is one of them, unless there is another."""
+    children = dict(layer.named_children())
+    names = set(PRE_NORMS) & children.keys()
+    if "pre_feedforward_layernorm" in children:
+        names = {"input_layernorm", "pre_feedforward_layernorm"} & children.keys()
+    elif "post_feedforward_layernorm" in children:
+        names = set()
+    stacks = any(isinstance(c, nn.ModuleList) for c in children.values())  # it holds the layers: the last norm is its
+    return [] if stacks else [children[n] for n in sorted(names)]
 
 
 def _is_activation(module: nn.Module, name: str) -> bool:
@@ -106,9 +114,9 @@ def _is_activation(module: nn.Module, name: str) -> bool:
     return callable(found) and not isinstance(found, str)
 
 
-def _has_activation_inside(module: nn.Module, name: str) -> bool:
-    """A layer that hands its activation down is not where it is applied."""
-    return isinstance(getattr(module, name), nn.ModuleList)
+def _has_weights(module: nn.Module) -> bool:
+    """Holds the projections itself: not an activation that wraps another."""
+    return any(isinstance(c, nn.Linear) or type(c).__name__ == "Conv1D" for c in module.children())
 
 
 def activation_key(config: dict[str, Any]) -> str:

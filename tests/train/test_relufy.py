@@ -52,6 +52,12 @@ def test_what_is_written_is_what_was_operated_on(name: str, surgery: Surgery, tm
     assert np.abs(single - want).max() <= 1e-4 * np.abs(want).max()
 
 
+def test_stage_two_is_refused_where_blocks_have_no_norm_in_front(tmp_path: Path) -> None:
+    model = tiny.make("olmo2", tmp_path / "source")
+    with pytest.raises(ConvertError, match="stage 2"):
+        operate(model, Surgery("relu", norms=True))
+
+
 def test_tuning_recovers_quality_and_resumes(tmp_path: Path, data: Path) -> None:
     source = data / "models" / "stories260K"
     text = [data / "text" / "tinystories_valid.jsonl"]
