@@ -92,6 +92,7 @@ def _measure(
     import numpy as np
 
     from edgekit.cli.run import selection_report
+    from edgekit.plan.predict import expected
     from edgekit.runtime import Session
 
     rates: list[tuple[float, float]] = []
@@ -131,16 +132,6 @@ def _measure(
         **session_report,
     }
     return row, series
-
-
-def expected(bundle: Path, options: Options) -> float | None:
-    """What the plan says, if this device has a profile."""
-    from edgekit.plan import device
-    from edgekit.plan.predict import predict
-
-    if not device.default_path().is_file():
-        return None
-    return round(predict(bundle, options, device.load(device.default_path())).tokens_per_second, 2)
 
 
 def _quality(bundle: Path, options: Options, text: tuple[Path, ...], tokens: int) -> dict[str, Any]:

@@ -136,6 +136,7 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
     from edgekit.bundle import manifest
     from edgekit.cli.token_log import TokenLog
     from edgekit.generate import Model
+    from edgekit.plan.predict import expected
     from edgekit.runtime import Options, Sampling, process_peak_bytes
 
     most = manifest.read(bundle).data["model"]["max_context"]
@@ -188,6 +189,7 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
             "prompt_tokens": len(ids),
             "prompt_tokens_per_second": _rate(s.prompt_tokens, s.prompt_seconds),
             "tokens_per_second": _rate(s.generated_tokens, s.generation_seconds),
+            "expected_tokens_per_second": expected(bundle, options),
             "load_seconds": round(loaded, 3),
             "peak_memory_bytes": s.peak_memory_bytes,
             "process_peak_memory_bytes": process_peak_bytes(),
@@ -239,7 +241,8 @@ def _rate(tokens: int, seconds: float) -> float:
 def _summary(r: dict[str, Any]) -> None:
     lines = (
         f"prompt      {r['prompt_tokens']} tokens, {r['prompt_tokens_per_second']} tok/s",
-        f"generation  {len(r['token_ids'])} tokens, {r['tokens_per_second']} tok/s ({r['finish_reason']})",
+        f"generation  {len(r['token_ids'])} tokens, {r['tokens_per_second']} tok/s ({r['finish_reason']})"
+        + (f", {r['expected_tokens_per_second']} expected" if r["expected_tokens_per_second"] else ""),
         f"memory      {human(r['peak_memory_bytes'])} runtime, {human(r['process_peak_memory_bytes'])} whole process; "
         f"{human(r['resident_bytes'])} of {human(r['weight_bytes'])} weights resident",
         f"flash       {human(r['bytes_read_per_token'])} per token ({r['io']} reads)",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.bundle import manifest
+from edgekit.plan import device
 from edgekit.plan.device import Profile, kernel_name
 from edgekit.plan.reuse import interpolate
 from edgekit.runtime import Options, Plan, plan_bundle
@@ -148,6 +149,13 @@ def predict(bundle: Path, options: Options, profile: Profile) -> Prediction:
         read,
         _why(plan, mean, hit_rate, compute, read),
     )
+
+
+def expected(bundle: Path, options: Options) -> float | None:
+    """Tokens per second that the profile of this machine promises; None if it has none."""
+    if not device.default_path().is_file():
+        return None
+    return round(predict(bundle, options, device.load(device.default_path())).tokens_per_second, 2)
 
 
 def _why(plan: Plan, selected: float, hits: float, compute: float, read: float) -> tuple[str, ...]:

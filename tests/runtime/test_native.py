@@ -47,9 +47,9 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Small bundles with dense and expert blocks, in codecs of every kind."""
     folder = tmp_path_factory.mktemp("bundles")
     made = []
-    for name, recipe in (("llama", "palette4"), ("mixtral", "q4")):
+    for name, recipe, layout in (("llama", "palette4", "auto"), ("mixtral", "q4", "auto"), ("opt_wide", "q4", "split")):
         tiny.make(name, folder / name)
-        made.append(convert(folder / name, folder / f"{name}-bundle", recipe).path)
+        made.append(convert(folder / name, folder / f"{name}-bundle", recipe, layout=layout).path)
     return made
 
 
@@ -63,8 +63,9 @@ def test_runtime_under_address_and_undefined_behaviour_sanitizers(bundles: list[
 @pytest.mark.slow
 def test_runtime_under_thread_sanitizer(bundles: list[Path]) -> None:
     program = build("thread", f"-DEDGEKIT_SANITIZE={FLAGS['thread']}")
-    for name in ("hostile_calls", "hostile_file", "parallel_for", "session"):
-        assert "0 failures" in run([program, name], bundles[0])
+    for name in ("hostile_calls", "hostile_file", "parallel_for", "session", "reader"):
+        for bundle in bundles:
+            assert "0 failures" in run([program, name], bundle)
 
 
 @pytest.mark.slow
@@ -79,7 +80,7 @@ def test_neon_kernels_under_qemu(bundles: list[Path]) -> None:
         f"-DCMAKE_CXX_COMPILER={compiler}",
         "-DCMAKE_EXE_LINKER_FLAGS=-static",
     )
-    for name in ("match", "half", "hostile_calls", "hostile_file", "session"):
+    for name in ("match", "half", "hostile_calls", "hostile_file", "session", "window", "region", "reader"):
         assert "0 failures" in run([emulator, "-cpu", "cortex-a53", program, name], bundles[0])
 
 

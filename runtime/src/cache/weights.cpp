@@ -210,6 +210,14 @@ void Weights::prefetch(int32_t index, const uint32_t* rows, uint32_t count) {
   reader_.flush();
 }
 
+void Weights::prefetch_all(int32_t index) {
+  if (plan_.slots == 0 || !window_.has(index)) return;
+  for (uint32_t u = 0; u < matrix(index).units; ++u) {
+    if (window_.find(index, u) == kNone && request(index, u) == kNone) break;
+  }
+  reader_.flush();
+}
+
 void Weights::offer(int32_t index, uint32_t unit, const uint8_t* data) {
   if (plan_.slots == 0 || !window_.has(index) || window_.used() == window_.slots()) return;
   if (window_.find(index, unit) != kNone) return;

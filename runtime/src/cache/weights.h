@@ -64,6 +64,7 @@ class Weights {
   void expect(const std::vector<int32_t>& matrices);
   // Announces rows of a windowed matrix, ascending: their units are read while others compute.
   void prefetch(int32_t index, const uint32_t* rows, uint32_t count);
+  void prefetch_all(int32_t index);
   // Takes in what has arrived and starts what waits, without blocking; called now and then while
   // something else is computed, so that the device always has work.
   Outcome poll() { return plan_.slots == 0 || reader_.idle() ? Outcome(Nothing{}) : reap(false); }

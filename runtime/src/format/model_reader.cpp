@@ -93,8 +93,12 @@ class ModelReader : Fields {
 
   Outcome ffn(const JsonNode& node, Block& b) {
     static const std::unordered_map<std::string, Activation> kActivations = {
-        {"silu", Activation::silu}, {"gelu", Activation::gelu},   {"gelu_tanh", Activation::gelu_tanh},
-        {"relu", Activation::relu}, {"relu2", Activation::relu2}, {"threshold", Activation::threshold},
+        {"silu", Activation::silu},
+        {"gelu", Activation::gelu},
+        {"gelu_tanh", Activation::gelu_tanh},
+        {"relu", Activation::relu},
+        {"relu2", Activation::relu2},
+        {"threshold", Activation::threshold},
         {"shifted_relu", Activation::shifted_relu}};
     std::string activation;
     double threshold;

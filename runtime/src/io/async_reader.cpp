@@ -18,15 +18,14 @@ bool advance(ReadOp& op, int64_t got) {
     op.error = fail(EDGEKIT_IO, "cannot read " + op.file->path() + ": " + std::strerror(static_cast<int>(-got)));
     return true;
   }
-  if (got == 0) {
-    op.error = fail(EDGEKIT_IO, op.file->path() + " ends too early; was it replaced or truncated?");
-    return true;
-  }
+  const uint64_t before = op.done;
   op.done += static_cast<uint64_t>(got);
   if (op.done == op.bytes) return true;
   // A short read: go on behind it, from a sector boundary if the page cache is bypassed.
   if (op.file->direct()) op.done = op.done / 4096 * 4096;
-  return false;
+  if (op.done > before) return false;
+  op.error = fail(EDGEKIT_IO, op.file->path() + " ends too early; was it replaced or truncated?");
+  return true;
 }
 
 void read_rest(ReadOp& op) {

@@ -39,7 +39,7 @@ Outcome Decoder::run(const int32_t* tokens, uint32_t position, uint32_t length, 
     switch (b.kind) {
       case Block::attention: EK_TRY(attention(i, position, cache)); break;
       case Block::ffn: EK_TRY(feed_forward(i)); break;
-      case Block::experts: EK_TRY(mixture(b)); break;
+      case Block::experts: EK_TRY(mixture(i)); break;
     }
     add_residual(b);
   }

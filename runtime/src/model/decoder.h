@@ -43,7 +43,7 @@ class Decoder {
   void attend_head(const Block& b, size_t index, uint32_t position, KvCache& cache, uint32_t token, uint32_t head,
                    float* scores);
   Outcome feed_forward(size_t index);
-  Outcome mixture(const Block& b);
+  Outcome mixture(size_t index);
   void add_residual(const Block& b);
   void normalize_input(const Block& b, const float* x, uint32_t tokens, float* out);
   void normalize(const Norm& norm, const float* x, uint32_t tokens, float* out);
@@ -76,6 +76,7 @@ class Decoder {
   uint32_t choose_by_prompt(size_t index);
   void note_usage(size_t index, uint32_t tokens);
   void look_ahead(size_t index);
+  void look_ahead_experts(size_t index);
   void accumulate(const Matrix& m, uint32_t part, uint32_t begin, uint32_t end);
   void project_out(const Rows& rows, uint32_t part, uint32_t tokens, float* out);
   void block_sums(const float* x, uint32_t width);

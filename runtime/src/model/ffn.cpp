@@ -24,7 +24,8 @@ Outcome Decoder::feed_forward(size_t index) {
 
 // Softmax over all experts, the top k of them, renormalised if the block says so; then each chosen
 // expert runs once over the tokens that chose it.
-Outcome Decoder::mixture(const Block& b) {
+Outcome Decoder::mixture(size_t index) {
+  const Block& b = m_.blocks[index];
   const uint32_t n = static_cast<uint32_t>(b.matrices.size()), stride = s_.width.experts;
   const size_t hidden = s_.width.hidden;
   float* router = s_.router.f32();
@@ -50,6 +51,7 @@ Outcome Decoder::mixture(const Block& b) {
     if (used[e]) visits.push_back(b.matrices[e]);
   }
   w_.expect(visits);
+  if (tokens_ == 1) look_ahead(index);
 
   std::fill(s_.out.f32(), s_.out.f32() + tokens_ * hidden, 0.0f);
   for (uint32_t e = 0; e < n; ++e) {

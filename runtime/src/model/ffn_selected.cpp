@@ -156,6 +156,7 @@ Outcome Decoder::predict(const Block& b, const float* x, float* scores, uint32_t
 // Reads what the next selecting block will probably want while this one and attention compute: its
 // predictor, asked with what is known before them. A wrong guess costs a read, never a result.
 void Decoder::look_ahead(size_t index) {
+  if (lookahead_ && tokens_ == 1) look_ahead_experts(index);
   if (!lookahead_ || w_.select() != EDGEKIT_SELECT_PREDICTED) return;
   size_t i = index + 1;
   while (i < m_.blocks.size() && m_.blocks[i].predict_up == kNone) ++i;
@@ -177,6 +178,24 @@ void Decoder::look_ahead(size_t index) {
     w_.prefetch(next.selector != kNone ? next.selector : next.matrices[0], rows, count);
   }
   block_sums(s_.normed.f32(), s_.width.hidden);
+}
+
+// The same for a mixture: the next router, asked with what is known already, mostly names the experts
+// that it will choose (consecutive layers see nearly the same residual).
+void Decoder::look_ahead_experts(size_t index) {
+  size_t i = index + 1;
+  while (i < m_.blocks.size() && m_.blocks[i].kind == Block::attention) ++i;
+  if (i == m_.blocks.size() || m_.blocks[i].kind != Block::experts || !w_.resident(m_.blocks[i].router)) return;
+  const Block& next = m_.blocks[i];
+  const uint32_t n = static_cast<uint32_t>(next.matrices.size());
+  float *x = s_.ahead_x.f32(), *scores = s_.ahead.f32();
+  uint32_t* order = u32(s_.ahead_rows);
+  normalize_input(next, s_.x.f32(), 1, x);
+  if (!multiply(next.router, x, s_.width.hidden, 1, nullptr, scores, s_.width.experts).ok()) return;
+  for (uint32_t e = 0; e < n; ++e) order[e] = e;
+  const uint32_t sure = std::max(1u, static_cast<uint32_t>(kAheadShare * static_cast<float>(next.top_k)));
+  std::partial_sort(order, order + sure, order + n, [&](uint32_t a, uint32_t c) { return scores[a] > scores[c]; });
+  for (uint32_t k = 0; k < sure; ++k) w_.prefetch_all(next.matrices[order[k]]);
 }
 
 // GRIFFIN (arXiv 2404.01365): per neuron, the norm over the prompt's tokens of its share in each.

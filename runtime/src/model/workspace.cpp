@@ -29,9 +29,10 @@ void for_each_buffer(const Manifest& m, const Widths& w, uint32_t batch, uint32_
   each(s.scores, uint64_t{threads} * context);
   each(s.unit, unit_bytes / 4);
   each(s.rank, w.rank);
-  each(s.ahead_x, w.rank != 0 ? w.hidden : 0);
-  each(s.ahead, w.rank != 0 ? w.ffn : 0);
-  each(s.ahead_rows, w.rank != 0 ? w.ffn : 0);
+  const bool ahead = w.rank != 0 || w.experts != 0;
+  each(s.ahead_x, ahead ? w.hidden : 0);
+  each(s.ahead, ahead ? std::max(w.ffn, w.experts) : 0);
+  each(s.ahead_rows, ahead ? std::max(w.ffn, w.experts) : 0);
   each(s.rows, w.ffn);
   each(s.list, w.ffn);
   each(s.at, uint64_t{2} * w.ffn);
