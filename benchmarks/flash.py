@@ -33,7 +33,7 @@ MIB = 1 << 20
 OVERHEAD = 64 * MIB  # interpreter and libraries, beside the runtime's budget
 BASE = {"context": 160, "batch": 16}
 OFF = {"lookahead": False}
-SHAPES = {"opt": planted.OPT_7B, "llama": planted.LLAMA_7B}
+SHAPES = {"opt": planted.OPT_7B, "llama": planted.LLAMA_7B, "moe": planted.MOE_7B}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +56,16 @@ LADDER = (
 )
 
 
+# A mixture's router has chosen before anything is read: what there is to win is keeping experts.
+MIXTURE = (
+    Row("naive: every chosen expert is read", "bundle", {"select": "router", "window": 0, **OFF}, naive=True),
+    Row("half in memory, experts of the last token", "bundle", {"select": "router", "window": 1, **OFF}),
+    Row("experts of the last 5 tokens", "bundle", {"select": "router", "window": 5, **OFF}),
+    Row("edgekit: aged uses", "bundle", {"select": "router", **OFF}),
+    Row("edgekit: + look ahead", "bundle", {"select": "router"}),
+)
+
+
 def build(shape: planted.Shape, work: Path, recipe: str, layout: str) -> Path:
     """A bundle of the shape, made if it is not there."""
     out = work / f"{recipe}-{layout}.edgekit"
@@ -64,11 +74,12 @@ def build(shape: planted.Shape, work: Path, recipe: str, layout: str) -> Path:
     checkpoint, file = work / "checkpoint", work / "cal.safetensors"
     if not checkpoint.exists():
         planted.make(shape, checkpoint)
-    if not file.exists():
+    if not file.exists() and not shape.experts:
         planted.calibration(shape, file)
     opened = open_checkpoint(checkpoint)
     model = describe(opened.config, {n: t.shape for n, t in opened.tensors.items()}, opened.generation)
-    opened, model = extend(opened, file), apply(model, file)
+    if not shape.experts:
+        opened, model = extend(opened, file), apply(model, file)
     placed = plan_layout(model, load_recipe(recipe), Arrangement(layout))
     Writer(opened, model, placed, out, {"layout": layout}, recipe).run(2, lambda done, total: None)
     return out
@@ -90,6 +101,9 @@ def compute_seconds(bundle: Path, selected: float) -> float:
     """Least time of a token's arithmetic: bytes of weights over the rate of their kernels."""
     data = manifest.read(bundle).data
     rates: dict[str, float] = {}
+    experts = {
+        n: b["top_k"] / len(b["matrices"]) for b in data["model"]["blocks"] if "top_k" in b for n in b["matrices"]
+    }
     ffn = {n for b in data["model"]["blocks"] if b["kind"] == "ffn" for n in [*b["matrices"], b.get("selector")] if n}
     lookups = {data["model"]["embedding"]["matrix"], data["model"]["embedding"].get("position")}
     lookups -= {data["model"]["head"]["matrix"]}
@@ -103,7 +117,8 @@ def compute_seconds(bundle: Path, selected: float) -> float:
             if kernel not in rates:
                 rates[kernel] = max(device.measure_kernel(part["codec"], part["bits"], 2, 0.3) for _ in range(3))
             size = m["rows"] * part["cols"] * part["bits"] / 8
-            seconds += size * (selected if m["name"] in ffn else 1.0) / rates[kernel]
+            share = experts.get(m["name"], selected if m["name"] in ffn else 1.0)
+            seconds += size * share / rates[kernel]
     return seconds
 
 
@@ -121,7 +136,7 @@ def row_text(row: Row, r: dict[str, Any], bundle: Path, base: dict[str, float]) 
         size = max(4096, round(read / max(1.0, operations) / 4096) * 4096)
         test = device.measure_reads(flash, size, 128, 1.0)
         io = operations / (test.reads / test.elapsed)
-        selected = r["selected"] / r["neurons"]
+        selected = r["selected"] / r["neurons"] if r["neurons"] else 1.0
     compute = compute_seconds(bundle, selected)
     overlaps = row.options["select"] == "all" or row.options.get("lookahead", True)
     bound = max(io, compute) if overlaps else io + compute
@@ -153,7 +168,8 @@ HEAD = (
 
 def ladder(shape: planted.Shape, work: Path, recipe: str, tokens: int) -> list[str]:
     """The table of one shape and recipe."""
-    bundles = {layout: build(shape, work, recipe, layout) for layout in {r.layout for r in LADDER}}
+    rungs = MIXTURE if shape.experts else LADDER
+    bundles = {layout: build(shape, work, recipe, layout) for layout in {r.layout for r in rungs}}
     size = sum(f.stat().st_size for f in bundles["bundle"].rglob("*") if f.is_file())
     limit = size // 2
     flash = bundles["bundle"] / "flash.bin"
@@ -169,11 +185,11 @@ def ladder(shape: planted.Shape, work: Path, recipe: str, tokens: int) -> list[s
         *HEAD,
     ]
     base: dict[str, float] = {}
-    for row in LADDER:
+    for row in rungs:
         bundle = bundles[row.layout]
         ram = limit - OVERHEAD
         if row.naive:
-            floor = plan_bundle(bundle, Options(**BASE, select="all")).floor_bytes
+            floor = plan_bundle(bundle, Options(**BASE, select=row.options["select"])).floor_bytes
             ram = min(ram, floor + 24 * MIB)
         dense = row.options["select"] == "all"
         warm, count = (2, max(4, tokens // 8)) if dense else (tokens, tokens)

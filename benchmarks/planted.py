@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.synthetic import llama_shapes, write_checkpoint
+from edgekit.plan.reuse import reuse_curve
 
 F32 = npt.NDArray[np.float32]
 RANK = 128
@@ -40,9 +41,12 @@ class Shape:
     vocab: int
     active: float
     gated: bool
+    experts: int = 0
+    top_k: int = 0
 
 
 OPT_7B = Shape("OPT-6.7B", 4096, 16384, 32, 32, 50272, 0.03, False)
+MOE_7B = Shape("MoE-7B-A1B", 2048, 1024, 16, 16, 50304, 1.0, True, 64, 8)
 LLAMA_7B = Shape("ReLU-Llama-7B", 4096, 11008, 32, 32, 32000, 0.10, True)
 
 
@@ -108,6 +112,38 @@ def opt_shapes(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield at + "final_layer_norm.bias", (h,)
 
 
+def moe_shapes(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of a Qwen3-MoE's tensors, in order."""
+    h, d = shape.hidden, shape.hidden // shape.heads
+    yield "model.embed_tokens.weight", (shape.vocab, h)
+    for i in range(shape.layers):
+        at = f"model.layers.{i}."
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            yield f"{at}{norm}.weight", (h,)
+        for part in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            yield f"{at}self_attn.{part}.weight", (h, h)
+        for norm in ("q_norm", "k_norm"):
+            yield f"{at}self_attn.{norm}.weight", (d,)
+        yield f"{at}mlp.gate.weight", (shape.experts, h)
+        for e in range(shape.experts):
+            for part, size in (
+                ("gate_proj", (shape.ffn, h)),
+                ("up_proj", (shape.ffn, h)),
+                ("down_proj", (h, shape.ffn)),
+            ):
+                yield f"{at}mlp.experts.{e}.{part}.weight", size
+    yield "model.norm.weight", (h,)
+    yield "lm_head.weight", (shape.vocab, h)
+
+
+def router(shape: Shape, layer: int) -> F32:
+    """A router with favourites: the deviation of an expert's popularity is that of its taste."""
+    rng = _rng("router", layer)
+    out = rng.standard_normal((shape.experts, shape.hidden), np.float32) / np.float32(math.sqrt(shape.hidden))
+    out[:, 0] = rng.standard_normal(shape.experts) / CONSTANT
+    return out
+
+
 def config_of(shape: Shape) -> dict[str, Any]:
     """A config.json."""
     common = {
@@ -129,6 +165,22 @@ def config_of(shape: Shape) -> dict[str, Any]:
             "do_layer_norm_before": True,
             "tie_word_embeddings": True,
         }
+    if shape.experts:
+        return common | {
+            "model_type": "qwen3_moe",
+            "architectures": ["Qwen3MoeForCausalLM"],
+            "hidden_act": "silu",
+            "intermediate_size": shape.ffn,
+            "moe_intermediate_size": shape.ffn,
+            "num_experts": shape.experts,
+            "num_experts_per_tok": shape.top_k,
+            "norm_topk_prob": True,
+            "num_key_value_heads": shape.heads,
+            "head_dim": shape.hidden // shape.heads,
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 10000.0,
+            "tie_word_embeddings": False,
+        }
     return common | {
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],
@@ -145,7 +197,9 @@ def values(shape: Shape, name: str, size: tuple[int, ...]) -> npt.NDArray[np.flo
     """The f16 weights of a tensor."""
     parts = name.split(".")
     layer = int(parts[parts.index("layers") + 1]) if "layers" in parts else -1
-    if ".fc1." in name or ".gate_proj." in name:
+    if name.endswith("mlp.gate.weight"):
+        made = router(shape, layer)
+    elif (".fc1." in name or ".gate_proj." in name) and not shape.experts:
         made = selecting_matrix(shape, layer) if len(size) == 2 else -thresholds(shape, layer)
     elif len(size) == 1:
         made = np.full(size, 0.0 if name.endswith("bias") else 1.0, np.float32)
@@ -154,6 +208,8 @@ def values(shape: Shape, name: str, size: tuple[int, ...]) -> npt.NDArray[np.flo
         if "embed_tokens" in name:
             if shape.gated:
                 made[:, 0] = CONSTANT
+        elif shape.experts and "down_proj" in name:
+            made *= np.float32(0.002)
         else:  # small steps, so that the input of every block stays what the planting assumes
             made *= np.float32(0.02 if "out_proj" not in name and "o_proj" not in name else 0.002)
     return made.astype(np.float16)
@@ -161,7 +217,8 @@ def values(shape: Shape, name: str, size: tuple[int, ...]) -> npt.NDArray[np.flo
 
 def make(shape: Shape, folder: Path) -> None:
     """Writes the checkpoint."""
-    shapes = opt_shapes(shape) if not shape.gated else llama_shapes(config_of(shape))
+    shapes = moe_shapes(shape) if shape.experts else llama_shapes(config_of(shape))
+    shapes = shapes if shape.gated else opt_shapes(shape)
     write_checkpoint(folder, config_of(shape), list(shapes), lambda n, s: values(shape, n, s), shards=4)
 
 
@@ -175,4 +232,22 @@ def calibration(shape: Shape, file: Path) -> None:
         cut = thresholds(shape, layer)
         tensors[at + "up"], tensors[at + "down"] = factors(shape, layer)
         tensors[at + "bias"] = (-cut + shift(cut)).astype(np.float32)
-    save_file(tensors, file, {"reports": json.dumps({})})
+    found = report(shape)  # every layer is planted alike
+    reports = {str(2 * layer + 1): found for layer in range(shape.layers)}
+    save_file(tensors, file, {"reports": json.dumps(reports)})
+
+
+def report(shape: Shape) -> dict[str, Any]:
+    """What a calibration would have measured of a layer: shares, and how often neurons come back."""
+    cut, (up, _) = thresholds(shape, 0), factors(shape, 0)
+    rng = _rng("report")
+    low = rng.standard_normal((512, RANK), np.float32) @ up.T
+    fires = low + NOISE * rng.standard_normal(low.shape, np.float32) > cut
+    taken = low - cut + shift(cut) > 0
+    return {
+        "active": round(float(fires.mean()), 4),
+        "predicted": round(float(taken.mean()), 4),
+        "false_negatives": round(float((fires & ~taken).sum() / fires.sum()), 4),
+        "false_positives": round(float((taken & ~fires).sum() / (~fires).sum()), 4),
+        "reuse": reuse_curve(taken),
+    }
