@@ -1,9 +1,9 @@
 #include "measure/measure.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 
+#include "core/clock.h"
 #include "core/threads.h"
 #include "io/async_reader.h"
 #include "kernels/kernels.h"
@@ -11,11 +11,6 @@
 namespace edgekit {
 
 namespace {
-
-double seconds() {
-  using Clock = std::chrono::steady_clock;
-  return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
-}
 
 uint64_t next_random(uint64_t& state) {
   state ^= state << 13;

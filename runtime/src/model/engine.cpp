@@ -3,16 +3,10 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
+
+#include "core/clock.h"
 
 namespace edgekit {
-
-namespace {
-double now() {
-  using Clock = std::chrono::steady_clock;
-  return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
-}
-}  // namespace
 
 Result<Settings> settings_from(const edgekit_options* options) {
   Settings s;
@@ -167,7 +161,7 @@ Outcome Session::check(const int32_t* tokens, uint32_t count) const {
 Outcome Session::eval(const int32_t* tokens, uint32_t count, float* last, float* all) {
   EK_TRY(check(tokens, count));
   std::lock_guard<std::mutex> turn(model_.turn);
-  const double begin = now(), waited = model_.weights->wait_seconds();
+  const double begin = seconds(), waited = model_.weights->wait_seconds();
   const uint64_t read = model_.weights->bytes_read();
   const WindowStats before = model_.weights->window_stats();
   const bool prompt = count > 1 || position_ == 0;
@@ -176,7 +170,7 @@ Outcome Session::eval(const int32_t* tokens, uint32_t count, float* last, float*
     cancelled_.store(false);
     return outcome;
   }
-  const double spent = now() - begin;
+  const double spent = seconds() - begin;
   const uint64_t bytes = model_.weights->bytes_read() - read;
   (prompt ? stats_.prompt_tokens : stats_.generated_tokens) += count;
   (prompt ? stats_.prompt_seconds : stats_.generation_seconds) += spent;

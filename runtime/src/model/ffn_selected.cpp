@@ -2,10 +2,10 @@
 // their values and the order of sums are those of ffn.cpp, so leaving out neurons whose value is zero
 // changes no bit of the result.
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <functional>
 
+#include "core/clock.h"
 #include "model/decoder.h"
 #include "model/ops.h"
 #include "select/select.h"
@@ -13,10 +13,6 @@
 namespace edgekit {
 
 namespace {
-double seconds() {
-  using Clock = std::chrono::steady_clock;
-  return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
-}
 // Of the neurons predicted a block ahead, those with the highest scores that are read for: measured best
 // of 0.3 to 1 on the planted OPT-6.7B at 4 bits, where reads are bound by operations per second.
 constexpr float kAheadShare = 0.75f;
