@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.calibrate.calibration import Calibration
 from edgekit.conversion import convert
 from edgekit.runtime import Options, plan_bundle
 from tests import tiny
@@ -49,6 +50,15 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def predicting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model with hasty predictors: look-ahead reads are under way when something fails."""
+    folder = tmp_path_factory.mktemp("predicting")
+    (folder / "text.txt").write_text("Once upon a time there was a little girl named Lily. She had a red ball. " * 20)
+    how = Calibration((folder / "text.txt",), tokens=400, predictor=True, epochs=1, order=False)
+    return convert(ROOT / "examples" / "demo_model" / "checkpoint", folder / "bundle", "f16", calibration=how).path
+
+
+@pytest.fixture(scope="module")
 def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None or sys.platform != "linux":
@@ -60,8 +70,9 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(bundle: Path, prelude: str = "", env: dict[str, str] | None = None, **options: object) -> tuple[int, dict, str]:
-    floor = plan_bundle(bundle, Options(context=64, batch=8, select="exact")).floor_bytes
-    given = {"context": 64, "batch": 8, "select": "exact", "ram": floor + 40960, "threads": 2, **options}
+    given = {"context": 64, "batch": 8, "select": "exact", "threads": 2, **options}
+    if "ram" not in given:
+        given["ram"] = plan_bundle(bundle, Options(context=64, batch=8, select="exact")).floor_bytes + 40960
     job = json.dumps({"bundle": str(bundle), "options": given})
     done = subprocess.run(
         [sys.executable, "-c", prelude + RUN, job],
@@ -90,6 +101,20 @@ def test_failing_reads_are_a_clear_error_wherever_they_strike(bundle: Path, shim
         assert status == 1
         assert "cannot read" in error
         assert "flash.bin" in error
+
+
+def test_reads_ahead_that_fail_are_an_error_too(predicting: Path, shim: Path) -> None:
+    floor = plan_bundle(predicting, Options(context=64, batch=8, select="predicted")).floor_bytes
+    options = {"select": "predicted", "ram": floor + (3 << 20), "engine": "threads"}
+    _, want, _ = run(predicting, **options)
+    assert want["ops"] > 100
+    for first in (12, 25, 60, 100, 200, 300):
+        status, _, error = run(predicting, env={"LD_PRELOAD": str(shim), "FAULT": f"eio:{first}"}, **options)
+        assert status == 1
+        assert "flash.bin" in error
+    status, got, error = run(predicting, env={"LD_PRELOAD": str(shim), "FAULT": "slow:500"}, **options)
+    assert status == 0, error
+    assert got["out"] == want["out"]
 
 
 def test_forbidden_io_uring_falls_back_to_threads(bundle: Path) -> None:

@@ -98,15 +98,15 @@ class Weights {
   // Brings rows [count], ascending, of a matrix into memory. at[i] points to row rows[i] once
   // ready(list, n) was called with i in the list, and until done(begin, end) was called with
   // begin <= i < end; several rounds when the window is too small for all at once.
-  // `meanwhile` is called once, when all reads of the first round are under way.
+  // `meanwhile() -> Outcome` is called once, when all reads of the first round are under way.
   template <class Ready, class Done, class Meanwhile>
   Outcome gather(int32_t index, const uint32_t* rows, uint32_t count, const uint8_t** at, uint32_t* list,
                  const Ready& ready, const Done& done, const Meanwhile& meanwhile) {
-    if (count == 0) meanwhile();
+    if (count == 0) EK_TRY(meanwhile());
     for (uint32_t begin = 0; begin < count;) {
       uint32_t end = begin, known = 0;
       EK_TRY(start_round(index, rows, begin, count, at, list, end, known));
-      if (begin == 0) meanwhile();
+      if (begin == 0) EK_TRY(meanwhile());
       if (known > 0) ready(list, known);
       while (waiting_ > 0) {
         EK_TRY(next_arrivals(list, known));

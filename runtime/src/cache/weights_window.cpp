@@ -171,6 +171,7 @@ Outcome Weights::next_arrivals(uint32_t* list, uint32_t& known) {
   }
   queue_.resize(left);
   waiting_ = left;
+  if (left > 0 && reader_.idle()) return fail(EDGEKIT_IO, "a read that was waited for had failed before");
   return Nothing{};
 }
 

@@ -70,13 +70,13 @@ class Decoder {
   bool selective(const Block& b) const;
   Outcome selected(size_t index, const float* x, float* out);
   Outcome gathered(const Block& b, int32_t matrix, uint32_t count, const float* x, float* out,
-                   const std::function<void()>& meanwhile);
+                   const std::function<Outcome()>& meanwhile);
   Result<uint32_t> choose(size_t index, const float* x);
   Outcome predict(const Block& b, const float* x, float* scores, uint32_t* rows, uint32_t& count);
   uint32_t choose_by_prompt(size_t index);
   void note_usage(size_t index, uint32_t tokens);
-  void look_ahead(size_t index);
-  void look_ahead_experts(size_t index);
+  Outcome look_ahead(size_t index);
+  Outcome look_ahead_experts(size_t index);
   void accumulate(const Matrix& m, uint32_t part, uint32_t begin, uint32_t end);
   void project_out(const Rows& rows, uint32_t part, uint32_t tokens, float* out);
   void block_sums(const float* x, uint32_t width);

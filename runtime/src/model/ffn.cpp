@@ -51,7 +51,7 @@ Outcome Decoder::mixture(size_t index) {
     if (used[e]) visits.push_back(b.matrices[e]);
   }
   w_.expect(visits);
-  if (tokens_ == 1) look_ahead(index);
+  if (tokens_ == 1) EK_TRY(look_ahead(index));
 
   std::fill(s_.out.f32(), s_.out.f32() + tokens_ * hidden, 0.0f);
   for (uint32_t e = 0; e < n; ++e) {
@@ -81,7 +81,7 @@ Outcome Decoder::neurons(const Block& b, int32_t matrix, bool expert, const floa
   if (tokens == 1 && expert) {
     uint32_t* rows = reinterpret_cast<uint32_t*>(s_.rows.data());
     for (uint32_t r = 0; r < b.size; ++r) rows[r] = r;
-    return gathered(b, matrix, b.size, x, out, [] {});
+    return gathered(b, matrix, b.size, x, out, [] { return Outcome(Nothing{}); });
   }
   if (b.selector != kNone) EK_TRY(activate_selector(b, x, tokens));
   if (tokens > 1) {

@@ -30,7 +30,7 @@ Outcome Decoder::selected(size_t index, const float* x, float* out) {
   const double chosen = seconds(), waited_to_choose = w_.wait_seconds();
   selection_->neurons += b.size;
   selection_->selected += count;
-  EK_TRY(gathered(b, b.matrices[0], count, x, out, [&] { look_ahead(index); }));
+  EK_TRY(gathered(b, b.matrices[0], count, x, out, [&] { return look_ahead(index); }));
   selection_->select_seconds += chosen - begin - (waited_to_choose - waited);
   selection_->ffn_seconds += seconds() - chosen - (w_.wait_seconds() - waited_to_choose);
   return Nothing{};
@@ -38,7 +38,7 @@ Outcome Decoder::selected(size_t index, const float* x, float* out) {
 
 // out += down columns of the neurons in s_.rows [count], ascending, each weighted with its value.
 Outcome Decoder::gathered(const Block& b, int32_t matrix, uint32_t count, const float* x, float* out,
-                          const std::function<void()>& meanwhile) {
+                          const std::function<Outcome()>& meanwhile) {
   const Matrix& m = w_.matrix(matrix);
   const uint32_t* rows = u32(s_.rows);
   const uint8_t** at = reinterpret_cast<const uint8_t**>(s_.at.data());
@@ -123,7 +123,7 @@ Result<uint32_t> Decoder::choose(size_t index, const float* x) {
           }
         });
       },
-      [](uint32_t, uint32_t) {}, [] {}));
+      [](uint32_t, uint32_t) {}, [] { return Outcome(Nothing{}); }));
   uint32_t active = 0;
   for (uint32_t i = 0; i < count; ++i) {
     rows[active] = rows[i];
@@ -151,47 +151,48 @@ Outcome Decoder::predict(const Block& b, const float* x, float* scores, uint32_t
 
 // Reads what the next selecting block will probably want while this one and attention compute: its
 // predictor, asked with what is known before them. A wrong guess costs a read, never a result.
-void Decoder::look_ahead(size_t index) {
-  if (lookahead_ && tokens_ == 1) look_ahead_experts(index);
-  if (!lookahead_ || w_.select() != EDGEKIT_SELECT_PREDICTED) return;
+Outcome Decoder::look_ahead(size_t index) {
+  if (lookahead_ && tokens_ == 1) EK_TRY(look_ahead_experts(index));
+  if (!lookahead_ || w_.select() != EDGEKIT_SELECT_PREDICTED) return Nothing{};
   size_t i = index + 1;
   while (i < m_.blocks.size() && m_.blocks[i].predict_up == kNone) ++i;
-  if (i == m_.blocks.size()) return;
+  if (i == m_.blocks.size()) return Nothing{};
   const Block& next = m_.blocks[i];
-  if (!w_.resident(next.predict_down) || !w_.resident(next.predict_up)) return;
+  if (!w_.resident(next.predict_down) || !w_.resident(next.predict_up)) return Nothing{};
   float* x = s_.ahead_x.f32();
   normalize_input(next, s_.x.f32(), 1, x);
   block_sums(x, s_.width.hidden);
   uint32_t count = 0;
   uint32_t* rows = u32(s_.ahead_rows);
   const float* scores = s_.ahead.f32();
-  if (predict(next, x, s_.ahead.f32(), rows, count).ok()) {
-    // Only the surer ones: a read in vain takes the device's time from a read that is waited for.
-    const uint32_t sure = static_cast<uint32_t>(kAheadShare * static_cast<float>(count));
-    std::nth_element(rows, rows + sure, rows + count, [&](uint32_t a, uint32_t c) { return scores[a] > scores[c]; });
-    count = sure;
-    std::sort(rows, rows + count);
-    w_.prefetch(next.selector != kNone ? next.selector : next.matrices[0], rows, count);
-  }
+  EK_TRY(predict(next, x, s_.ahead.f32(), rows, count));
+  // Only the surer ones: a read in vain takes the device's time from a read that is waited for.
+  const uint32_t sure = static_cast<uint32_t>(kAheadShare * static_cast<float>(count));
+  std::nth_element(rows, rows + sure, rows + count, [&](uint32_t a, uint32_t c) { return scores[a] > scores[c]; });
+  std::sort(rows, rows + sure);
+  w_.prefetch(next.selector != kNone ? next.selector : next.matrices[0], rows, sure);
   block_sums(s_.normed.f32(), s_.width.hidden);
+  return Nothing{};
 }
 
 // The same for a mixture: the next router, asked with what is known already, mostly names the experts
 // that it will choose (consecutive layers see nearly the same residual).
-void Decoder::look_ahead_experts(size_t index) {
+Outcome Decoder::look_ahead_experts(size_t index) {
   size_t i = index + 1;
   while (i < m_.blocks.size() && m_.blocks[i].kind == Block::attention) ++i;
-  if (i == m_.blocks.size() || m_.blocks[i].kind != Block::experts || !w_.resident(m_.blocks[i].router)) return;
+  if (i == m_.blocks.size() || m_.blocks[i].kind != Block::experts || !w_.resident(m_.blocks[i].router))
+    return Nothing{};
   const Block& next = m_.blocks[i];
   const uint32_t n = static_cast<uint32_t>(next.matrices.size());
   float *x = s_.ahead_x.f32(), *scores = s_.ahead.f32();
   uint32_t* order = u32(s_.ahead_rows);
   normalize_input(next, s_.x.f32(), 1, x);
-  if (!multiply(next.router, x, s_.width.hidden, 1, nullptr, scores, s_.width.experts).ok()) return;
+  EK_TRY(multiply(next.router, x, s_.width.hidden, 1, nullptr, scores, s_.width.experts));
   for (uint32_t e = 0; e < n; ++e) order[e] = e;
   const uint32_t sure = std::max(1u, static_cast<uint32_t>(kAheadShare * static_cast<float>(next.top_k)));
   std::partial_sort(order, order + sure, order + n, [&](uint32_t a, uint32_t c) { return scores[a] > scores[c]; });
   for (uint32_t k = 0; k < sure; ++k) w_.prefetch_all(next.matrices[order[k]]);
+  return Nothing{};
 }
 
 // GRIFFIN (arXiv 2404.01365): per neuron, the norm over the prompt's tokens of its share in each.
