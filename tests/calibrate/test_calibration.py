@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,12 @@ def test_threshold_and_prompt_selection_leave_out_what_they_say(text: Path, tmp_
         for token in runs[0][30:60]:
             session.eval([token])
         assert session.stats.selected / session.stats.neurons == pytest.approx(0.75, abs=0.01)
+        want = session.logits([5])
+    with Session(bundle, replace(kept, batch=1)) as session:  # a prompt that is read token by token
+        session.eval(runs[0][:30])
+        for token in runs[0][30:60]:
+            session.eval([token])
+        assert np.abs(session.logits([5]) - want).max() <= 2e-2 * np.abs(want).max()
 
 
 def test_an_interrupted_conversion_keeps_its_calibration(text: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ Outcome Decoder::forward(const int32_t* tokens, uint32_t count, uint32_t positio
                          Selection& selection, float* last, float* all, const std::atomic<bool>& cancelled) {
   tokens_ = count;
   selection_ = &selection;
-  w_.begin_pass(last != nullptr || all != nullptr, tokens_ == 1);
+  w_.begin_pass(last != nullptr || all != nullptr, !reads_whole());
   auto outcome = run(tokens, position, length, cache, last, all, cancelled);
   if (!outcome.ok()) w_.abandon_pass();
   return outcome;

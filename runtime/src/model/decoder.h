@@ -68,6 +68,7 @@ class Decoder {
 
   // One token, chosen neurons only (ffn_selected.cpp).
   bool selective(const Block& b) const;
+  bool reads_whole() const;
   Outcome selected(size_t index, const float* x, float* out);
   Outcome gathered(const Block& b, int32_t matrix, uint32_t count, const float* x, float* out,
                    const std::function<Outcome()>& meanwhile);

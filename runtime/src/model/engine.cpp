@@ -165,6 +165,7 @@ Outcome Session::eval(const int32_t* tokens, uint32_t count, float* last, float*
   const uint64_t read = model_.weights->bytes_read();
   const WindowStats before = model_.weights->window_stats();
   const bool prompt = count > 1 || position_ == 0;
+  selection_.prompt = prompt;
   auto outcome = eval_batches(tokens, count, last, all);
   if (!outcome.ok()) {
     cancelled_.store(false);

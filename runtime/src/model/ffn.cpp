@@ -16,9 +16,9 @@ Outcome Decoder::feed_forward(size_t index) {
     float* out = s_.out.f32() + t * stride;
     for (uint32_t i = 0; i < m_.hidden_size; ++i) out[i] = bias != nullptr ? bias[i] : 0.0f;
   }
-  if (tokens_ == 1 && selective(b)) return selected(index, s_.normed.f32(), s_.out.f32());
+  if (selective(b)) return selected(index, s_.normed.f32(), s_.out.f32());
   EK_TRY(neurons(b, b.matrices[0], false, s_.normed.f32(), tokens_, s_.out.f32()));
-  if (tokens_ > 1) note_usage(index, tokens_);
+  note_usage(index, tokens_);
   return Nothing{};
 }
 
@@ -173,6 +173,7 @@ void Decoder::slice(const Block& b, const Rows& rows, uint32_t index, const floa
     for (uint32_t r = std::max(group, rows.begin); r < end; ++r) {
       const uint8_t* row = rows.row(r);
       const float value = neuron(b, *rows.matrix, row, r, x);
+      s_.h.f32()[r] = value;  // for note_usage
       if (value != 0.0f) axpy(down, row + down.offset, w_.lut(down, r), value, 0, down.cols, out);
     }
   }

@@ -19,7 +19,12 @@ constexpr float kAheadShare = 0.75f;
 uint32_t* u32(Buffer& buffer) { return reinterpret_cast<uint32_t*>(buffer.data()); }
 }  // namespace
 
-bool Decoder::selective(const Block& b) const { return selects(b, w_.select()); }
+bool Decoder::selective(const Block& b) const { return selects(b, w_.select()) && !reads_whole(); }
+
+// Selection by prompt needs all neurons of the prompt, also when it is read token by token.
+bool Decoder::reads_whole() const {
+  return tokens_ > 1 || (w_.select() == EDGEKIT_SELECT_PROMPT && selection_->prompt);
+}
 
 Outcome Decoder::selected(size_t index, const float* x, float* out) {
   const Block& b = m_.blocks[index];

@@ -11,6 +11,7 @@ struct Selection {
   // neurons kept, uint32 [blocks][1 + ffn], their number first.
   Buffer usage, kept;
   bool chosen = false;
+  bool prompt = false;  // the pass at hand belongs to a prompt, however few tokens it has
   edgekit_capture_callback capture = nullptr;
   void* capture_user = nullptr;
   // Counters of passes of one token.
