@@ -21,6 +21,7 @@ from edgekit.runtime import Options, Plan, plan_bundle
 CHECKSUM = 12e9  # bytes per second and core, of checking what was read
 PER_READ = 3e-6  # seconds of a core, to find a slot, queue a read and take it in
 PER_BLOCK = 30e-6  # seconds of a block's small steps: norms, rotations, waking the threads
+PER_NEURON = 75e-9  # seconds of a selecting block's bookkeeping per neuron it has: scores, lists, partial sums
 SPARSE_SELECTED = 0.1  # share of neurons that exact selection finds active, when nobody measured it
 
 
@@ -119,6 +120,8 @@ def predict(bundle: Path, options: Options, profile: Profile) -> Prediction:
             compute += costs.seconds(block["selector"]) * (part if plan.select == "predicted" else 1.0)
         if plan.select == "predicted" and "predictor" in block:
             compute += 2 * sum(costs.seconds(block["predictor"][p]) for p in ("down", "up"))
+        if part < 1:
+            compute += PER_NEURON * block["size"]
         if windowed and part < 1:
             m = costs.matrices[name]
             per = m["rows_per_unit"]
