@@ -51,7 +51,7 @@ class Options(_Struct):
         ("io_engine", c.c_uint32),
         ("io_depth", c.c_uint32),
         ("sparsity", c.c_float),
-        ("lookahead", c.c_uint32),
+        ("no_lookahead", c.c_uint32),
     )
 
 

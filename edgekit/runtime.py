@@ -84,7 +84,7 @@ class Options:
             io_engine=native.ENGINES[self.engine],
             io_depth=self.io_depth,
             sparsity=self.sparsity,
-            lookahead=0 if self.lookahead else 1,
+            no_lookahead=0 if self.lookahead else 1,
         )
 
 

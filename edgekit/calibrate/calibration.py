@@ -149,14 +149,8 @@ def _learn(
 
 def extend(checkpoint: Checkpoint, file: Path) -> Checkpoint:
     """A checkpoint with a calibration's tensors among its own."""
-    tensors, raw = read_header(file)
-    identity = checkpoint.identity
-    return dataclasses.replace(
-        checkpoint,
-        tensors={**checkpoint.tensors, **tensors},
-        fingerprint=checkpoint.fingerprint + raw.hex()[:64] + str(file.stat().st_mtime_ns),
-        identity=identity,
-    )
+    tensors, _ = read_header(file)
+    return dataclasses.replace(checkpoint, tensors={**checkpoint.tensors, **tensors})
 
 
 def apply(model: Model, file: Path) -> Model:

@@ -60,3 +60,18 @@ def test_budget_below_the_floor_names_the_floor(tmp_path: Path) -> None:
     with pytest.raises(BudgetError, match=str(floor)):
         Session(bundle, Options(context=64, ram=floor - 1))
     Session(bundle, Options(context=64, ram=floor)).close()
+
+
+@pytest.mark.parametrize("name", ["opt", "mixtral", "llama_relu"])
+def test_every_budget_from_the_floor_up_opens_and_is_kept(name: str, tmp_path: Path) -> None:
+    tiny.make(name, tmp_path / "checkpoint")
+    for recipe in ("palette1", "f16"):
+        bundle = convert(tmp_path / "checkpoint", tmp_path / recipe, recipe).path
+        for context in (16, 128):
+            whole = plan_bundle(bundle, Options(context=context))
+            for step in range(12):
+                ram = whole.floor_bytes + (whole.budget_bytes - whole.floor_bytes) * step // 11
+                with Session(bundle, Options(context=context, ram=ram)) as session:
+                    session.logits([3, 4, 5])
+                    session.logits([6])
+                    assert session.stats.peak_memory_bytes <= ram

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from edgekit.conversion import convert
-from edgekit.errors import BudgetError
-from edgekit.runtime import Options, Sampling, Session, parse_bytes
+from edgekit.errors import BudgetError, BundleError
+from edgekit.runtime import Options, Sampling, Session, parse_bytes, plan_bundle
 from tests import tiny
 from tests.conftest import ROOT
 
@@ -97,3 +97,22 @@ def test_budget_below_what_is_held_is_refused_and_changes_nothing(tmp_path: Path
         assert session.plan == plan
         session.reset()
         assert np.array_equal(a, session.logits([3, 4, 5]))
+
+
+def test_growth_that_cannot_be_read_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    tiny.make("llama_relu", tmp_path / "checkpoint")
+    bundle = convert(tmp_path / "checkpoint", tmp_path / "bundle", "f16").path
+    whole = plan_bundle(bundle, Options(context=64, batch=2, select="all"))
+    small = (whole.floor_bytes + whole.budget_bytes) // 2
+    with Session(bundle, Options(context=64, batch=2, ram=small, select="all")) as session:
+        want = [session.logits([t]) for t in (3, 4, 5)]
+        before = session.plan.resident_bytes
+        flash = bundle / "flash.bin"
+        good = flash.read_bytes()
+        flash.write_bytes(bytes(b ^ 1 for b in good))  # every unit is damaged now, in place
+        with pytest.raises(BundleError, match="damaged"):
+            session.set_budget(None)
+        assert session.plan.resident_bytes <= before
+        flash.write_bytes(good)
+        session.reset()
+        assert all(np.array_equal(session.logits([t]), w) for t, w in zip((3, 4, 5), want, strict=True))

@@ -63,21 +63,21 @@ enum {
 
 typedef struct edgekit_options {
   uint32_t struct_size;
-  uint32_t threads;    /* compute threads; 0: one per core */
-  uint64_t ram_bytes;  /* hard budget for everything the runtime allocates; 0: no limit */
-  uint32_t context;    /* tokens per session; 0: the model's maximum, at most 2048 */
-  uint32_t max_batch;  /* tokens per prefill pass; 0: 128, fewer under a tight budget */
-  uint32_t sessions;   /* sessions the budget must leave room for; 0: 1 */
-  uint32_t io_mode;    /* EDGEKIT_IO_*; auto tries direct and falls back to buffered */
-  uint32_t kv_type;    /* EDGEKIT_KV_* */
-  uint32_t io_threads; /* reader threads; 0: 4 */
-  const char* kernels; /* "portable", "avx2", "neon"; NULL: the best of this CPU */
-  uint32_t select;     /* EDGEKIT_SELECT_* */
-  uint32_t window;     /* tokens whose units stay in the window; 0: as many as fit; EDGEKIT_WINDOW_NONE: none */
-  uint32_t io_engine;  /* EDGEKIT_ENGINE_* */
-  uint32_t io_depth;   /* small reads under way at once; 0: 128 */
-  float sparsity;      /* threshold, prompt: share of the neurons to leave out; 0: a half */
-  uint32_t lookahead;  /* predicted: read for the next block while attention computes; 0: yes, 1: no */
+  uint32_t threads;      /* compute threads; 0: one per core */
+  uint64_t ram_bytes;    /* hard budget for everything the runtime allocates; 0: no limit */
+  uint32_t context;      /* tokens per session; 0: the model's maximum, at most 2048 */
+  uint32_t max_batch;    /* tokens per prefill pass; 0: 128, fewer under a tight budget */
+  uint32_t sessions;     /* sessions the budget must leave room for; 0: 1 */
+  uint32_t io_mode;      /* EDGEKIT_IO_*; auto tries direct and falls back to buffered */
+  uint32_t kv_type;      /* EDGEKIT_KV_* */
+  uint32_t io_threads;   /* reader threads; 0: 4 */
+  const char* kernels;   /* "portable", "avx2", "neon"; NULL: the best of this CPU */
+  uint32_t select;       /* EDGEKIT_SELECT_* */
+  uint32_t window;       /* tokens whose units stay in the window; 0: as many as fit; EDGEKIT_WINDOW_NONE: none */
+  uint32_t io_engine;    /* EDGEKIT_ENGINE_* */
+  uint32_t io_depth;     /* small reads under way at once; 0: 128 */
+  float sparsity;        /* threshold, prompt: share of the neurons to leave out; 0: a half */
+  uint32_t no_lookahead; /* 1: predictors and routers are not asked a block ahead */
 } edgekit_options;
 
 /* What the planner decided, in bytes. */
@@ -199,7 +199,8 @@ EDGEKIT_API void edgekit_model_info(const edgekit_model* model, edgekit_info* in
 EDGEKIT_API void edgekit_model_plan(const edgekit_model* model, edgekit_plan* plan);
 /* Changes the budget of a model that is in use: waits for the evaluation at hand, then gives memory
  * back (before it returns) or takes more and fills it. What is generated does not change. A budget
- * below what buffers and sessions hold is refused with EDGEKIT_OVER_BUDGET and changes nothing.
+ * below what buffers and sessions hold is refused with EDGEKIT_OVER_BUDGET and changes nothing. When
+ * more was granted and cannot be read, the error says why and the model goes on with what it has.
  * May be called from any thread. 0: no limit. */
 EDGEKIT_API edgekit_status edgekit_model_set_budget(edgekit_model* model, uint64_t ram_bytes, edgekit_error* error);
 

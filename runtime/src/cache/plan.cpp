@@ -5,7 +5,6 @@
 
 #include "cache/window.h"
 #include "core/budget.h"
-#include "model/workspace.h"
 #include "select/select.h"
 
 namespace edgekit {
@@ -152,7 +151,7 @@ Outcome make_plan(const Manifest& m, const PlanRequest& r, Plan& plan) {
   plan.kv_bytes = kv_cache_bytes(m, r.context, r.kv_bytes);
   const uint64_t fixed =
       r.fixed_bytes + Buffer::charge(m.vectors_bytes) + (plan.kv_bytes + r.session_bytes) * r.sessions;
-  const auto work = [&](uint32_t batch) { return workspace_bytes(m, batch, r.context, r.threads, largest_unit); };
+  const auto work = [&](uint32_t batch) { return r.workspace_bytes(batch, largest_unit); };
   plan.max_batch = std::min(r.max_batch != 0 ? r.max_batch : 128u, r.context);
 
   // As if everything fitted.
@@ -175,14 +174,16 @@ Outcome make_plan(const Manifest& m, const PlanRequest& r, Plan& plan) {
   plan.floor_bytes = fixed + work(1) + tables + Buffer::charge(kMinSlots * largest_unit) +
                      Region::charge(kMinSlots * plan.window_slot_bytes);
   plan.floor_bytes = std::max(r.opening_bytes, std::min(plan.floor_bytes, all));
-  if (r.ram_bytes == 0 || everything <= r.ram_bytes) {
+  const auto keep_all = [&](uint32_t batch) {
     whole.floor_bytes = plan.floor_bytes;
+    whole.max_batch = batch;
+    whole.activation_bytes = work(batch);
+    whole.fixed_bytes = fixed + whole.activation_bytes;
+    whole.budget_bytes = r.ram_bytes != 0 ? r.ram_bytes : everything;
     plan = whole;
-    plan.budget_bytes = r.ram_bytes != 0 ? r.ram_bytes : everything;
-    plan.activation_bytes = work(plan.max_batch);
-    plan.fixed_bytes = fixed + plan.activation_bytes;
-    return Nothing{};
-  }
+    return Outcome(Nothing{});
+  };
+  if (r.ram_bytes == 0 || everything <= r.ram_bytes) return keep_all(plan.max_batch);
   plan.budget_bytes = r.ram_bytes;
   if (r.ram_bytes < plan.floor_bytes) return too_small(r.ram_bytes, plan);
 
@@ -196,6 +197,8 @@ Outcome make_plan(const Manifest& m, const PlanRequest& r, Plan& plan) {
   while (overhead() > r.ram_bytes && plan.max_batch > 1) plan.max_batch /= 2;
   while (overhead() > r.ram_bytes && plan.slots > kMinSlots) --plan.slots;
   if (overhead() > r.ram_bytes) plan.slot_bytes = largest_unit;
+  // A model smaller than the buffers it would be streamed through: the floor is that of keeping it.
+  if (overhead() > r.ram_bytes) return keep_all(1);
   plan.activation_bytes = work(plan.max_batch);
   plan.stream_bytes = ring_bytes(plan);
   plan.fixed_bytes = fixed + plan.activation_bytes + tables;

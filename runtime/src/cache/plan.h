@@ -1,6 +1,7 @@
 // Which units stay in memory: the planner's answer to a budget, made before anything is loaded.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "core/result.h"
@@ -14,8 +15,9 @@ struct PlanRequest {
   uint32_t max_batch = 0;  // 0: choose
   uint32_t sessions = 1;
   uint32_t kv_bytes = 2;  // per value
-  uint32_t threads = 1;
-  uint32_t select = 0;         // EDGEKIT_SELECT_*
+  uint32_t select = 0;    // EDGEKIT_SELECT_*
+  // Work buffers of a pass of `batch` tokens, with room for a unit of `unit_bytes`.
+  std::function<uint64_t(uint32_t batch, uint64_t unit_bytes)> workspace_bytes;
   uint64_t session_bytes = 0;  // per session, besides its KV cache
   uint64_t fixed_bytes = 0;    // already held: manifest and checksums
   uint64_t opening_bytes = 0;  // most that was held while they were read

@@ -115,9 +115,18 @@ Outcome Weights::replan(const Plan& plan) {
   if (window && plan.window_bytes < window_.slots() * plan.window_slot_bytes) EK_TRY(window_.resize(plan.window_bytes));
   if (starts) EK_TRY(start_reading());
   if (window && plan.window_bytes > window_.slots() * plan.window_slot_bytes) EK_TRY(window_.resize(plan.window_bytes));
-  EK_TRY(load_resident(before));
+  auto loaded = load_resident(before);
+  if (!loaded.ok()) {  // what could not be read is streamed on; it must not be taken for resident
+    plan_.resident_bytes = 0;
+    for (size_t i = 0; i < matrices.size(); ++i) {
+      uint32_t& kept = plan_.resident_units[i];
+      kept = std::min(kept, before[i]);
+      plan_.resident_bytes += kept * matrices[i].unit_stride;
+      EK_TRY(resident_[i].resize(kept * matrices[i].unit_stride));
+    }
+  }
   list_chunks();
-  return Nothing{};
+  return loaded;
 }
 
 const float* Weights::vector(int32_t index) const {

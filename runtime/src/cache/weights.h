@@ -52,6 +52,7 @@ class Weights {
   const float* vector(int32_t index) const;
   // The palette that `row` of a part uses; nullptr when it has none.
   const uint16_t* lut(const Part& part, uint32_t row) const;
+  const Plan& plan() const { return plan_; }
   uint32_t select() const { return plan_.select; }
   bool resident(int32_t index) const { return plan_.resident_units[static_cast<size_t>(index)] == matrix(index).units; }
 

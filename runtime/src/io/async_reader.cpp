@@ -88,7 +88,7 @@ void AsyncReader::add(File& file, uint64_t offset, uint64_t bytes, uint8_t* to, 
   last->bytes += bytes;
 }
 
-void AsyncReader::pump() {
+void AsyncReader::flush() {
   bool any = false;
   while (in_flight_ < depth_ && !waiting_.empty()) {
     engine_->submit(waiting_.front());
@@ -100,10 +100,8 @@ void AsyncReader::pump() {
   if (any) engine_->flush();
 }
 
-void AsyncReader::flush() { pump(); }
-
 Outcome AsyncReader::reap(bool wait, std::vector<uint32_t>& arrived, std::vector<uint32_t>& failed) {
-  pump();
+  flush();
   Error first;
   do {
     if (in_flight_ == 0) break;
@@ -126,7 +124,7 @@ Outcome AsyncReader::reap(bool wait, std::vector<uint32_t>& arrived, std::vector
       waiting_.clear();
       wait = true;
     } else {
-      pump();
+      flush();
     }
   } while (first.status != EDGEKIT_OK);
   return first.status == EDGEKIT_OK ? Outcome(Nothing{}) : Outcome(first);

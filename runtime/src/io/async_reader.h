@@ -45,6 +45,7 @@ class AsyncReader {
   Outcome start(uint32_t engine, uint32_t depth, uint32_t threads);
   // Queues one piece; it is merged with the one before when it follows it in the file.
   void add(File& file, uint64_t offset, uint64_t bytes, uint8_t* to, uint32_t tag);
+  // Starts what waits, as far as the depth allows.
   void flush();
   // Appends the tags of pieces that have arrived. Blocks for at least one when `wait` and any is
   // under way. After an error everything under way is awaited and `failed` holds the tags not read.
@@ -54,7 +55,6 @@ class AsyncReader {
   uint64_t operations() const { return operations_; }
 
  private:
-  void pump();
   std::unique_ptr<ReadEngine> engine_;
   std::vector<std::unique_ptr<ReadOp>> ops_;  // depth of them, and as many as wait
   std::vector<ReadOp*> free_, finished_;

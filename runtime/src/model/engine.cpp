@@ -25,7 +25,7 @@ Result<Settings> settings_from(const edgekit_options* options) {
   s.io.window = o.window;
   s.select = o.select;
   s.sparsity = o.sparsity != 0 ? o.sparsity : 0.5f;
-  s.lookahead = o.lookahead == 0;
+  s.lookahead = o.no_lookahead == 0;
   s.context = o.context;
   s.max_batch = o.max_batch;
   s.sessions = std::max(1u, o.sessions);
@@ -78,7 +78,9 @@ Outcome plan_model(const std::string& path, const Settings& s, Budget& budget, s
   request.max_batch = s.max_batch;
   request.sessions = s.sessions;
   request.kv_bytes = s.wide_kv ? 4 : 2;
-  request.threads = s.threads;
+  request.workspace_bytes = [&](uint32_t batch, uint64_t unit_bytes) {
+    return workspace_bytes(m, batch, request.context, s.threads, unit_bytes);
+  };
   request.select = s.select;
   request.session_bytes = session_bytes(m, request.context, s.select);
   request.fixed_bytes = budget.used();
@@ -113,8 +115,9 @@ Outcome Model::set_budget(uint64_t ram_bytes) {
   Plan next = plan;
   EK_TRY(change_budget(bundle->manifest(), ram_bytes, next));
   budget.set_limit(ram_bytes);
-  plan = next;
-  return weights->replan(plan);
+  auto outcome = weights->replan(next);
+  plan = weights->plan();
+  return outcome;
 }
 
 Result<std::unique_ptr<Session>> Session::create(Model& model) {
