@@ -78,7 +78,7 @@ def convert(
         overwrite: replace an existing bundle.
         layout: "bundle" (all of a neuron side by side), "split" (what decides whether it is active apart
             from the rest, for exact and threshold selection) or "auto".
-        unit_size: bytes that feed-forward units aim at; chosen by the activation if not given.
+        unit_size: bytes that feed-forward units aim at; chosen by the layout if not given.
         calibration: learn predictors, cuts and an order of neurons from text first.
         progress: called with (weights done, weights in all).
         note: called with (what a calibration is doing, done, of all).

@@ -144,8 +144,8 @@ class Arrangement:
     Attributes:
         layout: "bundle" keeps all parts of a neuron side by side; "split" keeps what decides whether it
             is active (gate, or up without a gate) in a matrix of its own; "auto" is "bundle".
-        unit_bytes: target size of a unit; None for the smallest in blocks that can leave neurons out
-            and 128 KiB elsewhere.
+        unit_bytes: target size of a unit; None for the smallest where single neurons are read (with a
+            predictor, or split) and 128 KiB elsewhere, where padding would only cost.
     """
 
     layout: str = "auto"
@@ -155,8 +155,7 @@ class Arrangement:
         """Neurons per unit."""
         if self.unit_bytes is not None:
             return rows_per_unit(rows, stride, self.unit_bytes)
-        chooses = block.activation in SPARSE or block.predictor is not None or self.layout == "split"
-        chooses = chooses and block.router is None
+        chooses = block.router is None and (block.predictor is not None or self.layout == "split")
         return neurons_per_unit(rows, stride) if chooses else rows_per_unit(rows, stride)
 
 

@@ -28,7 +28,7 @@ from edgekit.cli.common import human, json_option, print_json, progress_bar, qui
     show_default=True,
     help="'split' keeps what decides whether a neuron is active apart (for exact and threshold selection).",
 )
-@click.option("--unit-size", help="Bytes of feed-forward units, as in 16K.  [default: by the activation]")
+@click.option("--unit-size", help="Bytes of feed-forward units, as in 16K.  [default: by the layout]")
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
