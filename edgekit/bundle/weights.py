@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from edgekit.bundle import manifest
 from edgekit.codecs import Codec, make_codec
+from edgekit.codecs.base import F16, F32, U8
 from edgekit.errors import BundleError
 
-F32 = npt.NDArray[np.float32]
 
 
 class BundleWeights:
@@ -45,19 +45,23 @@ class BundleWeights:
 
     def matrix(self, name: str) -> list[F32]:
         """The parts of a matrix, each decoded, f32 [rows, cols]: one, or gate, up and down columns."""
+        out = []
+        for index, part in enumerate(self._matrices[name]["parts"]):
+            codec, records, lut = self.records(name, index)
+            out.append(codec.decode(records, part["cols"], lut))
+        return out
+
+    def records(self, name: str, index: int) -> tuple[Codec, U8, F16 | None]:
+        """One part of a matrix as it is stored: its codec, records [rows, bytes] and tables."""
         m = self._matrices[name]
-        parts = [(p, _codec(p)) for p in m["parts"]]
-        sizes = [codec.record_bytes(p["cols"]) for p, codec in parts]
+        sizes = [_codec(p).record_bytes(p["cols"]) for p in m["parts"]]
         units = -(-m["rows"] // m["rows_per_unit"])
         raw = np.frombuffer(self._read(m["file"], m["offset"], units * m["unit_stride"]), np.uint8)
         used = raw.reshape(units, -1)[:, : m["rows_per_unit"] * sum(sizes)]
         rows = used.reshape(-1, sum(sizes))[: m["rows"]]
-        out, at = [], 0
-        for (part, codec), size in zip(parts, sizes, strict=True):
-            lut = self.vector(part["lut"]).reshape(-1, 1 << part["bits"]) if "lut" in part else None
-            out.append(codec.decode(rows[:, at : at + size], part["cols"], lut))
-            at += size
-        return out
+        part, at = m["parts"][index], sum(sizes[:index])
+        lut = self.vector(part["lut"]).reshape(-1, 1 << part["bits"]) if "lut" in part else None
+        return _codec(part), rows[:, at : at + sizes[index]], lut
 
     def rows(self, name: str, index: int, begin: int, end: int) -> F32:
         """Rows [begin, end) of one part of a matrix, decoded, f32 [end - begin, cols]."""

@@ -68,20 +68,27 @@ class Affine(Codec):
         pieces = [head, pack(np.ascontiguousarray(flat), self.bits)]
         return Encoded(records_from(pieces, self.record_bytes(cols)))
 
-    def decode(self, records: U8, cols: int, lut: F16 | None = None) -> F32:
-        n, groups = len(records), self._groups(cols)
+    def codes(self, records: U8, cols: int) -> tuple[U8, F16, F16]:
+        """Codes u8 [n, cols], and the scale and the bias of each group, f16 [n, groups], of records."""
+        groups = self._groups(cols)
         at, size = self._codes_at(cols), padded(cols) * self.bits // 8
-        codes = unpack(np.ascontiguousarray(records[:, at : at + size]), self.bits, padded(cols))
+        codes = unpack(np.ascontiguousarray(records[:, at : at + size]), self.bits, padded(cols))[:, :cols]
 
-        def halves(begin: int) -> F32:
+        def halves(begin: int) -> F16:
             raw = np.ascontiguousarray(records[:, begin : begin + 2 * groups])
-            return raw.view("<f2").astype(np.float32)
+            return raw.view("<f2")
 
         scale = halves(0)
-        bias = scale * -float(1 << (self.bits - 1)) if self.symmetric else halves(2 * groups)
+        bias = scale * np.float16(-(1 << (self.bits - 1))) if self.symmetric else halves(2 * groups)
+        return codes, scale, bias
+
+    def decode(self, records: U8, cols: int, lut: F16 | None = None) -> F32:
+        codes, scale16, bias16 = self.codes(records, cols)
+        scale = scale16.astype(np.float32)
+        bias = scale * -float(1 << (self.bits - 1)) if self.symmetric else bias16.astype(np.float32)
         group = np.arange(cols) // self.group_size
-        out = codes[:, :cols].astype(np.float32) * scale[:, group] + bias[:, group]
-        return out.reshape(n, cols).astype(np.float32)
+        out = codes.astype(np.float32) * scale[:, group] + bias[:, group]
+        return out.astype(np.float32)
 
     def manifest(self) -> dict[str, Any]:
         return {

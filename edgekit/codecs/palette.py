@@ -71,10 +71,14 @@ class Palette(Codec):
         records = records_from([pack(codes, self.bits)], self.record_bytes(cols))
         return Encoded(records, lut if lut is not None else np.stack(tables))
 
+    def codes(self, records: U8, cols: int) -> U8:
+        """Indices u8 [n, cols] of records."""
+        at = padded(cols) * self.bits // 8
+        return unpack(np.ascontiguousarray(records[:, :at]), self.bits, padded(cols))[:, :cols]
+
     def decode(self, records: U8, cols: int, lut: F16 | None = None) -> F32:
         assert lut is not None, "a palette cannot be decoded without its tables"
-        at = padded(cols) * self.bits // 8
-        codes = unpack(np.ascontiguousarray(records[:, :at]), self.bits, padded(cols))[:, :cols]
+        codes = self.codes(records, cols)
         step = self.group_size or len(records)
         table = np.arange(len(records)) // step
         out: F32 = lut.astype(np.float32)[table[:, None], codes]

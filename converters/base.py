@@ -1,0 +1,197 @@
+"""What every converter shares: the list of them, options, and how an artifact comes to lie on disk.
+
+An artifact is a folder `BUNDLE/artifacts/KIND/`. It is written beside its place and renamed when it is
+whole; `edgekit.json` in it says what it is and which bundle it was made from.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgekit.bundle import manifest
+from edgekit.bundle.layout import MANIFEST
+from edgekit.converters.weights import Json, Weights
+from edgekit.errors import BundleError, ConvertError
+from edgekit.version import __version__
+
+ARTIFACTS = "artifacts"
+ABOUT = "edgekit.json"
+VERSION = 1
+
+# kind -> (module, extra of edgekit that it needs, what it is)
+KINDS: dict[str, tuple[str, str, str]] = {
+    "onnx": ("to_onnx", "onnx", "ONNX graph for onnxruntime and onnxruntime-genai"),
+    "onnx-exact": ("to_onnx", "onnx", "the same with every palette and scale kept, in plain operators"),
+    "onnx-flash": ("to_onnx", "onnx", "ONNX graph whose feed-forward blocks come from flash through this runtime"),
+    "mlx": ("to_mlx", "mlx", "folder that mlx_lm.generate loads"),
+    "mlx-exact": ("to_mlx_exact", "mlx", "MLX folder with every palette and scale kept, run by edgekit"),
+    "coreml": ("to_coreml", "coreml", "Core ML package (iOS 18, macOS 15)"),
+    "coreml-flash": ("to_coreml", "coreml", "Core ML packages around feed-forward blocks from flash"),
+    "coreai": ("to_coreai", "coreai", "Core AI model (iOS 27, macOS 27)"),
+}
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How to export.
+
+    Attributes:
+        context: tokens the artifact is made for; None for the model's maximum up to 4096.
+        bits: of weights that a format cannot hold as they are, 4 or 8; 0 for the next that holds the codec's.
+        accuracy_level: of ONNX's MatMulNBits (0: f32 arithmetic, 4: activations in int8, faster).
+        precision: of Core ML's and Core AI's arithmetic, "f16" or "f32".
+        chunk: tokens of one prefill call of a Core ML package.
+    """
+
+    context: int | None = None
+    bits: int = 0
+    accuracy_level: int = 0
+    precision: str = "f16"
+    chunk: int = 64
+
+
+@dataclass
+class Job:
+    """One export under way: what a converter reads and where it writes.
+
+    Attributes:
+        about: what the converter adds to the artifact's edgekit.json.
+    """
+
+    kind: str
+    bundle: Path
+    folder: Path
+    weights: Weights
+    choices: Choices
+    about: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact on disk."""
+
+    kind: str
+    path: Path
+    about: Json
+    seconds: float = 0.0
+
+    @property
+    def bytes(self) -> int:
+        """Size of all its files."""
+        return sum(p.stat().st_size for p in self.path.rglob("*") if p.is_file())
+
+
+def parse_kinds(text: str) -> list[str]:
+    """Kinds from "onnx,mlx"; "native" (the bundle itself) is always there and dropped.
+
+    Raises:
+        ConvertError: an unknown one.
+    """
+    kinds = [k.strip() for k in text.split(",") if k.strip() and k.strip() != "native"]
+    for kind in kinds:
+        if kind not in KINDS:
+            raise ConvertError(f"target '{kind}' is unknown; known: native, {', '.join(KINDS)}")
+    return list(dict.fromkeys(kinds))
+
+
+def load(kind: str, module: str | None = None) -> Any:
+    """The module of a kind, or another one that needs the same extra.
+
+    Raises:
+        ConvertError: a package is missing; the message names the pip command.
+    """
+    name, extra, _ = KINDS[kind]
+    try:
+        return importlib.import_module(f"edgekit.converters.{module or name}")
+    except ImportError as error:
+        if (error.name or "").startswith("edgekit"):
+            raise
+        raise ConvertError(
+            f"{kind} needs the package '{error.name}', which is not installed: pip install 'edgekit[{extra}]'"
+        ) from error
+
+
+def export(bundle: str | Path, kind: str, choices: Choices | None = None, *, overwrite: bool = False) -> Artifact:
+    """Makes one artifact of a bundle.
+
+    Raises:
+        ConvertError: the format cannot express the model, a package is missing, the disk is full.
+        BundleError: not a bundle, or damaged.
+    """
+    begin, path = time.monotonic(), Path(bundle)
+    target = path / ARTIFACTS / kind
+    identity = checksum(path)
+    if target.exists() and not overwrite:
+        raise ConvertError(f"{target}: exists already; pass --overwrite to replace it")
+    module = load(kind)
+    partial = target.with_name(kind + ".partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        job = Job(kind, path, partial, Weights.open(path), choices or Choices())
+        module.export(job)
+        about = {
+            "format": "edgekit-artifact", "version": VERSION, "kind": kind, "edgekit": __version__, "bundle": identity,
+            **job.about, "requantized_weights": job.weights.loss.weights,
+            "requantized_rms": round(job.weights.loss.relative_rms, 6),
+        }  # fmt: skip
+        (partial / ABOUT).write_text(json.dumps(about, indent=1))
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        why = "the disk is full; free some space and export again" if full else error.strerror
+        raise ConvertError(f"{error.filename or partial}: {why}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Artifact(kind, target, about, time.monotonic() - begin)
+
+
+def checksum(bundle: Path) -> str:
+    """What tells a bundle's manifest from any other."""
+    manifest.read(bundle)
+    with (bundle / MANIFEST).open("rb") as file:
+        return file.readline().decode().split('"')[3]
+
+
+def find(bundle: Path) -> list[Artifact]:
+    """The artifacts of a bundle.
+
+    Raises:
+        BundleError: one that is damaged or newer.
+    """
+    folder = bundle / ARTIFACTS
+    kinds = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.suffix != ".partial") if folder.is_dir() else []
+    return [read(bundle, kind) for kind in kinds]
+
+
+def read(bundle: Path, kind: str) -> Artifact:
+    """One artifact of a bundle.
+
+    Raises:
+        BundleError: missing, damaged, newer, or made from another bundle.
+    """
+    path = bundle / ARTIFACTS / kind
+    again = f"make it with 'edgekit export {bundle} --to {kind} --overwrite'"
+    try:
+        about = json.loads((path / ABOUT).read_text())
+    except FileNotFoundError as error:
+        raise BundleError(f"{path}: no such artifact; {again}") from error
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path / ABOUT}: cannot be read; {again}") from error
+    if not isinstance(about, dict) or about.get("format") != "edgekit-artifact" or about.get("kind") != kind:
+        raise BundleError(f"{path / ABOUT}: does not describe this artifact; {again}")
+    if about.get("version") != VERSION:
+        raise BundleError(f"{path}: artifact version {about.get('version')!r}; this edgekit reads version {VERSION}")
+    if about.get("bundle") != checksum(bundle):
+        raise BundleError(f"{path}: was made from another bundle; {again}")
+    return Artifact(kind, path, about)

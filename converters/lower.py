@@ -1,0 +1,161 @@
+"""One walk over a model's blocks, for every format.
+
+`lower` reads the manifest's block list and calls an `Emitter`, which knows the format's operations and
+nothing of models. Values stand for tensors [1, tokens, width]; an emitter is free to choose what a value
+is: a node's output in a graph, or an array computed at once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Generic, TypeVar
+
+from edgekit.converters.weights import Json, Part, feed_forward_parts
+
+V = TypeVar("V")
+
+
+class Emitter(ABC, Generic[V]):
+    """The operations of a format. Shapes: x [1, tokens, width]."""
+
+    @abstractmethod
+    def lookup(self, weight: Part, ids: V) -> V:
+        """Rows `ids` [1, tokens] of a weight."""
+
+    @abstractmethod
+    def linear(self, x: V, weight: Part, bias: str | None = None) -> V:
+        """x W^T + b of a weight [outputs, inputs]."""
+
+    @abstractmethod
+    def mix(self, x: V, weight: Part, bias: str | None = None) -> V:
+        """x W + b of a weight [inputs, outputs]: the down projection."""
+
+    @abstractmethod
+    def positions(self) -> V:
+        """Position of each token [1, tokens]."""
+
+    @abstractmethod
+    def add(self, a: V, b: V) -> V:
+        """a + b."""
+
+    @abstractmethod
+    def mul(self, a: V, b: V) -> V:
+        """a * b, elementwise."""
+
+    @abstractmethod
+    def scale(self, x: V, by: float) -> V:
+        """x * by."""
+
+    @abstractmethod
+    def cap(self, x: V, at: float) -> V:
+        """at * tanh(x / at)."""
+
+    @abstractmethod
+    def activate(self, kind: str, threshold: float, x: V) -> V:
+        """An activation of the manifest (docs/format.md)."""
+
+    @abstractmethod
+    def norm(self, norm: Json, x: V, heads: int = 0) -> V:
+        """RMS or layer norm over the width, or over each of `heads` parts of it."""
+
+    @abstractmethod
+    def attend(self, q: V, k: V, v: V, block: Json, layer: int) -> V:
+        """Rotates, appends to the cache of attention block `layer`, attends: [1, tokens, heads * head_dim]."""
+
+    @abstractmethod
+    def route(self, logits: V, top_k: int, normalize: bool) -> V:
+        """Weight of each expert, zero for those not chosen: [1, tokens, experts]."""
+
+    @abstractmethod
+    def column(self, x: V, index: int) -> V:
+        """One column of x, [1, tokens, 1]."""
+
+    def feed_forward(self, block: Json, index: int, x: V) -> V:
+        """A feed-forward block; `index` is its place in the model's list. Formats may do it as a whole."""
+        return feed_forward(self, block, x)
+
+
+def lower(model: Json, e: Emitter[V], ids: V) -> V:
+    """Logits [1, tokens, vocabulary] of tokens [1, tokens]."""
+    x = embed(model, e, ids)
+    before, layer = x, 0
+    for index, block in enumerate(model["blocks"]):
+        source = block_input(block, e, before if block.get("parallel") else x)
+        if block["kind"] == "attention":
+            before = x
+            out = attention(e, block, source, layer)
+            layer += 1
+        else:
+            out = e.feed_forward(block, index, source)
+        x = block_output(block, e, x, out)
+    return head(model, e, x)
+
+
+def embed(model: Json, e: Emitter[V], ids: V) -> V:
+    """Tokens to the residual stream."""
+    told = model["embedding"]
+    x = e.lookup(Part(told["matrix"]), ids)
+    x = e.scale(x, told["scale"]) if told["scale"] != 1 else x
+    x = e.linear(x, Part(told["project"])) if "project" in told else x
+    if "position" in told:
+        x = e.add(x, e.lookup(Part(told["position"]), e.positions()))
+    return e.norm(told["norm"], x) if "norm" in told else x
+
+
+def block_input(block: Json, e: Emitter[V], x: V) -> V:
+    """What a block computes with: the residual, after its norm."""
+    x = e.norm(block["pre_norm"], x) if "pre_norm" in block else x
+    return e.activate("relu", 0, x) if block.get("pre_relu") else x
+
+
+def block_output(block: Json, e: Emitter[V], x: V, out: V) -> V:
+    """The residual with what a block computed."""
+    out = e.norm(block["post_norm"], out) if "post_norm" in block else out
+    x = e.add(x, out)
+    return e.norm(block["out_norm"], x) if "out_norm" in block else x
+
+
+def attention(e: Emitter[V], block: Json, x: V, layer: int) -> V:
+    """An attention block, projections included."""
+
+    def project(which: str, heads: int) -> V:
+        y = e.linear(x, Part(block[which]), block.get(f"{which}_bias"))
+        norm = block.get(f"{which}_norm")
+        return y if norm is None else e.norm(norm, y, heads if norm["per_head"] else 0)
+
+    q = project("q", block["heads"])
+    k, v = project("k", block["kv_heads"]), project("v", block["kv_heads"])
+    return e.linear(e.attend(q, k, v, block, layer), Part(block["o"]), block.get("o_bias"))
+
+
+def feed_forward(e: Emitter[V], block: Json, x: V) -> V:
+    """A feed-forward block in primitive operations. Of a mixture, every expert is computed."""
+    if block["kind"] == "ffn":
+        return neurons(e, block, block["matrices"][0], x, block.get("down_bias"))
+    weights = e.route(e.linear(x, Part(block["router"])), block["top_k"], block["normalize"])
+    total: V | None = None
+    for i, matrix in enumerate(block["matrices"]):
+        out = e.mul(neurons(e, block, matrix, x, None), e.column(weights, i))
+        total = out if total is None else e.add(total, out)
+    assert total is not None
+    return total
+
+
+def neurons(e: Emitter[V], block: Json, matrix: str, x: V, bias: str | None) -> V:
+    """All neurons of a dense block or of one expert."""
+    gate, up, down = feed_forward_parts(block, matrix)
+    y = e.linear(x, up, block.get("up_bias"))
+    if gate is None:
+        return e.mix(e.activate(block["activation"], block["threshold"], y), down, bias)
+    y = e.activate("relu", 0, y) if block.get("up_relu") else y
+    gated = e.activate(block["activation"], block["threshold"], e.linear(x, gate, block.get("gate_bias")))
+    return e.mix(e.mul(gated, y), down, bias)
+
+
+def head(model: Json, e: Emitter[V], x: V) -> V:
+    """The residual stream to logits."""
+    told: dict[str, Any] = model["head"]
+    x = e.norm(model["final_norm"], x) if "final_norm" in model else x
+    x = e.linear(x, Part(told["project"])) if "project" in told else x
+    x = e.linear(x, Part(told["matrix"]), told.get("bias"))
+    return e.cap(x, told["softcap"]) if told["softcap"] else x

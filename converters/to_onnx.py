@@ -1,0 +1,98 @@
+"""A bundle as an ONNX graph with external data, and as a folder for onnxruntime-genai."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import onnx_ir as ir
+
+from edgekit.converters.base import Job
+from edgekit.converters.lower import lower
+from edgekit.converters.onnx_data import DataFile
+from edgekit.converters.onnx_emitter import MS, OnnxEmitter, head_width
+from edgekit.converters.rope import reach
+from edgekit.converters.weights import Json
+from edgekit.version import __version__
+
+OPSETS = {"": 23, MS: 1}
+IR_VERSION = 11
+GRAPH, DATA = "model.onnx", "model.onnx.data"
+
+
+def export(job: Job) -> None:
+    """Writes model.onnx, its data, genai_config.json and the tokenizer.
+
+    Raises:
+        ConvertError: the graph cannot express the model.
+    """
+    model = job.weights.model
+    context = reach(model, job.choices.context)
+    with DataFile(job.folder, DATA) as data:
+        e = OnnxEmitter(job.weights, data, job.choices, context, exact=job.kind == "onnx-exact")
+        logits = lower(model, e, e.ids)
+        logits.name = "logits"
+        logits.shape = ir.Shape(("batch", "tokens", model["vocab_size"]))
+        logits.type = ir.TensorType(ir.DataType.FLOAT)
+    graph = ir.Graph(
+        e.inputs,
+        [logits, *e.presents],
+        nodes=e.tape.nodes,
+        initializers=e.tape.initializers,
+        opset_imports=OPSETS,
+        name=model["model_type"],
+    )
+    made = ir.Model(graph, ir_version=IR_VERSION, producer_name="edgekit", producer_version=__version__)
+    ir.save(made, job.folder / GRAPH)
+    for file in sorted((job.bundle / "tokenizer").iterdir()):
+        shutil.copyfile(file, job.folder / file.name)
+    (job.folder / "genai_config.json").write_text(json.dumps(_genai(model, context), indent=1))
+    job.about["context"] = context
+
+
+def _genai(model: Json, context: int) -> Json:
+    """The configuration that onnxruntime-genai reads; "llama" stands for any plain decoder there."""
+    attention = [b for b in model["blocks"] if b["kind"] == "attention"]
+    first = attention[0]
+    eos = list(model["eos_token_ids"]) or [0]
+    return {
+        "model": {
+            "type": "llama",
+            "vocab_size": model["vocab_size"],
+            "context_length": context,
+            "bos_token_id": model.get("bos_token_id", eos[0]),
+            "eos_token_id": eos if len(eos) > 1 else eos[0],
+            "pad_token_id": eos[0],
+            "decoder": {
+                "session_options": {"log_id": "edgekit", "provider_options": []},
+                "filename": GRAPH,
+                "head_size": head_width(first["head_dim"]),
+                "hidden_size": model["hidden_size"],
+                "num_attention_heads": first["heads"],
+                "num_key_value_heads": first["kv_heads"],
+                "num_hidden_layers": len(attention),
+                "inputs": {
+                    "input_ids": "input_ids",
+                    "attention_mask": "attention_mask",
+                    "past_key_names": "past_key_values.%d.key",
+                    "past_value_names": "past_key_values.%d.value",
+                },
+                "outputs": {
+                    "logits": "logits",
+                    "present_key_names": "present.%d.key",
+                    "present_value_names": "present.%d.value",
+                },
+            },
+        },
+        "search": {
+            "do_sample": False,
+            "max_length": context,
+            "min_length": 0,
+            "num_beams": 1,
+            "past_present_share_buffer": False,
+            "repetition_penalty": 1.0,
+            "temperature": 1.0,
+            "top_k": 1,
+            "top_p": 1.0,
+        },
+    }
