@@ -1,0 +1,59 @@
+"""A bundle as an MLX folder that keeps every code, scale and table; `mlx_model` runs it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import Any
+
+import numpy as np
+
+from edgekit.converters.base import Job
+from edgekit.converters.mlx_pack import GROUP, WIDTHS, padded_groups, words
+from edgekit.converters.safetensors_file import SafetensorsFile
+from edgekit.converters.weights import Coded, Indexed, Part, Weight
+
+CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+
+
+def export(job: Job) -> None:
+    """Writes config.json (the manifest's model, and how each weight is stored) and weights.safetensors."""
+    file = SafetensorsFile(job.folder / WEIGHTS)
+    parts: dict[str, Any] = {}
+    for entry in job.weights.bundle.data["matrices"]:
+        for index in range(len(entry["parts"])):
+            part = Part(entry["name"], index)
+            parts[part.label] = _add(file, part.label, job.weights.get(part))
+    for vector in job.weights.bundle.data["vectors"]["list"]:
+        if vector["dtype"] == "f32":  # tables of palettes are with their weights
+            file.add(vector["name"], job.weights.vector(vector["name"]))
+    file.close()
+    config = {"model_type": "edgekit", "model": job.weights.model, "parts": parts}
+    (job.folder / CONFIG).write_text(json.dumps(config, indent=1))
+    for tokenizer in sorted((job.bundle / "tokenizer").iterdir()):
+        if tokenizer.name != CONFIG:
+            shutil.copyfile(tokenizer, job.folder / tokenizer.name)
+    job.about["context"] = job.weights.model["max_context"]
+
+
+def _add(file: SafetensorsFile, name: str, w: Weight) -> dict[str, Any]:
+    """Stores a weight; returns how."""
+    if isinstance(w, Coded):
+        codes, scale, bias = padded_groups(w)
+        file.add(f"{name}.codes", words(codes, w.bits))
+        file.add(f"{name}.scales", scale)
+        file.add(f"{name}.biases", bias)
+        return {"kind": "affine", "bits": w.bits, "group_size": w.group_size, "cols": w.codes.shape[1]}
+    if isinstance(w, Indexed):
+        bits = min(b for b in WIDTHS if b >= w.bits)
+        cols = w.codes.shape[1]
+        file.add(f"{name}.codes", words(np.pad(w.codes, ((0, 0), (0, -cols % GROUP))), bits))
+        lut = np.zeros((len(w.lut), 1 << bits), np.float16)
+        lut[:, : 1 << w.bits] = w.lut
+        file.add(f"{name}.lut", lut)
+        return {"kind": "palette", "bits": bits, "lut_rows": w.lut_rows, "cols": cols}
+    if w.dtype == "bf16":
+        file.add(name, (w.values.view(np.uint32) >> np.uint32(16)).astype(np.uint16), "bfloat16")
+    else:
+        file.add(name, w.values.astype(np.float16 if w.dtype == "f16" else np.float32))
+    return {"kind": "plain"}
