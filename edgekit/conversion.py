@@ -104,6 +104,7 @@ def convert(
         "recipe": chosen.name,
         "rules": chosen.table(),
         "layout": layout,
+        "tensors": {name: list(t.shape) for name, t in opened.tensors.items()},  # exporters name them again
     }
     key_text = f"{__version__}:{opened.fingerprint}:{chosen.fingerprint()}:{layout}:{unit_size}"
     aside = target.with_name(target.name + ".calibration")
