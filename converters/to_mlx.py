@@ -51,17 +51,21 @@ def export(job: Job) -> None:
             name = EXPERT_NAMES.get(expert[3], expert[3])
             stacks[f"{expert[1]}.switch_mlp.{name}"][int(expert[2])] = pieces
         else:
-            _add(file, prefix + tensor.removesuffix(".weight"), [_assembled(job, pieces)], stacked=False)
+            _add(file, _named(prefix, tensor).removesuffix(".weight"), [_assembled(job, pieces)], stacked=False)
     for name, experts in stacks.items():
         _add(file, name, [_assembled(job, experts[i]) for i in sorted(experts)], stacked=True)
     for tensor, values in vectors(model, job.weights).items():
-        file.add(prefix + tensor, values.astype(np.float32 if _wide(job) else np.float16))
+        file.add(_named(prefix, tensor), values.astype(np.float32 if _wide(job) else np.float16))
     file.close()
     (job.folder / "config.json").write_text(json.dumps(_config(model, config), indent=1))
     for source in sorted((job.bundle / "tokenizer").iterdir()):
         if source.name != "config.json":
             shutil.copyfile(source, job.folder / source.name)
     job.about["context"] = _reach(model)
+
+
+def _named(prefix: str, tensor: str) -> str:
+    return prefix + tensor.removeprefix("transformer.") if prefix else tensor
 
 
 def _wide(job: Job) -> bool:
