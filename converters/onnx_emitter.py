@@ -16,12 +16,13 @@ import onnx_ir as ir
 from onnx_ir.tape import Tape
 
 from edgekit.converters.base import Choices
-from edgekit.converters.lower import Emitter
+from edgekit.converters.lower import Emitter, feed_forward
 from edgekit.converters.onnx_data import Array, DataFile, blocks_of
 from edgekit.converters.rope import tables
 from edgekit.converters.weights import Coded, Indexed, Json, Part, Plain, Weight, Weights
 
 MS = "com.microsoft"
+EDGEKIT = "ai.edgekit"
 Value = ir.Value
 _BLOCK = 32
 HEAD_STEP = 8  # GroupQueryAttention: heads, and pairs of rotated values, are multiples of it
@@ -32,10 +33,12 @@ class OnnxEmitter(Emitter[Value]):
     """Builds a graph; `nodes` and `initializers` are on `tape`."""
 
     def __init__(
-        self, weights: Weights, data: DataFile, choices: Choices, context: int, *, exact: bool = False
+        self, weights: Weights, data: DataFile, choices: Choices, context: int, *, exact: bool, flash: bool
     ) -> None:
-        """`exact`: keep every weight's value; else what MatMulNBits cannot hold is re-quantized."""
-        self.w, self.data, self.choices, self.context, self.exact = weights, data, choices, context, exact
+        """`exact`: keep every weight's value; else what MatMulNBits cannot hold is re-quantized.
+        `flash`: feed-forward blocks are the custom operator of runtime/onnx."""
+        self.w, self.data, self.choices, self.context = weights, data, choices, context
+        self.exact, self.flash = exact, flash
         self.tape = Tape()
         self.made: dict[str, Value] = {}
         self.presents: list[Value] = []
@@ -300,6 +303,11 @@ class OnnxEmitter(Emitter[Value]):
     def _ones(self, norm: Json, x: Value, heads: int) -> Value:
         width = self.w.model["hidden_size"]
         return self.const(f"ones_{width}", np.ones(width, np.float32))
+
+    def feed_forward(self, block: Json, index: int, x: Value) -> Value:
+        if not self.flash:
+            return feed_forward(self, block, x)
+        return self.op("FlashFFN", x, domain=EDGEKIT, block=index)
 
     # --- attention and experts ---------------------------------------------------------------
 

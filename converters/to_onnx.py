@@ -10,12 +10,12 @@ import onnx_ir as ir
 from edgekit.converters.base import Job
 from edgekit.converters.lower import lower
 from edgekit.converters.onnx_data import DataFile
-from edgekit.converters.onnx_emitter import MS, OnnxEmitter, head_width
+from edgekit.converters.onnx_emitter import EDGEKIT, MS, OnnxEmitter, head_width
 from edgekit.converters.rope import reach
 from edgekit.converters.weights import Json
 from edgekit.version import __version__
 
-OPSETS = {"": 23, MS: 1}
+OPSETS = {"": 23, MS: 1, EDGEKIT: 1}
 IR_VERSION = 11
 GRAPH, DATA = "model.onnx", "model.onnx.data"
 
@@ -29,7 +29,8 @@ def export(job: Job) -> None:
     model = job.weights.model
     context = reach(model, job.choices.context)
     with DataFile(job.folder, DATA) as data:
-        e = OnnxEmitter(job.weights, data, job.choices, context, exact=job.kind == "onnx-exact")
+        flash = job.kind == "onnx-flash"
+        e = OnnxEmitter(job.weights, data, job.choices, context, exact=flash or job.kind == "onnx-exact", flash=flash)
         logits = lower(model, e, e.ids)
         logits.name = "logits"
         logits.shape = ir.Shape(("batch", "tokens", model["vocab_size"]))

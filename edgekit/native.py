@@ -52,6 +52,8 @@ class Options(_Struct):
         ("io_depth", c.c_uint32),
         ("sparsity", c.c_float),
         ("no_lookahead", c.c_uint32),
+        ("feed_forward_only", c.c_uint32),
+        ("reserved", c.c_uint32),
     )
 
 
@@ -165,16 +167,16 @@ class KernelTest(_Struct):
 STRUCTS: tuple[type[c.Structure], ...] = (Error, Options, Plan, Stats, Info, Sampling, ReadTest, KernelTest)
 
 
-def library_path() -> Path:
-    """Where the shared library is: EDGEKIT_LIBRARY, or the one installed with the package.
+def library_path(stem: str = "libedgekit") -> Path:
+    """Where a shared library is: that of EDGEKIT_LIBRARY or beside it, or installed with the package.
 
     Raises:
         RuntimeFailure: neither exists.
     """
+    name = stem + (".dylib" if sys.platform == "darwin" else ".so")
     override = os.environ.get("EDGEKIT_LIBRARY")
     if override:
-        return Path(override)
-    name = "libedgekit.dylib" if sys.platform == "darwin" else "libedgekit.so"
+        return Path(override).with_name(name)
     beside = Path(__file__).parent / "_native" / name
     if beside.exists():
         return beside
@@ -224,6 +226,11 @@ def library() -> c.CDLL:
         "session_capture": (None, (handle, Capture, c.c_void_p)),
         "session_eval": (status, (handle, ids, c.c_uint32, c.c_uint32, c.c_void_p, error_p)),
         "session_sample": (status, (handle, c.POINTER(Sampling), ids, error_p)),
+        "session_feed_forward": (status, (handle, c.c_uint32, c.c_void_p, c.c_uint32, c.c_void_p, error_p)),
+        "sample": (
+            status,
+            (c.c_void_p, c.c_uint32, c.POINTER(Sampling), ids, c.c_uint32, c.POINTER(c.c_uint64), ids, error_p),
+        ),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(lib, f"edgekit_{name}")

@@ -55,6 +55,7 @@ class Options:
     engine: str = "auto"
     io_depth: int = 0
     lookahead: bool = True
+    feed_forward_only: bool = False  # another engine has the rest
 
     def native(self) -> native.Options:
         """As the C struct.
@@ -85,6 +86,7 @@ class Options:
             io_depth=self.io_depth,
             sparsity=self.sparsity,
             no_lookahead=0 if self.lookahead else 1,
+            feed_forward_only=1 if self.feed_forward_only else 0,
         )
 
 
@@ -208,6 +210,31 @@ def _path(path: str | Path) -> bytes:
     return str(path).encode()
 
 
+class LogitSampler:
+    """Chooses tokens as sessions do, from logits that another engine computed."""
+
+    def __init__(self) -> None:
+        self._lib, self._error = native.library(), native.Error()
+        self.reset()
+
+    def reset(self) -> None:
+        """The next token is drawn from the seed again."""
+        self._state: c.c_uint64 | None = None
+
+    def sample(self, logits: F32, history: Sequence[int], sampling: Sampling) -> int:
+        """A token from logits f32 [vocab_size]; `history`: the tokens so far."""
+        how, token = sampling.native(), c.c_int32()
+        self._state = self._state or c.c_uint64(how.seed)
+        given = np.ascontiguousarray(logits, dtype=np.float32)
+        ids = (c.c_int32 * len(history))(*history)
+        at = given.ctypes.data_as(c.c_void_p)
+        status = self._lib.edgekit_sample(
+            at, len(given), c.byref(how), ids, len(history), c.byref(self._state), c.byref(token), c.byref(self._error)
+        )
+        native.check(status, self._error)
+        return token.value
+
+
 class Session:
     """A loaded bundle with one session. Use it as a context manager, or call `close`."""
 
@@ -284,6 +311,26 @@ class Session:
         ids = (c.c_int32 * len(tokens))(*tokens)
         at = out.ctypes.data_as(c.c_void_p)
         self._check(self._lib.edgekit_session_eval(self._open(), ids, len(tokens), 1, at, c.byref(self._error)))
+        return out
+
+    def feed_forward(self, block: int, x: F32) -> F32:
+        """One feed-forward block on x f32 [tokens, hidden], after its norm; needs `feed_forward_only`.
+
+        Raises:
+            RuntimeFailure: not such a block, or x of another width.
+            BundleError: a unit that was read is damaged.
+        """
+        if x.ndim != 2 or x.shape[1] != self.hidden_size:
+            raise RuntimeFailure(f"x has shape {x.shape}, not [tokens, {self.hidden_size}]")
+        given, out = np.ascontiguousarray(x, dtype=np.float32), np.empty(x.shape, dtype=np.float32)
+        step = self.plan.max_batch
+        for begin in range(0, len(given), step):
+            rows, to = given[begin : begin + step], out[begin : begin + step]
+            source, target = (a.ctypes.data_as(c.c_void_p) for a in (rows, to))
+            status = self._lib.edgekit_session_feed_forward(
+                self._open(), block, source, len(rows), target, c.byref(self._error)
+            )
+            self._check(status)
         return out
 
     def sample(self, sampling: Sampling) -> int:

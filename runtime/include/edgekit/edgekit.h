@@ -78,6 +78,10 @@ typedef struct edgekit_options {
   uint32_t io_depth;     /* small reads under way at once; 0: 128 */
   float sparsity;        /* threshold, prompt: share of the neurons to leave out; 0: a half */
   uint32_t no_lookahead; /* 1: predictors and routers are not asked a block ahead */
+  /* 1: this runtime computes feed-forward blocks only (edgekit_session_feed_forward), for another
+   * engine that has the rest: the budget holds nothing else, and tokens cannot be evaluated. */
+  uint32_t feed_forward_only;
+  uint32_t reserved;
 } edgekit_options;
 
 /* What the planner decided, in bytes. */
@@ -235,6 +239,18 @@ EDGEKIT_API edgekit_status edgekit_session_generate(edgekit_session* session, co
                                                     const int32_t* stop_tokens, uint32_t stop_count,
                                                     const edgekit_sampling* sampling, edgekit_token_callback callback,
                                                     void* user, edgekit_error* error);
+
+/* One feed-forward block for an engine that computes the rest. `block` counts all blocks of the
+ * model; x and out are f32 [tokens][hidden_size], tokens <= the plan's max_batch: x after the block's
+ * norm, out before it is added to the residual. Reading ahead assumes that blocks are called in
+ * order. Needs feed_forward_only. */
+EDGEKIT_API edgekit_status edgekit_session_feed_forward(edgekit_session* session, uint32_t block, const float* x,
+                                                        uint32_t tokens, float* out, edgekit_error* error);
+/* Chooses a token from logits [vocab] that another engine computed, as edgekit_session_sample does.
+ * history: the tokens so far, for the repetition penalty. random_state: the seed at first; updated. */
+EDGEKIT_API edgekit_status edgekit_sample(const float* logits, uint32_t vocab, const edgekit_sampling* sampling,
+                                          const int32_t* history, uint32_t history_count, uint64_t* random_state,
+                                          int32_t* token, edgekit_error* error);
 
 /* Measure this device; nothing is opened but the file. */
 EDGEKIT_API edgekit_status edgekit_measure_reads(const char* path, edgekit_read_test* test, edgekit_error* error);

@@ -37,6 +37,8 @@ void Weights::list_chunks() {
   whole_.clear();
   selective_.clear();
   head_.clear();
+  blocks_.assign(plan_.feed_forward_only ? m.blocks.size() : 0, {});
+  selects_ = plan_.select != EDGEKIT_SELECT_ALL && plan_.select != EDGEKIT_SELECT_ROUTER;
   if (plan_.slots == 0) return;
   const auto list = [&](std::vector<Chunk>& chunks, int32_t index) {
     if (index == kNone) return;
@@ -47,25 +49,32 @@ void Weights::list_chunks() {
       u += count;
     }
   };
-  const auto both = [&](int32_t index) {
-    list(whole_, index);
-    if (index != kNone && plan_.windowed[static_cast<size_t>(index)] == 0) list(selective_, index);
+  const auto both = [&](std::vector<Chunk>& whole, std::vector<Chunk>& selective, int32_t index) {
+    list(whole, index);
+    if (index != kNone && plan_.windowed[static_cast<size_t>(index)] == 0) list(selective, index);
   };
-  both(m.embedding_project);
-  for (const Block& b : m.blocks) {
-    for (int32_t i : {b.q, b.k, b.v, b.o, b.router}) both(i);
+  const auto block_chunks = [&](const Block& b, std::vector<Chunk>& whole, std::vector<Chunk>& selective) {
+    both(whole, selective, b.router);
     if (plan_.select == EDGEKIT_SELECT_PREDICTED && b.predict_up != kNone) {
       // Only passes that select look at predictors.
-      list(selective_, b.predict_down);
-      list(selective_, b.predict_up);
+      list(selective, b.predict_down);
+      list(selective, b.predict_up);
     }
-    if (b.kind != Block::ffn) continue;
-    both(b.selector);
-    both(b.matrices[0]);
+    if (b.kind != Block::ffn) return;
+    both(whole, selective, b.selector);
+    both(whole, selective, b.matrices[0]);
+  };
+  if (plan_.feed_forward_only) {
+    for (size_t i = 0; i < m.blocks.size(); ++i) block_chunks(m.blocks[i], blocks_[i].whole, blocks_[i].selective);
+    return;
+  }
+  both(whole_, selective_, m.embedding_project);
+  for (const Block& b : m.blocks) {
+    for (int32_t i : {b.q, b.k, b.v, b.o}) both(whole_, selective_, i);
+    block_chunks(b, whole_, selective_);
   }
   list(head_, m.head_project);
   list(head_, m.head);
-  selects_ = plan_.select != EDGEKIT_SELECT_ALL && plan_.select != EDGEKIT_SELECT_ROUTER;
 }
 
 // Brings every matrix from its first `from` units to what the plan keeps; reads large pieces in the
@@ -145,17 +154,39 @@ const uint16_t* Weights::lut(const Part& part, uint32_t row) const {
 
 void Weights::begin_pass(bool head, bool selective) {
   if (plan_.slots == 0) return;
-  const std::vector<Chunk>& body = selective && selects_ ? selective_ : whole_;
+  // Passes of a kind begin alike, so the next one's first chunks can be read while this one ends.
+  push(selective && selects_ ? selective_ : whole_, selects_ ? selective_ : whole_, head);
+  begin_window();
+}
+
+void Weights::begin_block(size_t block, bool selective) {
+  if (plan_.slots == 0) return;
+  const auto& all = manifest().blocks;
+  const auto later = [&](size_t i) {
+    do i = (i + 1) % all.size();
+    while (all[i].kind == Block::attention);
+    return i;
+  };
+  const size_t next = later(block);
+  const BlockChunks &body = blocks_[block], &ahead = blocks_[next];
+  push(selective && selects_ ? body.selective : body.whole, selective && selects_ ? ahead.selective : ahead.whole,
+       false);
+  if (block == later(all.size() - 1)) begin_window();
+}
+
+// Reads `body`, less what was begun already, the head if wanted, and then the beginning of `next`.
+void Weights::push(const std::vector<Chunk>& body, const std::vector<Chunk>& next, bool head) {
   if (ahead_ > 0 && ahead_of_ != &body) abandon_pass();
   for (size_t i = ahead_; i < body.size(); ++i) stream_.push(body[i]);
   if (head) {
     for (const Chunk& c : head_) stream_.push(c);
   }
-  // Passes of a kind begin alike, so the next one's first chunks can be read while this one ends.
-  const std::vector<Chunk>& next = selects_ ? selective_ : whole_;
   ahead_of_ = &next;
   ahead_ = std::min<size_t>(next.size(), plan_.slots);
   for (size_t i = 0; i < ahead_; ++i) stream_.push(next[i]);
+}
+
+void Weights::begin_window() {
   if (plan_.window_most_bytes > 0)
     window_.begin_pass(io_.window == EDGEKIT_WINDOW_NONE ? 0 : io_.window == 0 ? UINT32_MAX : io_.window);
 }

@@ -59,6 +59,8 @@ class Weights {
   // Starts a pass over all blocks: reading begins, in order. With `head`, the head comes last. A
   // `selective` pass gets windowed matrices by `gather` alone, another one visits them whole.
   void begin_pass(bool head, bool selective);
+  // The same for one feed-forward block alone, when the plan has nothing else.
+  void begin_block(size_t block, bool selective);
   // After a failed or cancelled pass: forget what was being read.
   void abandon_pass();
   // Announces that every unit of these windowed matrices will be wanted next, in this order.
@@ -136,6 +138,8 @@ class Weights {
   Outcome load_resident(const std::vector<uint32_t>& from);
   Outcome start_reading();
   void list_chunks();
+  void push(const std::vector<Chunk>& body, const std::vector<Chunk>& next, bool head);
+  void begin_window();
   Outcome start_round(int32_t index, const uint32_t* rows, uint32_t begin, uint32_t count, const uint8_t** at,
                       uint32_t* list, uint32_t& end, uint32_t& known);
   void hold(int32_t index, const uint32_t* rows, uint32_t count);
@@ -163,7 +167,11 @@ class Weights {
   // The streamed chunks of a pass, in order: of one that visits everything, of one that selects, and
   // of the head.
   std::vector<Chunk> whole_, selective_, head_;
-  size_t ahead_ = 0;  // chunks of the next pass that were already pushed
+  struct BlockChunks {
+    std::vector<Chunk> whole, selective;
+  };
+  std::vector<BlockChunks> blocks_;  // per block, when only feed-forward blocks are computed
+  size_t ahead_ = 0;                 // chunks of the next pass that were already pushed
   const std::vector<Chunk>* ahead_of_ = nullptr;
   bool selects_ = false;  // the two lists differ
   Streamer stream_;

@@ -162,6 +162,27 @@ edgekit_status edgekit_session_generate(edgekit_session* session, const int32_t*
       error);
 }
 
+edgekit_status edgekit_session_feed_forward(edgekit_session* session, uint32_t block, const float* x, uint32_t tokens,
+                                            float* out, edgekit_error* error) {
+  if (session == nullptr || x == nullptr || out == nullptr) return invalid("session, x and out must be given", error);
+  return report(session->session->feed_forward(block, x, tokens, out).error(), error);
+}
+
+edgekit_status edgekit_sample(const float* logits, uint32_t vocab, const edgekit_sampling* sampling,
+                              const int32_t* history, uint32_t history_count, uint64_t* random_state, int32_t* token,
+                              edgekit_error* error) {
+  if (logits == nullptr || vocab == 0 || !known(sampling) || (history == nullptr && history_count != 0) ||
+      random_state == nullptr || token == nullptr) {
+    return invalid("logits, sampling (with its struct_size), random_state and token must be given", error);
+  }
+  std::vector<edgekit::Candidate> candidates(vocab);
+  edgekit::Random random(*random_state);
+  *token = static_cast<int32_t>(
+      edgekit::sample_token(logits, vocab, *sampling, history, history_count, random, candidates.data()));
+  *random_state = random.state();
+  return report(Error{}, error);
+}
+
 edgekit_status edgekit_measure_reads(const char* path, edgekit_read_test* test, edgekit_error* error) {
   if (path == nullptr || test == nullptr || test->struct_size != sizeof(edgekit_read_test)) {
     return invalid("path and test (with its struct_size) must be given", error);

@@ -34,6 +34,9 @@ class Decoder {
   Outcome forward(const int32_t* tokens, uint32_t count, uint32_t position, uint32_t length, KvCache& cache,
                   Selection& selection, float* last, float* all, const std::atomic<bool>& cancelled);
 
+  // One feed-forward block on x [count][hidden_size], after its norm; out [count][hidden_size].
+  Outcome forward_block(size_t index, const float* x, uint32_t count, Selection& selection, float* out);
+
  private:
   Outcome run(const int32_t* tokens, uint32_t position, uint32_t length, KvCache& cache, float* last, float* all,
               const std::atomic<bool>& cancelled);

@@ -25,7 +25,8 @@ Result<Settings> settings_from(const edgekit_options* options) {
   s.io.window = o.window;
   s.select = o.select;
   s.sparsity = o.sparsity != 0 ? o.sparsity : 0.5f;
-  s.lookahead = o.no_lookahead == 0;
+  s.feed_forward_only = o.feed_forward_only != 0;
+  s.lookahead = o.no_lookahead == 0 && !s.feed_forward_only;  // it looks at the residual, which is elsewhere then
   s.context = o.context;
   s.max_batch = o.max_batch;
   s.sessions = std::max(1u, o.sessions);
@@ -60,8 +61,8 @@ uint64_t usage_bytes(const Manifest& m, uint32_t select) {
 }
 }  // namespace
 
-uint64_t session_bytes(const Manifest& m, uint32_t context, uint32_t select) {
-  return Buffer::charge(state_bytes(m, context)) + 2 * Buffer::charge(usage_bytes(m, select));
+uint64_t session_bytes(const Manifest& m, uint32_t context, uint32_t select, bool only_blocks) {
+  return (only_blocks ? 0 : Buffer::charge(state_bytes(m, context))) + 2 * Buffer::charge(usage_bytes(m, select));
 }
 
 Outcome plan_model(const std::string& path, const Settings& s, Budget& budget, std::unique_ptr<Bundle>& bundle,
@@ -82,7 +83,8 @@ Outcome plan_model(const std::string& path, const Settings& s, Budget& budget, s
     return workspace_bytes(m, batch, request.context, s.threads, unit_bytes);
   };
   request.select = s.select;
-  request.session_bytes = session_bytes(m, request.context, s.select);
+  request.feed_forward_only = s.feed_forward_only;
+  request.session_bytes = session_bytes(m, request.context, s.select, s.feed_forward_only);
   request.fixed_bytes = budget.used();
   request.opening_bytes = budget.peak();
   return make_plan(m, request, plan);
@@ -124,8 +126,10 @@ Result<std::unique_ptr<Session>> Session::create(Model& model) {
   std::unique_ptr<Session> out(new Session(model));
   const Manifest& m = model.bundle->manifest();
   out->vocab_ = m.vocab_size;
-  EK_ASSIGN(out->cache_, KvCache::allocate(model.budget, m, model.plan.context, model.settings.wide_kv));
-  EK_ASSIGN(out->state_, Buffer::allocate(model.budget, state_bytes(m, model.plan.context), "session state"));
+  if (!model.settings.feed_forward_only) {
+    EK_ASSIGN(out->cache_, KvCache::allocate(model.budget, m, model.plan.context, model.settings.wide_kv));
+    EK_ASSIGN(out->state_, Buffer::allocate(model.budget, state_bytes(m, model.plan.context), "session state"));
+  }
   const uint64_t usage = usage_bytes(m, model.plan.select);
   EK_ASSIGN(out->selection_.usage, Buffer::allocate(model.budget, usage, "use of neurons"));
   EK_ASSIGN(out->selection_.kept, Buffer::allocate(model.budget, usage, "chosen neurons"));
@@ -162,11 +166,12 @@ Outcome Session::check(const int32_t* tokens, uint32_t count) const {
 }
 
 Outcome Session::eval(const int32_t* tokens, uint32_t count, float* last, float* all) {
+  if (model_.settings.feed_forward_only) {
+    return fail(EDGEKIT_INVALID_ARGUMENT, "this model was opened for its feed-forward blocks only");
+  }
   EK_TRY(check(tokens, count));
   std::lock_guard<std::mutex> turn(model_.turn);
-  const double begin = seconds(), waited = model_.weights->wait_seconds();
-  const uint64_t read = model_.weights->bytes_read();
-  const WindowStats before = model_.weights->window_stats();
+  const Moment begin = now();
   const bool prompt = count > 1 || position_ == 0;
   selection_.prompt = prompt;
   auto outcome = eval_batches(tokens, count, last, all);
@@ -174,20 +179,48 @@ Outcome Session::eval(const int32_t* tokens, uint32_t count, float* last, float*
     cancelled_.store(false);
     return outcome;
   }
-  const double spent = seconds() - begin;
-  const uint64_t bytes = model_.weights->bytes_read() - read;
-  (prompt ? stats_.prompt_tokens : stats_.generated_tokens) += count;
-  (prompt ? stats_.prompt_seconds : stats_.generation_seconds) += spent;
-  (prompt ? stats_.prompt_bytes_read : stats_.generation_bytes_read) += bytes;
-  stats_.io_wait_seconds += model_.weights->wait_seconds() - waited;
-  if (!prompt) {
-    const WindowStats& after = model_.weights->window_stats();
-    stats_.window_hits += after.hits - before.hits;
-    stats_.window_misses += after.misses - before.misses;
-    stats_.read_seconds += after.read_seconds - before.read_seconds;
-    stats_.manage_seconds += after.manage_seconds - before.manage_seconds;
-  }
+  note(begin, count, prompt);
   return Nothing{};
+}
+
+Outcome Session::feed_forward(uint32_t block, const float* x, uint32_t tokens, float* out) {
+  const auto& blocks = model_.bundle->manifest().blocks;
+  if (!model_.settings.feed_forward_only) {
+    return fail(EDGEKIT_INVALID_ARGUMENT, "the model was not opened with feed_forward_only");
+  }
+  if (block >= blocks.size() || blocks[block].kind == Block::attention) {
+    return fail(EDGEKIT_INVALID_ARGUMENT, "block " + std::to_string(block) + " is not a feed-forward block");
+  }
+  if (tokens == 0 || tokens > model_.plan.max_batch) {
+    return fail(EDGEKIT_INVALID_ARGUMENT,
+                "a call has between 1 and " + std::to_string(model_.plan.max_batch) + " tokens (the plan's max_batch)");
+  }
+  std::lock_guard<std::mutex> turn(model_.turn);
+  const Moment begin = now();
+  selection_.prompt = tokens > 1;
+  EK_TRY(model_.decoder->forward_block(block, x, tokens, selection_, out));
+  bool first = true;
+  for (uint32_t i = 0; i < block; ++i) first = first && blocks[i].kind == Block::attention;
+  note(begin, first ? tokens : 0, tokens > 1);
+  return Nothing{};
+}
+
+Session::Moment Session::now() const {
+  const Weights& w = *model_.weights;
+  return {seconds(), w.wait_seconds(), w.bytes_read(), w.window_stats()};
+}
+
+void Session::note(const Moment& from, uint32_t tokens, bool prompt) {
+  const Moment to = now();
+  (prompt ? stats_.prompt_tokens : stats_.generated_tokens) += tokens;
+  (prompt ? stats_.prompt_seconds : stats_.generation_seconds) += to.begin - from.begin;
+  (prompt ? stats_.prompt_bytes_read : stats_.generation_bytes_read) += to.read - from.read;
+  stats_.io_wait_seconds += to.waited - from.waited;
+  if (prompt) return;
+  stats_.window_hits += to.window.hits - from.window.hits;
+  stats_.window_misses += to.window.misses - from.window.misses;
+  stats_.read_seconds += to.window.read_seconds - from.window.read_seconds;
+  stats_.manage_seconds += to.window.manage_seconds - from.window.manage_seconds;
 }
 
 Outcome Session::eval_batches(const int32_t* tokens, uint32_t count, float* last, float* all) {

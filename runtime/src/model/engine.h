@@ -16,7 +16,7 @@ struct Settings {
   uint32_t threads = 0, context = 0, max_batch = 0, sessions = 1, io_mode = 0, select = 0;
   IoSettings io;
   float sparsity = 0.5f;
-  bool lookahead = true;
+  bool lookahead = true, feed_forward_only = false;
   uint64_t ram_bytes = 0;
   bool wide_kv = false;
   const KernelSet* kernels = nullptr;
@@ -24,7 +24,7 @@ struct Settings {
 Result<Settings> settings_from(const edgekit_options* options);
 
 // Bytes of one session besides its KV cache: logits, candidates, token history, use of neurons.
-uint64_t session_bytes(const Manifest& manifest, uint32_t context, uint32_t select);
+uint64_t session_bytes(const Manifest& manifest, uint32_t context, uint32_t select, bool only_blocks);
 
 struct Model {
   explicit Model(const Settings& s) : settings(s), budget(s.ram_bytes) {}
@@ -51,6 +51,8 @@ class Session {
   static Result<std::unique_ptr<Session>> create(Model& model);
 
   Outcome eval(const int32_t* tokens, uint32_t count, float* last, float* all);
+  // Only of models opened for feed-forward blocks.
+  Outcome feed_forward(uint32_t block, const float* x, uint32_t tokens, float* out);
   Result<int32_t> sample(const edgekit_sampling& how);
   Outcome generate(const int32_t* prompt, uint32_t prompt_count, uint32_t max_tokens, const int32_t* stop,
                    uint32_t stop_count, const edgekit_sampling& how, edgekit_token_callback callback, void* user);
@@ -63,6 +65,14 @@ class Session {
  private:
   explicit Session(Model& model) : model_(model) {}
   Outcome check(const int32_t* tokens, uint32_t count) const;
+  struct Moment {
+    double begin, waited;
+    uint64_t read;
+    WindowStats window;
+  };
+  Moment now() const;
+  // Counts `tokens` and what was spent since `from`.
+  void note(const Moment& from, uint32_t tokens, bool prompt);
   Outcome eval_batches(const int32_t* tokens, uint32_t count, float* last, float* all);
   float* logits() { return state_.f32(); }
   Candidate* candidates() { return reinterpret_cast<Candidate*>(state_.f32() + vocab_); }

@@ -8,6 +8,21 @@
 
 namespace edgekit {
 
+Outcome Decoder::forward_block(size_t index, const float* x, uint32_t count, Selection& selection, float* out) {
+  tokens_ = count;
+  selection_ = &selection;
+  const size_t hidden = m_.hidden_size, stride = s_.width.hidden;
+  for (size_t t = 0; t < count; ++t) std::copy(x + t * hidden, x + (t + 1) * hidden, s_.normed.f32() + t * stride);
+  w_.begin_block(index, !reads_whole());
+  auto outcome = m_.blocks[index].kind == Block::ffn ? feed_forward(index) : mixture(index);
+  if (!outcome.ok()) w_.abandon_pass();
+  for (size_t t = 0; t < count; ++t) {
+    const float* row = s_.out.f32() + t * stride;
+    std::copy(row, row + hidden, out + t * hidden);
+  }
+  return outcome;
+}
+
 Outcome Decoder::feed_forward(size_t index) {
   const Block& b = m_.blocks[index];
   const size_t stride = s_.width.hidden;

@@ -18,6 +18,7 @@ class Random {
  public:
   explicit Random(uint64_t seed = 0) : state_(seed) {}
   double uniform();  // [0, 1)
+  uint64_t state() const { return state_; }
 
  private:
   uint64_t state_;

@@ -1,0 +1,174 @@
+// ai.edgekit::FlashFFN for ONNX Runtime: a feed-forward block whose weights this runtime reads from a
+// bundle within a budget. Everything else of the model is ONNX Runtime's.
+//
+// Session configuration entries (or environment variables) say which bundle and how much memory:
+//   ai.edgekit.bundle   EDGEKIT_BUNDLE    folder of the bundle
+//   ai.edgekit.ram      EDGEKIT_RAM       bytes for the feed-forward blocks; 0: no limit
+//   ai.edgekit.threads  EDGEKIT_THREADS   compute threads
+//   ai.edgekit.select   EDGEKIT_SELECT    EDGEKIT_SELECT_* as a number
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "edgekit/edgekit.h"
+#include "ort_abi.h"
+
+namespace {
+
+// A bundle opened for one ONNX Runtime session; its operators share it.
+struct Engine {
+  edgekit_model* model = nullptr;
+  edgekit_session* session = nullptr;
+  uint32_t hidden = 0, max_batch = 1;
+
+  ~Engine() {
+    edgekit_session_destroy(session);
+    edgekit_model_close(model);
+  }
+};
+
+// The operator as one session registered it. Lives as long as the process: ONNX Runtime keeps the pointer.
+struct Registered {
+  OrtCustomOp op{};  // first, so that a pointer to it is one to this
+  std::string bundle, ram, threads, select;
+  std::mutex mutex;
+  std::weak_ptr<Engine> engine;
+};
+
+struct Kernel {
+  const OrtApi* api;
+  std::shared_ptr<Engine> engine;
+  uint32_t block;
+};
+
+uint64_t number(const std::string& text) { return std::strtoull(text.c_str(), nullptr, 10); }
+
+// The engine of a registration, opened by the first operator that asks; null and a message on failure.
+std::shared_ptr<Engine> engine_of(Registered& r, std::string& message) {
+  std::lock_guard<std::mutex> hold(r.mutex);
+  if (auto open = r.engine.lock()) return open;
+  if (r.bundle.empty()) {
+    message = "FlashFFN: name the bundle in the session's entry ai.edgekit.bundle or in EDGEKIT_BUNDLE";
+    return nullptr;
+  }
+  auto made = std::make_shared<Engine>();
+  edgekit_options options{};
+  options.struct_size = sizeof(options);
+  options.feed_forward_only = 1;
+  options.ram_bytes = number(r.ram);
+  options.threads = static_cast<uint32_t>(number(r.threads));
+  options.select = static_cast<uint32_t>(number(r.select));
+  edgekit_error error{};
+  if (edgekit_model_open(r.bundle.c_str(), &options, &made->model, &error) != EDGEKIT_OK ||
+      edgekit_session_create(made->model, &made->session, &error) != EDGEKIT_OK) {
+    message = std::string("FlashFFN: ") + error.message;
+    return nullptr;
+  }
+  edgekit_info info{};
+  edgekit_plan plan{};
+  edgekit_model_info(made->model, &info);
+  edgekit_model_plan(made->model, &plan);
+  made->hidden = info.hidden_size;
+  made->max_batch = plan.max_batch;
+  r.engine = made;
+  return made;
+}
+
+OrtStatus* create_kernel(const OrtCustomOp* op, const OrtApi* api, const OrtKernelInfo* info, void** out) {
+  *out = nullptr;
+  int64_t block = 0;
+  if (OrtStatus* status = api->attribute(info, "block", &block)) return status;
+  if (block < 0 || block > UINT32_MAX) return api->fail("FlashFFN: attribute 'block' is out of range");
+  std::string message;
+  auto engine = engine_of(*reinterpret_cast<Registered*>(const_cast<OrtCustomOp*>(op)), message);
+  if (engine == nullptr) return api->fail(message.c_str());
+  *out = new Kernel{api, std::move(engine), static_cast<uint32_t>(block)};
+  return nullptr;
+}
+
+// x [..., hidden] -> out of the same shape
+OrtStatus* compute(void* self, OrtKernelContext* context) {
+  const Kernel& k = *static_cast<Kernel*>(self);
+  const OrtApi& api = *k.api;
+  const OrtValue* x = nullptr;
+  OrtTensorInfo* info = nullptr;
+  if (OrtStatus* status = api.input(context, 0, &x)) return status;
+  if (OrtStatus* status = api.tensor_info(x, &info)) return status;
+  size_t rank = 0;
+  OrtStatus* status = api.rank(info, &rank);
+  std::vector<int64_t> shape(rank);
+  if (status == nullptr) status = api.shape(info, shape.data(), rank);
+  api.release_info(info);
+  if (status != nullptr) return status;
+  if (rank == 0 || shape.back() != static_cast<int64_t>(k.engine->hidden)) {
+    return api.fail("FlashFFN: the last dimension of x is not the bundle's hidden size");
+  }
+  uint64_t tokens = 1;
+  for (size_t i = 0; i + 1 < rank; ++i) tokens *= static_cast<uint64_t>(shape[i]);
+  OrtValue* y = nullptr;
+  void *in = nullptr, *out = nullptr;
+  if ((status = api.output(context, 0, shape.data(), rank, &y)) != nullptr) return status;
+  if ((status = api.data(const_cast<OrtValue*>(x), &in)) != nullptr) return status;
+  if ((status = api.data(y, &out)) != nullptr) return status;
+  for (uint64_t done = 0; done < tokens;) {
+    const uint32_t n = static_cast<uint32_t>(std::min<uint64_t>(k.engine->max_batch, tokens - done));
+    edgekit_error error{};
+    const float* from = static_cast<const float*>(in) + done * k.engine->hidden;
+    float* to = static_cast<float*>(out) + done * k.engine->hidden;
+    if (edgekit_session_feed_forward(k.engine->session, k.block, from, n, to, &error) != EDGEKIT_OK) {
+      return api.fail(error.message);
+    }
+    done += n;
+  }
+  return nullptr;
+}
+
+std::string configured(const OrtApi& api, const OrtSessionOptions* options, const char* key, const char* variable) {
+  int there = 0;
+  if (OrtStatus* status = api.has_config_entry(options, key, &there)) api.release_status(status);
+  if (there != 0) {
+    size_t size = 0;
+    OrtStatus* status = api.config_entry(options, key, nullptr, &size);
+    if (status != nullptr) api.release_status(status);
+    std::string value(size, '\0');
+    status = size > 0 ? api.config_entry(options, key, value.data(), &size) : nullptr;
+    if (status != nullptr) api.release_status(status);
+    return value.c_str();
+  }
+  const char* value = std::getenv(variable);
+  return value != nullptr ? value : "";
+}
+
+void declare(OrtCustomOp& op) {
+  op.version = kOrtApiVersion;
+  op.name = [](const OrtCustomOp*) { return "FlashFFN"; };
+  op.provider = [](const OrtCustomOp*) -> const char* { return nullptr; };
+  op.input_type = op.output_type = [](const OrtCustomOp*, size_t) { return kOrtFloat; };
+  op.input_count = op.output_count = [](const OrtCustomOp*) -> size_t { return 1; };
+  op.input_kind = op.output_kind = [](const OrtCustomOp*, size_t) { return kOrtRequired; };
+  op.input_memory = [](const OrtCustomOp*, size_t) { return 0; };
+  op.start_version = op.end_version = [](const OrtCustomOp*) { return 1; };
+  op.create_kernel_v2 = create_kernel;
+  op.compute_v2 = compute;
+  op.destroy = [](void* self) { delete static_cast<Kernel*>(self); };
+}
+
+}  // namespace
+
+extern "C" EDGEKIT_API OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
+  const OrtApi* api = base->get_api(kOrtApiVersion);
+  if (api == nullptr) return nullptr;  // older than 1.17: the operator stays unknown, and loading says so
+  auto* r = new Registered;
+  declare(r->op);
+  r->bundle = configured(*api, options, "ai.edgekit.bundle", "EDGEKIT_BUNDLE");
+  r->ram = configured(*api, options, "ai.edgekit.ram", "EDGEKIT_RAM");
+  r->threads = configured(*api, options, "ai.edgekit.threads", "EDGEKIT_THREADS");
+  r->select = configured(*api, options, "ai.edgekit.select", "EDGEKIT_SELECT");
+  OrtCustomOpDomain* domain = nullptr;
+  if (OrtStatus* status = api->create_domain("ai.edgekit", &domain)) return status;
+  if (OrtStatus* status = api->add_op(domain, &r->op)) return status;
+  return api->add_domain(options, domain);
+}
