@@ -120,8 +120,22 @@ def load(kind: str, module: str | None = None) -> Any:
         ) from error
 
 
-def export(bundle: str | Path, kind: str, choices: Choices | None = None, *, overwrite: bool = False) -> Artifact:
+def export(
+    bundle: str | Path,
+    kind: str,
+    choices: Choices | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Artifact:
     """Makes one artifact of a bundle.
+
+    Args:
+        bundle: its folder.
+        kind: one of `KINDS`.
+        choices: context, precision and so on.
+        overwrite: replace an artifact of this kind.
+        progress: called with (weights read, weights in all).
 
     Raises:
         ConvertError: the format cannot express the model, a package is missing, the disk is full.
@@ -137,7 +151,7 @@ def export(bundle: str | Path, kind: str, choices: Choices | None = None, *, ove
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        job = Job(kind, path, partial, Weights.open(path), choices or Choices())
+        job = Job(kind, path, partial, Weights.open(path, progress), choices or Choices())
         module.export(job)
         about = {
             "format": "edgekit-artifact", "version": VERSION, "kind": kind, "edgekit": __version__, "bundle": identity,

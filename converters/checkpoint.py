@@ -8,7 +8,8 @@ nothing as gate, up and down share it.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,8 @@ def matrices(model: Model, manifest_model: Json) -> dict[str, list[Piece]]:
     return out
 
 
-def vectors(model: Model, weights: Weights) -> dict[str, F32]:
-    """Checkpoint tensor -> its values, for norms and biases."""
+def vectors(model: Model, weights: Weights, factors: Mapping[str, float]) -> dict[str, F32]:
+    """Checkpoint tensor -> its values, for norms and biases; `factors`: of vectors by name."""
     found: dict[str, list[Vector]] = {}
 
     def walk(value: Any) -> None:
@@ -95,11 +96,11 @@ def vectors(model: Model, weights: Weights) -> dict[str, F32]:
                 walk(getattr(value, field.name))
 
     walk(model)
-    return {name: _joined(pieces, weights) for name, pieces in found.items()}
+    return {name: _joined(pieces, weights, factors) for name, pieces in found.items()}
 
 
-def _joined(pieces: list[Vector], weights: Weights) -> F32:
-    values = [weights.vector(v.name) - np.float32(v.add) for v in pieces]
+def _joined(pieces: list[Vector], weights: Weights, factors: Mapping[str, float]) -> F32:
+    values = [weights.vector(v.name) * np.float32(factors.get(v.name, 1)) - np.float32(v.add) for v in pieces]
     if not pieces[0].ranges:
         return values[0]
     return np.concatenate(_in_place([v.ranges for v in pieces], values))
@@ -116,22 +117,27 @@ def _in_place(ranges: list[Ranges], values: list[Any]) -> list[Any]:
     return [piece for _, piece in sorted(slices, key=lambda s: s[0])]
 
 
-def assembled(pieces: list[Piece], weights: Weights, bits: int, group_size: int) -> Weight:
+def assembled(
+    pieces: list[Piece], weights: Weights, bits: int, group_size: int, factors: Mapping[str, float]
+) -> Weight:
     """One tensor [outputs, inputs] of its pieces: affine if any is quantized, else plain.
 
     What is no affine code, lies the other way or differs from its fellow pieces is re-quantized to `bits`
-    (0: the next of 4 and 8 that holds the codec's own) in groups of `group_size`.
+    (0: the next of 4 and 8 that holds the codec's own) in groups of `group_size`. `factors`: of parts by label.
     """
+    scales = [factors.get(p.part.label, 1.0) for p in pieces]
     kinds = [weights.kind(p.part) for p in pieces]
     if all(k["codec"] in ("f32", "f16", "bf16") for k in kinds):
         loaded = [weights.get(p.part) for p in pieces]
-        values = [w.dense().T if p.mixed else w.dense() for w, p in zip(loaded, pieces, strict=True)]
+        turned = [w.dense().T if p.mixed else w.dense() for w, p in zip(loaded, pieces, strict=True)]
+        values = [v if f == 1 else v * np.float32(f) for v, f in zip(turned, scales, strict=True)]
         whole = np.concatenate(_in_place([p.ranges for p in pieces], values)) if pieces[0].ranges else values[0]
         return Plain(np.ascontiguousarray(whole), kinds[0]["codec"])
     same = len({(k["codec"], k["bits"], k.get("group_size")) for k in kinds}) == 1
     width = bits or (4 if max(k["bits"] for k in kinds) <= 4 else 8)
     keep = same and kinds[0]["codec"] == "affine"
     coded = [weights.affine(p.part, width, group_size, keep=keep, transposed=p.mixed) for p in pieces]
+    coded = [w if f == 1 else _scaled(w, f) for w, f in zip(coded, scales, strict=True)]
     if not pieces[0].ranges:
         return coded[0]
     spans = [p.ranges for p in pieces]
@@ -139,3 +145,8 @@ def assembled(pieces: list[Piece], weights: Weights, bits: int, group_size: int)
         np.concatenate(_in_place(spans, [getattr(w, name) for w in coded])) for name in ("codes", "scale", "bias")
     )
     return Coded(codes, coded[0].bits, scale, bias, coded[0].group_size, coded[0].symmetric)
+
+
+def _scaled(w: Coded, by: float) -> Coded:
+    half = np.float16(by)
+    return replace(w, scale=w.scale * half, bias=w.bias * half)

@@ -19,7 +19,7 @@ from edgekit.converters.base import Job
 from edgekit.converters.checkpoint import Piece, assembled, config_of, described, matrices, vectors
 from edgekit.converters.mlx_pack import GROUP, words
 from edgekit.converters.safetensors_file import SafetensorsFile
-from edgekit.converters.weights import Coded, Json, Plain, Weight
+from edgekit.converters.weights import Coded, Json, Plain, Weight, feed_forward_parts
 from edgekit.errors import ConvertError
 
 # model_type -> what mlx_lm puts in front of the checkpoint's names
@@ -28,6 +28,9 @@ PREFIXES = {
     "phi3": "", "olmo2": "", "gpt2": "model.", "gpt_neox": "",
 }  # fmt: skip
 ACTIVATIONS = {"gemma3_text": "gelu_tanh", "gpt2": "gelu_tanh", "gpt_neox": "gelu_tanh"}  # what its code computes
+# mlx_lm's llama has SiLU only. x sigmoid(c x) is ReLU but for |x| < 10 / c, where it is off by 0.28 / c at most:
+# c goes into gate, its inverse into up and down, powers of two, so that no code changes.
+STEEPNESS = {"f32": 2.0**20, "f16": 2.0**10}
 WINDOWED = ("llama", "mistral", "gemma3_text")
 EXPERT = re.compile(r"(.*)\.experts\.(\d+)\.(\w+)\.weight")
 EXPERT_NAMES = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
@@ -43,6 +46,8 @@ def export(job: Job) -> None:
     config = config_of(job.bundle)
     _refuse(model, config)
     file = SafetensorsFile(job.folder / "model.safetensors")
+    job.about["context"] = _reach(model)
+    factors = _steep(job)
     stacks: dict[str, dict[int, list[Piece]]] = defaultdict(dict)
     prefix = PREFIXES[model.model_type]
     for tensor, pieces in matrices(model, job.weights.model).items():
@@ -51,17 +56,16 @@ def export(job: Job) -> None:
             name = EXPERT_NAMES.get(expert[3], expert[3])
             stacks[f"{expert[1]}.switch_mlp.{name}"][int(expert[2])] = pieces
         else:
-            _add(file, _named(prefix, tensor).removesuffix(".weight"), [_assembled(job, pieces)], stacked=False)
+            _add(file, _named(prefix, tensor).removesuffix(".weight"), [_assembled(job, pieces, factors)], stacked=False)
     for name, experts in stacks.items():
-        _add(file, name, [_assembled(job, experts[i]) for i in sorted(experts)], stacked=True)
-    for tensor, values in vectors(model, job.weights).items():
+        _add(file, name, [_assembled(job, experts[i], factors) for i in sorted(experts)], stacked=True)
+    for tensor, values in vectors(model, job.weights, factors).items():
         file.add(_named(prefix, tensor), values.astype(np.float32 if _wide(job) else np.float16))
     file.close()
     (job.folder / "config.json").write_text(json.dumps(_config(model, config), indent=1))
     for source in sorted((job.bundle / "tokenizer").iterdir()):
         if source.name != "config.json":
             shutil.copyfile(source, job.folder / source.name)
-    job.about["context"] = _reach(model)
 
 
 def _named(prefix: str, tensor: str) -> str:
@@ -73,8 +77,24 @@ def _wide(job: Job) -> bool:
     return all(p["codec"] == "f32" for m in job.weights.bundle.data["matrices"] for p in m["parts"])
 
 
-def _assembled(job: Job, pieces: list[Piece]) -> Weight:
-    weight = assembled(pieces, job.weights, job.choices.bits, GROUP)
+def _steep(job: Job) -> dict[str, float]:
+    """Factors of the weights and biases of gated blocks with ReLU, by label."""
+    out: dict[str, float] = {}
+    c = STEEPNESS["f32" if _wide(job) else "f16"]
+    for block in job.weights.model["blocks"]:
+        if block["kind"] == "attention" or block["activation"] != "relu" or not block["gated"]:
+            continue
+        job.about["relu_as_silu"] = c
+        for matrix in block["matrices"]:
+            gate, up, down = feed_forward_parts(block, matrix)
+            assert gate is not None
+            out |= {gate.label: c, up.label: c**-0.5, down.label: c**-0.5}
+        out |= {block[name]: f for name, f in (("gate_bias", c), ("up_bias", c**-0.5)) if name in block}
+    return out
+
+
+def _assembled(job: Job, pieces: list[Piece], factors: dict[str, float]) -> Weight:
+    weight = assembled(pieces, job.weights, job.choices.bits, GROUP, factors)
     if isinstance(weight, Coded) and weight.codes.shape[1] % weight.group_size:
         return Plain(weight.dense(), "f16")  # MLX has whole groups only
     return weight
@@ -111,7 +131,8 @@ def _refuse(model: Model, config: Json) -> None:
     for block in model.blocks:
         if isinstance(block, Ffn):
             gelus = {"gelu", "gelu_tanh"}
-            if block.activation != wanted and not {block.activation, wanted} <= gelus:
+            steep = block.activation == "relu" and wanted == "silu" and block.gated
+            if block.activation != wanted and not {block.activation, wanted} <= gelus and not steep:
                 raise ConvertError(f"mlx_lm's '{kind}' computes {wanted}, not {block.activation}; export 'mlx-exact'")
             if block.up_relu or block.pre_relu:
                 raise ConvertError(f"mlx_lm's '{kind}' has no extra ReLU; export 'mlx-exact'")

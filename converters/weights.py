@@ -6,6 +6,7 @@ feed-forward block lies as [neurons, outputs], because a neuron's bundle holds i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -123,15 +124,17 @@ class Weights:
 
     bundle: BundleWeights
     loss: Loss = field(default_factory=Loss)
+    progress: Callable[[int, int], None] | None = None
+    seen: set[Part] = field(default_factory=set)
 
     @staticmethod
-    def open(path: Path) -> Weights:
-        """Opens a bundle.
+    def open(path: Path, progress: Callable[[int, int], None] | None = None) -> Weights:
+        """Opens a bundle; `progress` is called with (weights read, weights in all).
 
         Raises:
             BundleError: not a bundle, or damaged.
         """
-        return Weights(BundleWeights(path))
+        return Weights(BundleWeights(path), progress=progress)
 
     @property
     def model(self) -> Json:
@@ -158,6 +161,10 @@ class Weights:
         """A weight as it is stored."""
         codec, records, lut = self.bundle.records(part.matrix, part.index)
         told = self.kind(part)
+        if self.progress is not None:
+            self.seen.add(part)
+            total = sum(len(m["parts"]) for m in self.bundle.data["matrices"])
+            self.progress(len(self.seen), total)
         if isinstance(codec, Affine):
             codes, scale, bias = codec.codes(records, told["cols"])
             return Coded(codes, codec.bits, scale, bias, codec.group_size, codec.symmetric)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,16 +27,35 @@ class Piece:
     text: str
 
 
+class TokenSession(Protocol):
+    """What generating needs of a session: the native one, or an artifact's."""
+
+    def eval(self, tokens: Sequence[int]) -> None: ...
+    def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]: ...
+    def sample(self, sampling: Sampling) -> int: ...
+    def reset(self) -> None: ...
+    def close(self) -> None: ...
+    @property
+    def position(self) -> int: ...
+    @property
+    def plan(self) -> Plan: ...
+    @property
+    def stats(self) -> Stats: ...
+
+    kernels: str
+    threads: int
+
+
 class Model:
     """An open bundle with its tokenizer."""
 
-    def __init__(self, path: str | Path, options: Options | None = None) -> None:
-        """Opens a bundle; see `load`."""
+    def __init__(self, path: str | Path, options: Options | None = None, session: TokenSession | None = None) -> None:
+        """Opens a bundle; see `load`. `session`: of something else that computes the bundle's model."""
         self.path = Path(path)
         self.manifest = manifest.read(self.path).data
         check_files(self.path, self.manifest, "tokenizer/")  # small, and damage there is wrong text
         self.tokenizer = Tokenizer(self.path / "tokenizer")
-        self.session = Session(self.path, options)
+        self.session: TokenSession = session or Session(self.path, options)
         self.eos_token_ids: tuple[int, ...] = tuple(self.manifest["model"].get("eos_token_ids", ()))
         self.finish_reason = ""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from edgekit.cli.common import human, json_option, print_json, progress_bar, quiet_option
+from edgekit.cli.export import context_option, export_all, report
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,6 +46,9 @@ from edgekit.cli.common import human, json_option, print_json, progress_bar, qui
     show_default=True,
     help="Share of active neurons that a predictor may miss.",
 )
+@click.option("--to", "targets", default="native", show_default=True,
+              help="Also make artifacts, comma-separated; see 'edgekit export'.")  # fmt: skip
+@context_option
 @click.option("--overwrite", is_flag=True, help="Replace the bundle if it exists.")
 @json_option
 @quiet_option
@@ -64,6 +68,8 @@ def command(
     predictor: bool,
     keep_order: bool,
     false_negatives: float,
+    targets: str,
+    context: int | None,
     overwrite: bool,
     as_json: bool,
     quiet: bool,
@@ -78,12 +84,17 @@ def command(
       edgekit convert ./TinyLlama-1.1B -o tiny.edgekit
       edgekit convert ./TinyLlama-1.1B -o tiny-q4 --recipe q4
       edgekit convert ./TinyLlama-1.1B -o tiny-p3 --method palette --bits 3
+      edgekit convert ./TinyLlama-1.1B -o tiny --to native,coreml,onnx,mlx
       edgekit convert ./ReluLlama-7B -o relu.edgekit --predictor --calibration text.txt
     """
     from edgekit.calibrate.calibration import Calibration
     from edgekit.conversion import convert
+    from edgekit.converters.base import Choices, load, parse_kinds
     from edgekit.runtime import parse_bytes
 
+    kinds = parse_kinds(targets)
+    for kind in kinds:  # a package that is missing is told before the work, not after
+        load(kind)
     if predictor and not calibration:
         raise click.UsageError("--predictor learns from text: give some with --calibration FILE.")
     learn = Calibration(
@@ -110,8 +121,11 @@ def command(
             progress=progress,
             note=lambda what, done, total: progress(done, total),
         )
+    made = []
+    if kinds:
+        made = export_all(done.path, targets, Choices(context=context), True, quiet or as_json)
     if as_json:
-        print_json({**asdict(done), "path": str(done.path)})
+        print_json({**asdict(done), "path": str(done.path), "artifacts": made})
     elif not quiet:
         if done.restarted:
             click.echo("an unfinished conversion of another source or recipe was discarded", err=True)
@@ -120,3 +134,4 @@ def command(
             f"{done.path}: {done.parameters / 1e6:.1f}M weights, {human(done.bundle_bytes)}, "
             f"{done.bits_per_weight:.2f} bits per weight ({done.recipe}), {done.seconds:.1f} s{resumed}"
         )
+        report(made)

@@ -19,6 +19,8 @@ COMMANDS = {
     "bench": ("bench", "Measure speed, reads and quality."),
     "plan": ("plan", "Say what a budget will give, before running."),
     "profile": ("profile", "Measure this device."),
+    "export": ("export", "Make Core ML, ONNX, MLX or Core AI artifacts of a bundle."),
+    "check": ("check", "Prove that artifacts compute what the bundle computes."),
     "relufy": ("relufy", "Make a checkpoint's activations sparse, with a short fine-tune."),
     "inspect": ("inspect", "Show what is in a bundle or checkpoint."),
     "verify": ("verify", "Check every byte of a bundle."),

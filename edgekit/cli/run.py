@@ -92,7 +92,15 @@ if TYPE_CHECKING:
 @click.option("--no-lookahead", is_flag=True, help="Do not read for the next layer while attention computes.")
 @click.option("--stats", "stats_file", type=click.Path(path_type=Path), help="Write counters per token to a JSON file.")
 @click.option("--kernels", help="Kernel set (avx512, avx2, neon, portable).  [default: the best]")
-@click.option("--backend", type=click.Choice(["native"]), default="native", show_default=True, help="What computes.")
+@click.option(
+    "--backend",
+    type=click.Choice(
+        ["native", "onnx", "onnx-exact", "onnx-flash", "mlx", "mlx-exact", "coreml"],
+    ),
+    default="native",
+    show_default=True,
+    help="What computes: this runtime, or an artifact of the bundle ('edgekit export').",
+)
 @json_option
 @quiet_option
 def command(
@@ -165,7 +173,12 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
     )  # fmt: skip
     begin = time.monotonic()
     with waiting(f"loading {bundle}", flags["quiet"] or flags["as_json"]):
-        opened = Model(bundle, options)
+        session = None
+        if flags["backend"] != "native":
+            from edgekit.converters.session import ArtifactSession
+
+            session = ArtifactSession(bundle, flags["backend"], options)
+        opened = Model(bundle, options, session)
     with opened as model:
         loaded = time.monotonic() - begin
         pieces, tokens, log = [], [], TokenLog(model) if flags["stats_file"] else None
@@ -189,7 +202,7 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
             "prompt_tokens": len(ids),
             "prompt_tokens_per_second": _rate(s.prompt_tokens, s.prompt_seconds),
             "tokens_per_second": _rate(s.generated_tokens, s.generation_seconds),
-            "expected_tokens_per_second": expected(bundle, options),
+            "expected_tokens_per_second": expected(bundle, options) if session is None else None,
             "load_seconds": round(loaded, 3),
             "peak_memory_bytes": s.peak_memory_bytes,
             "process_peak_memory_bytes": process_peak_bytes(),
@@ -244,8 +257,10 @@ def _summary(r: dict[str, Any]) -> None:
         f"generation  {len(r['token_ids'])} tokens, {r['tokens_per_second']} tok/s ({r['finish_reason']})"
         + (f", {r['expected_tokens_per_second']} expected" if r["expected_tokens_per_second"] else ""),
         f"memory      {human(r['peak_memory_bytes'])} runtime, {human(r['process_peak_memory_bytes'])} whole process; "
-        f"{human(r['resident_bytes'])} of {human(r['weight_bytes'])} weights resident",
-        f"flash       {human(r['bytes_read_per_token'])} per token ({r['io']} reads)",
+        f"{human(r['resident_bytes'])} of {human(r['weight_bytes'])} weights resident"
+        if r["weight_bytes"]
+        else f"memory      {human(r['process_peak_memory_bytes'])} whole process ({r['backend']})",
+        f"flash       {human(r['bytes_read_per_token'])} per token ({r['io']} reads)" if r["weight_bytes"] else "",
         f"selection   {r['select']}: {r['selected_share']:.1%} of the neurons, {r['window_hit_rate']:.1%} of their "
         f"units in the window of {human(r['window_bytes'])}"
         if r["select"] not in ("all", "router")

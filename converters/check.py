@@ -1,0 +1,165 @@
+"""Proves that artifacts compute what the native runtime computes: logits, best tokens, greedy text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgekit.bundle import manifest
+from edgekit.codecs.base import F32
+from edgekit.converters import base
+from edgekit.converters.base import Artifact
+from edgekit.converters.engines import Engine, open_engine
+from edgekit.errors import ConvertError, EdgekitError
+from edgekit.runtime import Options, Session
+
+# Largest logit difference over the largest logit. Artifacts that keep every weight differ by the order of
+# additions (f32) or by rounding each value to 11 bits (f16); re-quantized ones have no bound, only a figure.
+LIMITS = {"f32": 1e-3, "f16": 1e-2}
+SEED = 20251121
+Note = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found about one artifact.
+
+    Attributes:
+        bits_per_weight: all its files, over the model's weights.
+        difference: largest difference of a logit; None if it cannot run here.
+        relative: the same over the largest logit.
+        top1: share of positions with the same best token.
+        same_text: the greedy continuation is the native one.
+        requantized: relative root mean square error of re-quantized weights, 0 if none were.
+        limit: what `relative` must not exceed; None if weights were re-quantized.
+        note: why it could not be run, or what was checked instead.
+    """
+
+    kind: str
+    bytes: int
+    bits_per_weight: float
+    difference: float | None = None
+    relative: float | None = None
+    top1: float | None = None
+    same_text: bool | None = None
+    requantized: float = 0.0
+    limit: float | None = None
+    note: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is what it should be, as far as it could be run."""
+        return self.limit is None or self.relative is None or self.relative <= self.limit
+
+
+def check(bundle: Path, kinds: Sequence[str] = (), tokens: int = 48, note: Note | None = None) -> list[Verdict]:
+    """Compares artifacts of a bundle with the native runtime, on a prompt and its greedy continuation.
+
+    Args:
+        bundle: its folder.
+        kinds: which artifacts; all that are there if empty.
+        tokens: prompt and continuation, half each.
+        note: called with (artifact, done, of all).
+
+    Raises:
+        BundleError: no such artifact, or a damaged one.
+        ConvertError: there is none, or a package is missing.
+    """
+    found = [base.read(bundle, kind) for kind in kinds] or base.find(bundle)
+    if not found:
+        raise ConvertError(f"{bundle}: has no artifacts; make one with 'edgekit export {bundle} --to onnx'")
+    data = manifest.read(bundle).data
+    weights = sum(m["rows"] * p["cols"] for m in data["matrices"] for p in m["parts"])
+    shortest = min(tokens, *(a.about.get("context", tokens) for a in found))
+    prompt = _prompt(data["model"]["vocab_size"], max(1, shortest // 2))
+    text, want = _native(bundle, prompt, shortest)
+    out = []
+    for i, artifact in enumerate(found):
+        (note or (lambda kind, done, total: None))(artifact.kind, i, len(found))
+        out.append(_verdict(bundle, artifact, weights, prompt, text, want))
+    return out
+
+
+def _prompt(vocabulary: int, count: int) -> list[int]:
+    """Tokens that any model has; random ones reach more of a model than a text would."""
+    return [int(t) for t in np.random.default_rng(SEED).integers(0, vocabulary, count)]
+
+
+def _native(bundle: Path, prompt: list[int], total: int) -> tuple[list[int], F32]:
+    """The greedy continuation of a prompt, and the logits of both, f32 [total - 1, vocabulary]."""
+    with Session(bundle, Options(context=total, cache_type="f32", select="all")) as session:
+        return greedy(session.logits, prompt, total)
+
+
+def greedy(logits: Callable[[Sequence[int]], F32], prompt: list[int], total: int) -> tuple[list[int], F32]:
+    """Evaluates a prompt and its greedy continuation up to `total` tokens."""
+    text, pieces = list(prompt), [logits(prompt)]
+    while len(text) < total:
+        text.append(int(pieces[-1][-1].argmax()))
+        if len(text) < total:
+            pieces.append(logits(text[-1:]))
+    return text, np.concatenate(pieces)
+
+
+def _forced(engine: Engine, prompt: list[int], text: list[int]) -> F32:
+    """Logits of a given text: prompt at once, then one by one."""
+    engine.reset()
+    return np.concatenate([engine(prompt), *(engine([t]) for t in text[len(prompt) : -1])])
+
+
+def _verdict(bundle: Path, artifact: Artifact, weights: int, prompt: list[int], text: list[int], want: F32) -> Verdict:
+    size = artifact.bytes + _flash_bytes(bundle, artifact)
+    lossless = not artifact.about.get("requantized_weights")
+    plain = Verdict(
+        artifact.kind,
+        size,
+        size * 8 / weights,
+        requantized=artifact.about.get("requantized_rms", 0.0),
+        limit=LIMITS[artifact.about.get("precision", "f32")] if lossless else None,
+    )
+    structure = base.load(artifact.kind)
+    if hasattr(structure, "inspect"):
+        return Verdict(**{**plain.__dict__, "note": structure.inspect(artifact, bundle)})
+    try:
+        engine = open_engine(bundle, artifact.kind, Options(feed_forward_only=True, select="all"), check=True)
+    except ConvertError as error:
+        if "not installed" in str(error):
+            raise
+        return Verdict(**{**plain.__dict__, "note": str(error)})
+    try:
+        got = _forced(engine, prompt, text)
+        engine.reset()
+        again, _ = greedy(engine.__call__, prompt, len(text))
+    except EdgekitError as error:
+        return Verdict(**{**plain.__dict__, "note": str(error)})
+    except (RuntimeError, ValueError) as error:  # of the format's own runtime
+        return Verdict(**{**plain.__dict__, "note": f"cannot run here: {error}"})
+    finally:
+        engine.close()
+    difference = float(np.abs(got - want).max())
+    found = {
+        "difference": difference,
+        "relative": difference / float(np.abs(want).max()),
+        "top1": float((got.argmax(axis=-1) == want.argmax(axis=-1)).mean()),
+        "same_text": again == text,
+    }
+    return Verdict(**{**plain.__dict__, **found})
+
+
+def _flash_bytes(bundle: Path, artifact: Artifact) -> int:
+    """Bytes of the bundle that a flash variant uses besides its own."""
+    return (bundle / "flash.bin").stat().st_size if artifact.kind.endswith("-flash") else 0
+
+
+def fingerprint(artifact: Artifact) -> str:
+    """SHA-256 over all files: two exports of the same bundle have the same."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in artifact.path.rglob("*") if p.is_file()):
+        digest.update(json.dumps(path.relative_to(artifact.path).as_posix()).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

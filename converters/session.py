@@ -1,0 +1,101 @@
+"""An artifact behind the face of `edgekit.runtime.Session`, so that `edgekit run` generates from either."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+
+from edgekit.codecs.base import F32
+from edgekit.converters.engines import Engine, open_engine
+from edgekit.errors import RuntimeFailure
+from edgekit.runtime import LogitSampler, Options, Plan, Sampling, Stats
+
+BATCH = 128
+
+
+class ArtifactSession:
+    """Tokens, logits, sampling and counters over an engine."""
+
+    def __init__(self, bundle: Path, kind: str, options: Options) -> None:
+        """Opens an artifact of a bundle.
+
+        Raises:
+            EdgekitError: as `open_engine`, or a context beyond the artifact's.
+        """
+        only = replace(options, feed_forward_only=True, context=0, cache_type="f16")
+        self.engine: Engine = open_engine(bundle, kind, only)
+        self.context = options.context or self.engine.context
+        if self.context > self.engine.context:
+            self.close()
+            raise RuntimeFailure(
+                f"a context of {options.context} tokens is beyond the artifact's {self.engine.context}; export it again "
+                f"with --context {options.context}"
+            )
+        self.kernels, self.threads = kind, options.threads
+        self.sampler = LogitSampler()
+        self.reset()
+
+    def close(self) -> None:
+        """Frees the memory."""
+        self.engine.close()
+
+    def reset(self) -> None:
+        """Forgets all tokens."""
+        self.engine.reset()
+        self.sampler.reset()
+        self.history: list[int] = []
+        self.last: F32 | None = None
+        self.spent = {"prompt_seconds": 0.0, "generation_seconds": 0.0}
+        self.counts = {"prompt_tokens": 0, "generated_tokens": 0}
+
+    @property
+    def position(self) -> int:
+        """Tokens so far."""
+        return len(self.history)
+
+    def logits(self, tokens: Sequence[int]) -> F32:
+        """Appends tokens and returns their logits, f32 [len(tokens), vocab_size].
+
+        Raises:
+            RuntimeFailure: no room in the context, or a token out of range.
+        """
+        if self.position + len(tokens) > self.context:
+            raise RuntimeFailure(f"the context of {self.context} tokens is full; open with a larger one")
+        vocabulary = self.engine.model["vocab_size"]
+        if any(not 0 <= t < vocabulary for t in tokens):
+            raise RuntimeFailure(f"a token is outside the vocabulary of {vocabulary}")
+        begin, prompt = time.monotonic(), len(tokens) > 1 or not self.history
+        out = self.engine(tokens)
+        self.counts["prompt_tokens" if prompt else "generated_tokens"] += len(tokens)
+        self.spent["prompt_seconds" if prompt else "generation_seconds"] += time.monotonic() - begin
+        self.history += tokens
+        self.last = out[-1]
+        return out
+
+    def eval(self, tokens: Sequence[int]) -> None:
+        """Appends tokens; raises as `logits`."""
+        self.logits(tokens)
+
+    def sample(self, sampling: Sampling) -> int:
+        """A token chosen from the logits of the last one; does not append it."""
+        if self.last is None:
+            raise RuntimeFailure("nothing was evaluated yet, so there are no logits")
+        return self.sampler.sample(self.last, self.history, sampling)
+
+    @property
+    def plan(self) -> Plan:
+        """That of the flash variant's runtime; else zeros but for the context."""
+        blocks = self.engine.blocks
+        if blocks is not None:
+            return replace(blocks.plan, context=self.context, max_batch=BATCH)
+        zero = {f.name: 0 for f in fields(Plan)}
+        return Plan(**(zero | {"context": self.context, "max_batch": BATCH, "select": "all"}))  # type: ignore[arg-type]
+
+    @property
+    def stats(self) -> Stats:
+        """Counters; those of reads and memory are the flash variant's runtime's, where Python can see it."""
+        zero = {f.name: 0 for f in fields(Stats)} | {"io_direct": False, "io_uring": False}
+        found = self.engine.blocks.stats if self.engine.blocks is not None else Stats(**zero)  # type: ignore[arg-type]
+        return replace(found, **self.counts, **self.spent)

@@ -1,0 +1,69 @@
+"""edgekit check"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgekit.cli.common import human, json_option, print_json, progress_bar, quiet_option
+
+if TYPE_CHECKING:
+    from edgekit.converters.check import Verdict
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--to", "targets", default="", help="Only these artifacts, comma-separated.  [default: all]")
+@click.option("-n", "--tokens", type=click.IntRange(2, 4096), default=48, show_default=True,
+              help="Tokens to compare, half of them generated.")  # fmt: skip
+@json_option
+@quiet_option
+def command(path: Path, targets: str, tokens: int, as_json: bool, quiet: bool) -> None:
+    """Prove that the artifacts of a bundle compute what the native runtime computes.
+
+    Each is run on this machine: ONNX by onnxruntime, MLX by MLX, Core ML by an interpreter of its own.
+    Fails when one that keeps all weights differs by more than rounding explains.
+
+    \b
+    Example:
+      edgekit check tiny.edgekit
+    """
+    from edgekit.converters.base import parse_kinds
+    from edgekit.converters.check import check
+
+    with progress_bar("checking", quiet or as_json) as progress:
+        found = check(path, parse_kinds(targets), tokens, lambda kind, done, total: progress(done, total))
+    if as_json:
+        print_json({"path": str(path), "artifacts": [{**asdict(v), "ok": v.ok} for v in found]})
+    elif not quiet:
+        _table(found)
+    if not all(v.ok for v in found):
+        raise click.ClickException("an artifact does not compute what the bundle computes; export it again")
+
+
+def _table(found: list[Verdict]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("artifact", "size", "bits/weight", "max |Δ logit|", "relative", "top-1", "greedy text", "re-quantized"):
+        table.add_column(name, justify="left" if name == "artifact" else "right")
+    for v in found:
+        ran = v.difference is not None and v.relative is not None and v.top1 is not None
+        table.add_row(
+            v.kind if v.ok else f"[red]{v.kind}[/red]",
+            human(v.bytes),
+            f"{v.bits_per_weight:.2f}",
+            f"{v.difference:.2g}" if ran else "-",
+            f"{v.relative:.1e}" if ran else "-",
+            f"{v.top1:.1%}" if ran else "-",
+            "-" if v.same_text is None else "same" if v.same_text else "differs",
+            f"{v.requantized:.2%}" if v.requantized else "no",
+        )
+    Console(width=110).print(table)
+    for v in found:
+        if v.note:
+            click.echo(f"{v.kind}: {v.note}")
