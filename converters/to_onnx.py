@@ -13,10 +13,12 @@ from edgekit.converters.onnx_data import DataFile
 from edgekit.converters.onnx_emitter import EDGEKIT, MS, OnnxEmitter, head_width
 from edgekit.converters.rope import reach
 from edgekit.converters.weights import Json
+from edgekit.native import library_path
 from edgekit.version import __version__
 
 OPSETS = {"": 23, MS: 1, EDGEKIT: 1}
 IR_VERSION = 11
+LIBRARIES = ("libedgekit_onnx", "libedgekit")  # the operator, and the runtime that it loads from beside it
 GRAPH, DATA = "model.onnx", "model.onnx.data"
 
 
@@ -28,8 +30,8 @@ def export(job: Job) -> None:
     """
     model = job.weights.model
     context = reach(model, job.choices.context)
+    flash = job.kind == "onnx-flash"
     with DataFile(job.folder, DATA) as data:
-        flash = job.kind == "onnx-flash"
         e = OnnxEmitter(job.weights, data, job.choices, context, exact=flash or job.kind == "onnx-exact", flash=flash)
         logits = lower(model, e, e.ids)
         logits.name = "logits"
@@ -47,7 +49,13 @@ def export(job: Job) -> None:
     ir.save(made, job.folder / GRAPH)
     for file in sorted((job.bundle / "tokenizer").iterdir()):
         shutil.copyfile(file, job.folder / file.name)
-    (job.folder / "genai_config.json").write_text(json.dumps(_genai(model, context), indent=1))
+    config = _genai(model, context)
+    if flash:  # onnxruntime-genai loads custom operators from the model's folder only
+        for stem in LIBRARIES:
+            shutil.copyfile(library_path(stem), job.folder / library_path(stem).name)
+        options = config["model"]["decoder"]["session_options"]
+        options["custom_ops_library"] = library_path(LIBRARIES[0]).name
+    (job.folder / "genai_config.json").write_text(json.dumps(config, indent=1))
     job.about["context"] = context
 
 

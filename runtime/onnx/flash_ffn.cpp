@@ -2,10 +2,13 @@
 // bundle within a budget. Everything else of the model is ONNX Runtime's.
 //
 // Session configuration entries (or environment variables) say which bundle and how much memory:
-//   ai.edgekit.bundle   EDGEKIT_BUNDLE    folder of the bundle
+//   ai.edgekit.bundle   EDGEKIT_BUNDLE    folder of the bundle; by default the one whose artifact this library is in
 //   ai.edgekit.ram      EDGEKIT_RAM       bytes for the feed-forward blocks; 0: no limit
 //   ai.edgekit.threads  EDGEKIT_THREADS   compute threads
 //   ai.edgekit.select   EDGEKIT_SELECT    EDGEKIT_SELECT_* as a number
+#include <dlfcn.h>
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
@@ -142,6 +145,16 @@ std::string configured(const OrtApi& api, const OrtSessionOptions* options, cons
   return value != nullptr ? value : "";
 }
 
+// BUNDLE when this library lies in BUNDLE/artifacts/onnx-flash, where an export puts it; else empty.
+std::string bundle_around() {
+  Dl_info where{};
+  if (dladdr(reinterpret_cast<const void*>(&bundle_around), &where) == 0 || where.dli_fname == nullptr) return "";
+  std::string path = where.dli_fname;
+  path = path.find('/') == std::string::npos ? "../.." : path.substr(0, path.rfind('/')) + "/../..";
+  struct stat found{};
+  return stat((path + "/manifest.json").c_str(), &found) == 0 ? path : "";
+}
+
 void declare(OrtCustomOp& op) {
   op.version = kOrtApiVersion;
   op.name = [](const OrtCustomOp*) { return "FlashFFN"; };
@@ -164,6 +177,7 @@ extern "C" EDGEKIT_API OrtStatus* RegisterCustomOps(OrtSessionOptions* options, 
   auto* r = new Registered;
   declare(r->op);
   r->bundle = configured(*api, options, "ai.edgekit.bundle", "EDGEKIT_BUNDLE");
+  if (r->bundle.empty()) r->bundle = bundle_around();
   r->ram = configured(*api, options, "ai.edgekit.ram", "EDGEKIT_RAM");
   r->threads = configured(*api, options, "ai.edgekit.threads", "EDGEKIT_THREADS");
   r->select = configured(*api, options, "ai.edgekit.select", "EDGEKIT_SELECT");
