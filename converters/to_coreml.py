@@ -13,8 +13,9 @@ from coremltools.converters.mil.mil import Function, Program, types
 
 from edgekit.converters.base import Job
 from edgekit.converters.lower import lower
-from edgekit.converters.mil_emitter import MilEmitter, Store
+from edgekit.converters.mil_emitter import MilEmitter
 from edgekit.converters.rope import reach
+from edgekit.converters.static import Store
 from edgekit.converters.weights import Json
 
 TARGET = ct.target.iOS18
