@@ -1,0 +1,196 @@
+"""The blocks' operations as a Core AI graph (coreai.authoring), built without torch.
+
+Palettes are `lut_to_dense`, affine codes `blockwise_shift_scale`. Caches are inputs and outputs of the graph.
+The format has unsigned codes of 2, 4 and 8 bits: others take the next wider.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from coreai.authoring import elementwise_unary_ops as unary
+from coreai.authoring import reduction_ops as ops
+from coreai.authoring.constant import constant
+from coreai.authoring.dtype import uint2, uint4, uint8
+
+from edgekit.converters.static import HIDDEN_SCORE, LEAST_LARGEST, Array, StaticEmitter, Store
+from edgekit.converters.weights import Json, Part
+
+Value = Any
+CODES = {2: uint2, 4: uint4, 8: uint8}
+
+
+def i16(value: int) -> Value:
+    """A scalar, as axes are."""
+    return constant(np.array(value, np.int16))
+
+
+def i32s(*values: int) -> Value:
+    """A vector, as shapes and bounds are."""
+    return constant(np.array(values, np.int32))
+
+
+class CoreAiEmitter(StaticEmitter[Value]):
+    """Builds one graph; `first`: position of its first token, si32 [1]; `caches`: by name."""
+
+    def __init__(self, store: Store, tokens: int, context: int, first: Value, caches: dict[str, Value]) -> None:
+        super().__init__(store, tokens, context)
+        self.first, self.caches = first, caches
+        self.updated: dict[str, Value] = {}
+        self.places = ops.broadcasting_add(first, constant(np.arange(tokens, dtype=np.int32)))  # [tokens]
+
+    # --- weights -----------------------------------------------------------------------------
+
+    def number(self, value: float) -> Value:
+        return constant(np.array(value, self.dtype))
+
+    def constant(self, name: str, values: Array) -> Value:
+        return constant(np.ascontiguousarray(values))
+
+    def _weight(self, part: Part, mixed: bool = False) -> Value:
+        """[outputs, inputs]"""
+        name, form = self.store.form(part, mixed)
+        if form.codes is None:
+            assert form.dense is not None
+            with np.errstate(over="ignore"):
+                return self.constant(name, form.dense.astype(self.dtype))
+        bits = next(b for b in CODES if b >= form.bits)
+        codes = constant(form.codes, dtype=CODES[bits])
+        if form.lut is not None:
+            lut = np.zeros((*form.lut.shape[:2], 1 << bits, 1), self.dtype)
+            lut[:, :, : 1 << form.bits] = form.lut
+            return ops.lut_to_dense(codes, constant(lut), i16(0))
+        assert form.scale is not None
+        zero = np.full(form.scale.shape, form.zero, np.uint8)
+        bias = np.zeros(form.scale.shape) if form.bias is None else form.bias
+        return ops.blockwise_shift_scale(
+            codes,
+            constant(form.scale.astype(self.dtype)),
+            constant(zero, dtype=CODES[bits]),
+            constant(bias.astype(self.dtype)),
+        )
+
+    def lookup(self, weight: Part, ids: Value) -> Value:
+        return ops.gather_nd(self._weight(weight), ops.expand_dims(ids, i32s(-1)))
+
+    def linear(self, x: Value, weight: Part, bias: str | None = None) -> Value:
+        y = self.product(x, self._weight(weight), True)
+        return y if bias is None else self.add(y, self.vector(bias))
+
+    def mix(self, x: Value, weight: Part, bias: str | None = None) -> Value:
+        y = self.product(x, self._weight(weight, mixed=True), True)
+        return y if bias is None else self.add(y, self.vector(bias))
+
+    # --- arithmetic --------------------------------------------------------------------------
+
+    def positions(self) -> Value:
+        offset = self.w.model["embedding"].get("position_offset", 0)
+        return ops.expand_dims(ops.broadcasting_add(self.places, i32s(offset)), i32s(0))
+
+    def add(self, a: Value, b: Value) -> Value:
+        return ops.broadcasting_add(a, b)
+
+    def sub(self, a: Value, b: Value) -> Value:
+        return ops.broadcasting_sub(a, b)
+
+    def mul(self, a: Value, b: Value) -> Value:
+        return ops.broadcasting_mul(a, b)
+
+    def div(self, a: Value, b: Value) -> Value:
+        return ops.broadcasting_divide(a, b)
+
+    def cap(self, x: Value, at: float) -> Value:
+        return self.scale(unary.tanh(self.scale(x, 1 / at)), at)
+
+    def activate(self, kind: str, threshold: float, x: Value) -> Value:
+        if kind == "silu":
+            return ops.silu(x)
+        if kind in ("gelu", "gelu_tanh"):
+            return ops.gelu(x, approximate="none" if kind == "gelu" else "tanh")
+        if kind == "threshold":
+            return ops.broadcasting_where(ops.broadcasting_greater(x, self.number(threshold)), x, self.number(0))
+        y = ops.relu(self.sub(x, self.number(threshold)) if kind == "shifted_relu" else x)
+        return self.mul(y, y) if kind == "relu2" else y
+
+    def largest(self, x: Value) -> Value:
+        return ops.broadcasting_maximum(ops.reduce_max(unary.abs_(x), i32s(-1)), self.number(LEAST_LARGEST))
+
+    def mean(self, x: Value) -> Value:
+        return ops.reduce_mean(x, i32s(-1))
+
+    def rsqrt(self, x: Value) -> Value:
+        return ops.rsqrt(x)
+
+    def layer_norm(self, x: Value, weight: Value | None, bias: Value | None, eps: float) -> Value:
+        y = self._rms(self.sub(x, self.mean(x)), eps)
+        y = y if weight is None else self.mul(y, weight)
+        return y if bias is None else self.add(y, bias)
+
+    def _width(self, norm: Json, x: Value) -> int:
+        return int(x.type.shape[-1])
+
+    # --- shapes ------------------------------------------------------------------------------
+
+    def reshape(self, x: Value, *shape: int) -> Value:
+        return ops.reshape(x, i32s(*shape))
+
+    def transpose(self, x: Value, *order: int) -> Value:
+        return ops.transpose(x, constant(np.array(order, np.uint32)))
+
+    def product(self, x: Value, y: Value, transposed: bool) -> Value:
+        if transposed:
+            order = list(range(len(y.type.shape)))
+            y = self.transpose(y, *order[:-2], order[-1], order[-2])
+        return ops.broadcasting_batch_matmul(x, y)
+
+    def softmax(self, x: Value) -> Value:
+        return ops.softmax(x, i16(-1))
+
+    def split(self, x: Value, sizes: Sequence[int]) -> list[Value]:
+        shape = [int(n) for n in x.type.shape]
+        ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+        none, one = [0] * (len(shape) - 1), i32s(*[1] * len(shape))
+        return [
+            ops.slice_(x, i32s(*none, end - size), i32s(*shape[:-1], end), one)
+            for size, end in zip(sizes, ends, strict=True)
+        ]
+
+    def join(self, pieces: Sequence[Value]) -> Value:
+        return ops.concat(i16(-1), list(pieces))
+
+    # --- cache and experts -------------------------------------------------------------------
+
+    def at_places(self, table: Value) -> Value:
+        return ops.gather_nd(table, ops.expand_dims(self.places, i32s(-1)))
+
+    def cached(self, name: str, new: Value) -> Value:
+        kv, d = (int(new.type.shape[axis]) for axis in (1, 3))
+        last = ops.broadcasting_add(self.first, i32s(self.tokens))
+        begin = ops.concat(i16(0), [i32s(0, 0), self.first, i32s(0)])
+        end = ops.concat(i16(0), [i32s(1, kv), last, i32s(d)])
+        self.updated[name] = ops.slice_update(self.caches[name], begin, end, i32s(1, 1, 1, 1), new)
+        return self.updated[name]
+
+    def mask(self, window: int) -> Value:
+        at = ops.expand_dims(self.places, i32s(1))  # [tokens, 1]
+        every = constant(np.arange(self.context, dtype=np.int32)[None])
+        hidden = ops.broadcasting_greater(every, at)
+        out = ops.broadcasting_where(hidden, self.number(HIDDEN_SCORE), self.number(0))
+        if window:
+            seen = ops.broadcasting_greater(every, ops.broadcasting_sub(at, i32s(window)))
+            out = ops.broadcasting_where(seen, out, self.number(HIDDEN_SCORE))
+        return out
+
+    def route(self, logits: Value, top_k: int, normalize: bool) -> Value:
+        p = self.softmax(logits)
+        which = ops.argsort(p, i16(-1), constant(np.array(True)), constant(np.array(True)))
+        which, _ = self.split(which, [top_k, int(p.type.shape[-1]) - top_k])
+        best = ops.gather_along_axis(p, which, i16(-1))
+        if normalize:
+            best = self.div(best, ops.reduce_sum(best, i32s(-1)))
+        return ops.scatter_along_axis(self.scale(p, 0), which, best, i16(-1))
+
+    def column(self, x: Value, index: int) -> Value:
+        return ops.slice_(x, i32s(0, 0, index), i32s(1, self.tokens, index + 1), i32s(1, 1, 1))
