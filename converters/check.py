@@ -122,9 +122,6 @@ def _verdict(bundle: Path, artifact: Artifact, weights: int, prompt: list[int], 
         requantized=artifact.about.get("requantized_rms", 0.0),
         limit=LIMITS[artifact.about.get("precision", "f32")] if lossless else None,
     )
-    structure = base.load(artifact.kind)
-    if hasattr(structure, "inspect"):
-        return Verdict(**{**plain.__dict__, "note": structure.inspect(artifact, bundle)})
     try:
         engine = open_engine(bundle, artifact.kind, Options(feed_forward_only=True, select="all"), check=True)
     except ConvertError as error:

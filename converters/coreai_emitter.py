@@ -1,7 +1,6 @@
 """The blocks' operations as a Core AI graph (coreai.authoring), built without torch.
 
 Palettes are `lut_to_dense`, affine codes `blockwise_shift_scale`. Caches are inputs and outputs of the graph.
-The format has unsigned codes of 2, 4 and 8 bits: others take the next wider.
 """
 
 from __future__ import annotations
@@ -10,16 +9,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from coreai._compiler._mlir_libs._coreaiIR._bindings.mlir.dialects.coreai import create_elements_attr
+from coreai._compiler.dialects._coreai_ops_gen import ConstantOp
+from coreai._compiler.ir import IntegerType, Location, RankedTensorType
+from coreai.authoring import Value as AuthoringValue
 from coreai.authoring import elementwise_unary_ops as unary
 from coreai.authoring import reduction_ops as ops
 from coreai.authoring.constant import constant
-from coreai.authoring.dtype import uint2, uint4, uint8
 
 from edgekit.converters.static import HIDDEN_SCORE, LEAST_LARGEST, Array, StaticEmitter, Store
-from edgekit.converters.weights import Json, Part
+from edgekit.converters.weights import Json, Part, bitstream
 
 Value = Any
-CODES = {2: uint2, 4: uint4, 8: uint8}
 
 
 def i16(value: int) -> Value:
@@ -30,6 +31,15 @@ def i16(value: int) -> Value:
 def i32s(*values: int) -> Value:
     """A vector, as shapes and bounds are."""
     return constant(np.array(values, np.int32))
+
+
+def packed(codes: Array, bits: int) -> Value:
+    """Codes as a constant of unsigned integers of `bits` bits, which coreai.authoring would keep a byte each."""
+    if bits == 8:
+        return constant(codes)
+    kind = RankedTensorType.get(codes.shape, IntegerType.get_unsigned(bits))
+    attribute = create_elements_attr(Location.unknown(), kind, bitstream(codes.reshape(1, -1), bits).reshape(-1))
+    return AuthoringValue._from_mlir(ConstantOp(value=attribute).result)
 
 
 class CoreAiEmitter(StaticEmitter[Value]):
@@ -56,19 +66,16 @@ class CoreAiEmitter(StaticEmitter[Value]):
             assert form.dense is not None
             with np.errstate(over="ignore"):
                 return self.constant(name, form.dense.astype(self.dtype))
-        bits = next(b for b in CODES if b >= form.bits)
-        codes = constant(form.codes, dtype=CODES[bits])
+        codes = packed(form.codes, form.bits)
         if form.lut is not None:
-            lut = np.zeros((*form.lut.shape[:2], 1 << bits, 1), self.dtype)
-            lut[:, :, : 1 << form.bits] = form.lut
-            return ops.lut_to_dense(codes, constant(lut), i16(0))
+            return ops.lut_to_dense(codes, constant(form.lut.astype(self.dtype)), i16(0))
         assert form.scale is not None
         zero = np.full(form.scale.shape, form.zero, np.uint8)
         bias = np.zeros(form.scale.shape) if form.bias is None else form.bias
         return ops.blockwise_shift_scale(
             codes,
             constant(form.scale.astype(self.dtype)),
-            constant(zero, dtype=CODES[bits]),
+            packed(zero, form.bits),
             constant(bias.astype(self.dtype)),
         )
 
@@ -185,12 +192,12 @@ class CoreAiEmitter(StaticEmitter[Value]):
 
     def route(self, logits: Value, top_k: int, normalize: bool) -> Value:
         p = self.softmax(logits)
-        which = ops.argsort(p, i16(-1), constant(np.array(True)), constant(np.array(True)))
+        which = ops.argsort(p, i16(2), constant(np.array(True)), constant(np.array(True)))
         which, _ = self.split(which, [top_k, int(p.type.shape[-1]) - top_k])
-        best = ops.gather_along_axis(p, which, i16(-1))
+        best = ops.gather_along_axis(p, which, i16(2))
         if normalize:
             best = self.div(best, ops.reduce_sum(best, i32s(-1)))
-        return ops.scatter_along_axis(self.scale(p, 0), which, best, i16(-1))
+        return ops.scatter_along_axis(p.type, self.scale(p, 0), which, best, i16(2), scatter_mode="update")
 
     def column(self, x: Value, index: int) -> Value:
         return ops.slice_(x, i32s(0, 0, index), i32s(1, self.tokens, index + 1), i32s(1, 1, 1))

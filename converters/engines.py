@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,17 +159,46 @@ class PackageEngine(Engine):
         self.position = 0
 
     def __call__(self, tokens: Sequence[int]) -> F32:
-        out = []
-        for begin, end in pieces(len(tokens), self.position, self.chunk, self.context):
-            part = list(tokens[begin:end])
-            size = self.chunk if end - begin > 1 else 1
-            ids = np.array([part + [0] * (size - len(part))], np.int32)
-            out.append(self._call("prefill" if size > 1 else "decode", ids)[: len(part)])
-            self.position += len(part)
-        return np.concatenate(out).astype(np.float32)
+        return chunked(self, self._call, tokens)
 
     def _call(self, function: str, ids: Any) -> Any:
         return self.program.run(function, ids=ids, position=np.array([self.position], np.int32))["logits"][0]
+
+
+class CoreAiEngine(Engine):
+    """A Core AI model, by our interpreter: to check."""
+
+    def __init__(self, artifact: Artifact, model: Json) -> None:
+        super().__init__(artifact, model)
+        module = base.load("coreai", "coreai_interpreter")
+        self.program = module.Program(artifact.path / "model.aimodel")
+        self.chunk: int = artifact.about["chunk"]
+        self.reset()
+
+    def reset(self) -> None:
+        kind = np.float16 if self.artifact.about["precision"] == "f16" else np.float32
+        blocks = [b for b in self.model["blocks"] if b["kind"] == "attention"]
+        self.caches = [np.zeros((1, b["kv_heads"], self.context, b["head_dim"]), kind) for b in blocks for _ in "kv"]
+        self.position = 0
+
+    def __call__(self, tokens: Sequence[int]) -> F32:
+        return chunked(self, self._call, tokens)
+
+    def _call(self, function: str, ids: Any) -> Any:
+        logits, *self.caches = self.program.run(function, ids, np.array([self.position], np.int32), *self.caches)
+        return logits[0]
+
+
+def chunked(engine: Any, call: Callable[[str, Any], Any], tokens: Sequence[int]) -> F32:
+    """Tokens through an engine's `prefill` and `decode`, position counted."""
+    out = []
+    for begin, end in pieces(len(tokens), engine.position, engine.chunk, engine.context):
+        part = list(tokens[begin:end])
+        size = engine.chunk if end - begin > 1 else 1
+        ids = np.array([part + [0] * (size - len(part))], np.int32)
+        out.append(call("prefill" if size > 1 else "decode", ids)[: len(part)])
+        engine.position += len(part)
+    return np.concatenate(out).astype(np.float32)
 
 
 def pieces(count: int, position: int, chunk: int, context: int) -> list[tuple[int, int]]:
@@ -212,6 +241,8 @@ def open_engine(bundle: Path, kind: str, options: Options, *, check: bool = Fals
         return MlxExactEngine(artifact, model, bundle, options)
     if kind == "coreml" and check:
         return PackageEngine(artifact, model)
+    if kind == "coreai" and check:
+        return CoreAiEngine(artifact, model)
     if kind == "coreml" and sys.platform == "darwin":
         module = base.load(kind, "coreml_engine")
         made: Engine = module.CoreMlEngine(artifact, model)
