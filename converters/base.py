@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import importlib
 import json
+import logging
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -110,6 +112,9 @@ def load(kind: str, module: str | None = None) -> Any:
         ConvertError: a package is missing; the message names the pip command.
     """
     name, extra, _ = KINDS[kind]
+    if extra == "coreml":  # it greets with warnings about torch and the missing Core ML, and draws bars of its own
+        logging.getLogger("coremltools").setLevel(logging.ERROR)
+        os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         return importlib.import_module(f"edgekit.converters.{module or name}")
     except ImportError as error:

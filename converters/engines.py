@@ -165,6 +165,25 @@ class PackageEngine(Engine):
         return self.program.run(function, ids=ids, position=np.array([self.position], np.int32))["logits"][0]
 
 
+class FlashPackageEngine(PackageEngine):
+    """The flash variant: stretches of the package, and between them feed-forward blocks of the native runtime."""
+
+    def __init__(self, artifact: Artifact, model: Json, bundle: Path, options: Options) -> None:
+        super().__init__(artifact, model)
+        self.blocks = Session(bundle, options)
+        self.names = base.load("coreml-flash")
+
+    def _call(self, function: str, ids: Any) -> Any:
+        assert self.blocks is not None
+        position = np.array([self.position], np.int32)
+        out = self.program.run(self.names.stretch_name(None, function), ids=ids, position=position)
+        for after in self.names.stretches(self.model)[1:]:
+            computed = self.blocks.feed_forward(after, out["input"][0].astype(np.float32))[None]
+            given = {"residual": out["residual_out"], "out": computed.astype(out["residual_out"].dtype)}
+            out = self.program.run(self.names.stretch_name(after, function), position=position, **given)
+        return out["logits"][0]
+
+
 class CoreAiEngine(Engine):
     """A Core AI model, by our interpreter: to check."""
 
@@ -239,6 +258,8 @@ def open_engine(bundle: Path, kind: str, options: Options, *, check: bool = Fals
         return MlxLmEngine(artifact, model)
     if kind == "mlx-exact":
         return MlxExactEngine(artifact, model, bundle, options)
+    if kind == "coreml-flash" and check:
+        return FlashPackageEngine(artifact, model, bundle, options)
     if kind == "coreml" and check:
         return PackageEngine(artifact, model)
     if kind == "coreai" and check:

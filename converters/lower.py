@@ -8,6 +8,7 @@ is: a node's output in a graph, or an array computed at once.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from edgekit.converters.weights import Json, Part, feed_forward_parts
@@ -77,18 +78,39 @@ class Emitter(ABC, Generic[V]):
 
 def lower(model: Json, e: Emitter[V], ids: V) -> V:
     """Logits [1, tokens, vocabulary] of tokens [1, tokens]."""
-    x = embed(model, e, ids)
-    before, layer = x, 0
-    for index, block in enumerate(model["blocks"]):
+    stop = segment(model, e, None, (ids,))
+    while stop.block is not None:
+        out = e.feed_forward(model["blocks"][stop.block], stop.block, stop.values[1])
+        stop = segment(model, e, stop.block, (stop.values[0], out))
+    return stop.values[0]
+
+
+@dataclass(frozen=True)
+class Stop(Generic[V]):
+    """Where a segment ends: before feed-forward block `block` with (residual, the block's input), or, None, at the
+    end with (logits,)."""
+
+    block: int | None
+    values: tuple[V, ...]
+
+
+def segment(model: Json, e: Emitter[V], after: int | None, given: tuple[V, ...]) -> Stop[V]:
+    """The model from its beginning, given (ids,), or from feed-forward block `after` on, given (residual, what the
+    block computed), up to the next feed-forward block."""
+    blocks = model["blocks"]
+    x = embed(model, e, given[0]) if after is None else block_output(blocks[after], e, *given)
+    before = x
+    begin = 0 if after is None else after + 1
+    layer = sum(b["kind"] == "attention" for b in blocks[:begin])
+    for index in range(begin, len(blocks)):
+        block = blocks[index]
         source = block_input(block, e, before if block.get("parallel") else x)
-        if block["kind"] == "attention":
-            before = x
-            out = attention(e, block, source, layer)
-            layer += 1
-        else:
-            out = e.feed_forward(block, index, source)
-        x = block_output(block, e, x, out)
-    return head(model, e, x)
+        if block["kind"] != "attention":
+            return Stop(index, (x, source))
+        before = x
+        x = block_output(block, e, x, attention(e, block, source, layer))
+        layer += 1
+    return Stop(None, (head(model, e, x),))
 
 
 def embed(model: Json, e: Emitter[V], ids: V) -> V:
