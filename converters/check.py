@@ -17,11 +17,16 @@ from edgekit.converters.base import Artifact
 from edgekit.converters.engines import Engine, open_engine
 from edgekit.errors import ConvertError, EdgekitError
 from edgekit.runtime import Options, Session
+from edgekit.tokenizer import Tokenizer
 
 # Largest logit difference over the largest logit. Artifacts that keep every weight differ by the order of
 # additions (f32) or by rounding each value to 11 bits (f16); re-quantized ones have no bound, only a figure.
 LIMITS = {"f32": 1e-3, "f16": 1e-2}
-SEED = 20251121
+SEED = 20261121
+TEXT = (
+    "Once upon a time there was a small village by a river. The people of the village worked in the fields by day, "
+    "and in the evening they met at the old bridge to tell each other what they had seen."
+)
 Note = Callable[[str, int, int], None]
 
 
@@ -76,7 +81,7 @@ def check(bundle: Path, kinds: Sequence[str] = (), tokens: int = 48, note: Note 
     data = manifest.read(bundle).data
     weights = sum(m["rows"] * p["cols"] for m in data["matrices"] for p in m["parts"])
     shortest = min(tokens, *(a.about.get("context", tokens) for a in found))
-    prompt = _prompt(data["model"]["vocab_size"], max(1, shortest // 2))
+    prompt = _prompt(bundle, data["model"]["vocab_size"], max(1, shortest // 2))
     text, want = _native(bundle, prompt, shortest)
     out = []
     for i, artifact in enumerate(found):
@@ -85,9 +90,12 @@ def check(bundle: Path, kinds: Sequence[str] = (), tokens: int = 48, note: Note 
     return out
 
 
-def _prompt(vocabulary: int, count: int) -> list[int]:
-    """Tokens that any model has; random ones reach more of a model than a text would."""
-    return [int(t) for t in np.random.default_rng(SEED).integers(0, vocabulary, count)]
+def _prompt(bundle: Path, vocabulary: int, count: int) -> list[int]:
+    """The beginning of a text, or random tokens for a bundle without a tokenizer."""
+    try:
+        return Tokenizer(bundle / "tokenizer").encode(TEXT)[:count]
+    except EdgekitError:
+        return [int(t) for t in np.random.default_rng(SEED).integers(0, vocabulary, count)]
 
 
 def _native(bundle: Path, prompt: list[int], total: int) -> tuple[list[int], F32]:

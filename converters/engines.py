@@ -75,9 +75,7 @@ class OnnxEngine(Engine):
 
     def reset(self) -> None:
         given = [i for i in self.session.get_inputs() if i.name.startswith("past_key_values")]
-        self.cache: dict[str, Any] = {
-            i.name: np.zeros((1, i.shape[1], 0, i.shape[3]), np.float32) for i in given
-        }
+        self.cache: dict[str, Any] = {i.name: np.zeros((1, i.shape[1], 0, i.shape[3]), np.float32) for i in given}
         self.position = 0
 
     def __call__(self, tokens: Sequence[int]) -> F32:
@@ -248,7 +246,7 @@ def open_engine(bundle: Path, kind: str, options: Options, *, check: bool = Fals
     artifact = base.read(bundle, kind)
     if options.ram is not None and kind not in ("onnx-flash", "mlx-exact"):
         raise ConvertError(
-            f"{kind} keeps all weights in memory, so it cannot keep a budget; use --backend native, onnx-flash or mlx-exact"
+            f"{kind} keeps all weights in memory and no budget; use --backend native, onnx-flash or mlx-exact"
         )
     if kind.startswith("onnx"):
         base.load(kind)

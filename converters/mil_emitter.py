@@ -50,7 +50,9 @@ class MilEmitter(StaticEmitter[Var]):
         kind = SUB_BYTE[form.bits]
         codes = self.constant(f"{name}.codes", form.codes.view(kind))
         if form.lut is not None:
-            return mb.constexpr_lut_to_dense(indices=codes, lut=self.constant(f"{name}.lut", form.lut.astype(self.dtype)))
+            return mb.constexpr_lut_to_dense(
+                indices=codes, lut=self.constant(f"{name}.lut", form.lut.astype(self.dtype))
+            )
         assert form.scale is not None
         scale, offset = form.scale, np.full(form.scale.shape, form.zero).astype(kind)
         if form.bias is not None:  # scale * (code - offset), so that a group of equal values needs a scale
@@ -182,4 +184,6 @@ class MilEmitter(StaticEmitter[Var]):
 
     def column(self, x: Var, index: int) -> Var:
         begin, end = np.array([0, 0, index], np.int32), np.array([0, 0, index + 1], np.int32)
-        return mb.slice_by_index(x=x, begin=begin, end=end, begin_mask=[True, True, False], end_mask=[True, True, False])
+        return mb.slice_by_index(
+            x=x, begin=begin, end=end, begin_mask=[True, True, False], end_mask=[True, True, False]
+        )

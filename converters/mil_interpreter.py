@@ -238,7 +238,9 @@ def _batch_norm(i: Inputs) -> Array:
     def over(name: str) -> Array:
         return _wide(i[name])[:, None, None]
 
-    return (_wide(i["x"]) - over("mean")) / np.sqrt(over("variance") + float(i["epsilon"])) * over("gamma") + over("beta")
+    return (_wide(i["x"]) - over("mean")) / np.sqrt(over("variance") + float(i["epsilon"])) * over("gamma") + over(
+        "beta"
+    )
 
 
 def _pad(i: Inputs) -> Array:

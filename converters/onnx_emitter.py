@@ -129,7 +129,11 @@ class OnnxEmitter(Emitter[Value]):
             zeros = self.op("Unsqueeze", self.op("Gather", self._zeros(name, found), ids), self.ints(-1))
             shaped = self.op("Sub", shaped, zeros)
         rows = self.op("Reshape", self.op("Mul", shaped, scales), self.ints(0, 0, -1))
-        return rows if cols % found.group_size == 0 else self.op("Slice", rows, self.ints(0), self.ints(cols), self.ints(2))
+        return (
+            rows
+            if cols % found.group_size == 0
+            else self.op("Slice", rows, self.ints(0), self.ints(cols), self.ints(2))
+        )
 
     def linear(self, x: Value, weight: Part, bias: str | None = None) -> Value:
         kind, name = self.w.kind(weight), weight.label

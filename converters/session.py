@@ -30,8 +30,8 @@ class ArtifactSession:
         if self.context > self.engine.context:
             self.close()
             raise RuntimeFailure(
-                f"a context of {options.context} tokens is beyond the artifact's {self.engine.context}; export it again "
-                f"with --context {options.context}"
+                f"a context of {options.context} tokens is beyond the artifact's {self.engine.context}; "
+                f"export it again with --ctx-size {options.context}"
             )
         self.kernels, self.threads = kind, options.threads
         self.sampler = LogitSampler()

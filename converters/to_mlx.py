@@ -56,7 +56,9 @@ def export(job: Job) -> None:
             name = EXPERT_NAMES.get(expert[3], expert[3])
             stacks[f"{expert[1]}.switch_mlp.{name}"][int(expert[2])] = pieces
         else:
-            _add(file, _named(prefix, tensor).removesuffix(".weight"), [_assembled(job, pieces, factors)], stacked=False)
+            _add(
+                file, _named(prefix, tensor).removesuffix(".weight"), [_assembled(job, pieces, factors)], stacked=False
+            )
     for name, experts in stacks.items():
         _add(file, name, [_assembled(job, experts[i], factors) for i in sorted(experts)], stacked=True)
     for tensor, values in vectors(model, job.weights, factors).items():

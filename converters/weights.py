@@ -206,4 +206,3 @@ def bitstream(codes: U8, bits: int) -> U8:
         return np.ascontiguousarray(codes)
     wide = np.unpackbits(codes[..., None], axis=-1, count=bits, bitorder="little")
     return np.packbits(wide.reshape(len(codes), -1), axis=-1, bitorder="little")
-

@@ -17,7 +17,6 @@ from edgekit.codecs.base import F16, F32, U8
 from edgekit.errors import BundleError
 
 
-
 class BundleWeights:
     """Random access to a bundle's tensors by name."""
 

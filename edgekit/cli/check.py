@@ -49,7 +49,16 @@ def _table(found: list[Verdict]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for name in ("artifact", "size", "bits/weight", "max |Δ logit|", "relative", "top-1", "greedy text", "re-quantized"):
+    for name in (
+        "artifact",
+        "size",
+        "bits/weight",
+        "max |Δ logit|",
+        "relative",
+        "top-1",
+        "greedy text",
+        "re-quantized",
+    ):
         table.add_column(name, justify="left" if name == "artifact" else "right")
     for v in found:
         ran = v.difference is not None and v.relative is not None and v.top1 is not None

@@ -1,0 +1,135 @@
+"""Every architecture, in every format, computes what the native runtime computes."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekit.conversion import convert
+from edgekit.converters.base import Choices, export
+from edgekit.converters.engines import open_engine
+from edgekit.errors import ConvertError
+from edgekit.runtime import Options, Session
+from tests import tiny
+
+PROMPT, STEPS = 13, 16
+EXACT = 1e-4  # f32: the order of additions differs
+# f16: every value is rounded to 11 bits. Most models stay below 2e-3; these have weights scaled up by four (so that
+# logits spread), and more norms or wider sums than the rest, each of which rounds again.
+HALF, HALF_WIDE = 2e-3, 4e-3
+WIDE = {
+    "gemma3",
+    "olmo2",
+    "llama_relu",
+    "llama_relu2",
+    "mistral",
+    "phi3_partial",
+    "qwen3",
+    "llama_odd_sizes",
+    "opt_wide",
+}
+F32_KINDS = ["onnx", "onnx-exact", "onnx-flash", "mlx", "mlx-exact"]
+F16_KINDS = ["coreml", "coreml-flash", "coreai"]
+# What mlx_lm has no code for, or code that computes something else: refused, by name.
+NOT_MLX = {
+    "gpt_neo", "gpt_neox", "gpt_neox_serial", "llama_relu2", "opt", "opt_post_norm_projected", "opt_wide",
+    "phi3_longrope", "qwen2_windows",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory):
+    """Makes the bundle of an architecture and recipe once."""
+
+    @cache
+    def make(name: str, recipe: str) -> Path:
+        folder = tmp_path_factory.mktemp(name)
+        tiny.make(name, folder / "checkpoint")
+        return convert(folder / "checkpoint", folder / "bundle", recipe).path
+
+    return make
+
+
+@cache
+def native(bundle: Path, total: int) -> np.ndarray:
+    ids = tokens(total)
+    with Session(bundle, Options(cache_type="f32")) as session:
+        return np.concatenate([session.logits(ids[:PROMPT]), *(session.logits([i]) for i in ids[PROMPT:])])
+
+
+def tokens(total: int) -> list[int]:
+    return np.random.default_rng(1).integers(3, 199, total).tolist()
+
+
+def difference(bundle: Path, kind: str) -> float:
+    """Largest difference of a logit over the largest logit; prefill, then cached steps."""
+    artifact = export(bundle, kind, Choices(chunk=8), overwrite=True)
+    total = min(PROMPT + STEPS, artifact.about["context"])
+    engine = open_engine(bundle, kind, Options(feed_forward_only=True), check=True)
+    ids = tokens(total)
+    got = [engine(ids[:PROMPT])] if total > PROMPT else [engine(ids[:total])]
+    got += [engine([i]) for i in ids[PROMPT:]]
+    engine.close()
+    want = native(bundle, PROMPT + STEPS)[:total]
+    return float(np.abs(np.concatenate(got) - want).max() / np.abs(want).max())
+
+
+@pytest.mark.parametrize("kind", F32_KINDS)
+@pytest.mark.parametrize("name", sorted(tiny.MAKERS))
+def test_architectures_in_f32(name: str, kind: str, bundles) -> None:
+    if kind == "mlx" and name in NOT_MLX:
+        with pytest.raises(ConvertError, match="mlx_lm"):
+            export(bundles(name, "f32"), kind)
+        return
+    # A steep SiLU stands for ReLU in mlx_lm's llama.
+    assert difference(bundles(name, "f32"), kind) <= (1e-3 if (name, kind) == ("llama_relu", "mlx") else EXACT)
+
+
+@pytest.mark.parametrize("kind", F16_KINDS)
+@pytest.mark.parametrize("name", sorted(tiny.MAKERS))
+def test_architectures_in_f16(name: str, kind: str, bundles) -> None:
+    assert difference(bundles(name, "f32"), kind) <= (HALF_WIDE if name in WIDE else HALF)
+
+
+RECIPES = ["f16", "bf16", "q8", "q4", *(f"palette{b}" for b in (8, 6, 4, 3, 2, 1)), "asymmetric"]
+
+
+@pytest.fixture(scope="module")
+def asymmetric(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A recipe with biases, as a file."""
+    path = tmp_path_factory.mktemp("recipe") / "asymmetric.toml"
+    path.write_text('[[tensors]]\nmatch = "*"\nmethod = "affine"\nbits = 8\ngroup_size = 64\nsymmetric = false\n')
+    return str(path)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("name", ["llama_odd_sizes", "mixtral"])
+def test_every_codec_is_kept_exactly(name: str, recipe: str, bundles, asymmetric: str) -> None:
+    bundle = bundles(name, asymmetric if recipe == "asymmetric" else recipe)
+    for kind in ("onnx-exact", "onnx-flash", "mlx-exact"):
+        assert difference(bundle, kind) <= EXACT, kind
+    for kind in ("coreml", "coreai"):
+        assert difference(bundle, kind) <= HALF_WIDE, kind
+
+
+@pytest.mark.parametrize(("recipe", "most"), [("q8", 0.006), ("q4", 0.09), ("palette6", 0.006), ("palette4", 0.1)])
+@pytest.mark.parametrize("kind", ["onnx", "mlx"])
+def test_what_is_requantized_is_counted(kind: str, recipe: str, most: float, bundles) -> None:
+    about = export(bundles("llama", recipe), kind, overwrite=True).about
+    assert about["requantized_weights"] > 0
+    assert 0 < about["requantized_rms"] <= most
+    better = export(bundles("llama", recipe), kind, Choices(bits=8), overwrite=True).about
+    assert better["requantized_rms"] <= 0.006
+
+
+def test_core_ml_computes_in_f32_when_asked(bundles) -> None:
+    bundle = bundles("gemma3", "f32")
+    export(bundle, "coreml", Choices(precision="f32", chunk=8), overwrite=True)
+    engine = open_engine(bundle, "coreml", Options(), check=True)
+    got, want = engine(tokens(29)), native(bundle, 29)
+    assert (
+        float(np.abs(got - want).max() / np.abs(want).max()) <= 1e-3
+    )  # the cache stays f16: states have no other type
