@@ -183,7 +183,8 @@ def _reach(model: Model) -> int:
     """Tokens up to which the folder computes what the model does."""
     windows = [b.window for b in model.blocks if isinstance(b, Attention)]
     everywhere = model.model_type in ("llama", "mistral") and all(windows)
-    return min(model.max_context, *windows) if everywhere else model.max_context
+    switches = [r.switch_length for r in model.ropes if r.switch_length]  # mlx_lm changes frequencies otherwise
+    return min([model.max_context, *switches, *(windows if everywhere else [])])
 
 
 def _pattern(windows: list[int]) -> int:

@@ -91,7 +91,7 @@ def test_architectures_in_f32(name: str, kind: str, bundles) -> None:
 @pytest.mark.parametrize("kind", F16_KINDS)
 @pytest.mark.parametrize("name", sorted(tiny.MAKERS))
 def test_architectures_in_f16(name: str, kind: str, bundles) -> None:
-    assert difference(bundles(name, "f32"), kind) <= (HALF_WIDE if name in WIDE else HALF)
+    assert difference(bundles(name, "f16"), kind) <= (HALF_WIDE if name in WIDE else HALF)
 
 
 RECIPES = ["f16", "bf16", "q8", "q4", *(f"palette{b}" for b in (8, 6, 4, 3, 2, 1)), "asymmetric"]
