@@ -7,6 +7,7 @@ whole; `edgekit.json` in it says what it is and which bundle it was made from.
 from __future__ import annotations
 
 import errno
+import hashlib
 import importlib
 import json
 import logging
@@ -161,7 +162,7 @@ def export(
         about = {
             "format": "edgekit-artifact", "version": VERSION, "kind": kind, "edgekit": __version__, "bundle": identity,
             **job.about, "requantized_weights": job.weights.loss.weights,
-            "requantized_rms": round(job.weights.loss.relative_rms, 6),
+            "requantized_rms": round(job.weights.loss.relative_rms, 6), "files": _files(partial),
         }  # fmt: skip
         (partial / ABOUT).write_text(json.dumps(about, indent=1))
         shutil.rmtree(target, ignore_errors=True)
@@ -173,6 +174,29 @@ def export(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Artifact(kind, target, about, time.monotonic() - begin)
+
+
+def _files(folder: Path) -> list[Json]:
+    """Every file of an artifact."""
+    out = []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        out.append({"path": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size, "sha256": digest})
+    return out
+
+
+def verify(artifact: Artifact) -> None:
+    """Compares every byte with what was written: parsers of other formats may crash on damaged files.
+
+    Raises:
+        BundleError: a file differs, is missing or was added.
+    """
+    found = [f for f in _files(artifact.path) if f["path"] != ABOUT]
+    if found != artifact.about.get("files"):
+        told = {f["path"]: f for f in artifact.about.get("files", [])}
+        names = [f["path"] for f in found if told.get(f["path"]) != f] or sorted(set(told) - {f["path"] for f in found})
+        raise BundleError(f"{artifact.path / names[0]}: is not what was exported; export {artifact.kind} again")
 
 
 def checksum(bundle: Path) -> str:
@@ -213,4 +237,7 @@ def read(bundle: Path, kind: str) -> Artifact:
         raise BundleError(f"{path}: artifact version {about.get('version')!r}; this edgekit reads version {VERSION}")
     if about.get("bundle") != checksum(bundle):
         raise BundleError(f"{path}: was made from another bundle; {again}")
+    for file in about.get("files", []):
+        if not (path / file["path"]).is_file() or (path / file["path"]).stat().st_size != file["bytes"]:
+            raise BundleError(f"{path / file['path']}: is missing or has another size; {again}")
     return Artifact(kind, path, about)

@@ -42,7 +42,7 @@ class Verdict:
         same_text: the greedy continuation is the native one.
         requantized: relative root mean square error of re-quantized weights, 0 if none were.
         limit: what `relative` must not exceed; None if weights were re-quantized.
-        note: why it could not be run, or what was checked instead.
+        note: why it failed to run.
     """
 
     kind: str
@@ -58,8 +58,8 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        """Whether it is what it should be, as far as it could be run."""
-        return self.limit is None or self.relative is None or self.relative <= self.limit
+        """Whether it ran, and is what it should be."""
+        return self.relative is not None and (self.limit is None or self.relative <= self.limit)
 
 
 def check(bundle: Path, kinds: Sequence[str] = (), tokens: int = 48, note: Note | None = None) -> list[Verdict]:
@@ -76,6 +76,8 @@ def check(bundle: Path, kinds: Sequence[str] = (), tokens: int = 48, note: Note 
         ConvertError: there is none, or a package is missing.
     """
     found = [base.read(bundle, kind) for kind in kinds] or base.find(bundle)
+    for artifact in found:
+        base.verify(artifact)
     if not found:
         raise ConvertError(f"{bundle}: has no artifacts; make one with 'edgekit export {bundle} --to onnx'")
     data = manifest.read(bundle).data
@@ -143,7 +145,7 @@ def _verdict(bundle: Path, artifact: Artifact, weights: int, prompt: list[int], 
     except EdgekitError as error:
         return Verdict(**{**plain.__dict__, "note": str(error)})
     except (RuntimeError, ValueError) as error:  # of the format's own runtime
-        return Verdict(**{**plain.__dict__, "note": f"cannot run here: {error}"})
+        return Verdict(**{**plain.__dict__, "note": f"failed: {error}"})
     finally:
         engine.close()
     difference = float(np.abs(got - want).max())

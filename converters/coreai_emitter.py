@@ -6,12 +6,12 @@ Palettes are `lut_to_dense`, affine codes `blockwise_shift_scale`. Caches are in
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from coreai._compiler._mlir_libs._coreaiIR._bindings.mlir.dialects.coreai import create_elements_attr
 from coreai._compiler.dialects._coreai_ops_gen import ConstantOp
-from coreai._compiler.ir import IntegerType, Location, RankedTensorType
+from coreai._compiler.ir import DenseResourceElementsAttr, F16Type, F32Type, IntegerType, RankedTensorType
 from coreai.authoring import Value as AuthoringValue
 from coreai.authoring import elementwise_unary_ops as unary
 from coreai.authoring import reduction_ops as ops
@@ -21,6 +21,7 @@ from edgekit.converters.static import HIDDEN_SCORE, LEAST_LARGEST, Array, Static
 from edgekit.converters.weights import Json, Part, bitstream
 
 Value = Any
+ELEMENTS = {"float16": F16Type.get, "float32": F32Type.get, "int32": lambda: IntegerType.get_signed(32)}
 
 
 def i16(value: int) -> Value:
@@ -33,21 +34,34 @@ def i32s(*values: int) -> Value:
     return constant(np.array(values, np.int32))
 
 
-def packed(codes: Array, bits: int) -> Value:
-    """Codes as a constant of unsigned integers of `bits` bits, which coreai.authoring would keep a byte each."""
-    if bits == 8:
-        return constant(codes)
-    kind = RankedTensorType.get(codes.shape, IntegerType.get_unsigned(bits))
-    attribute = create_elements_attr(Location.unknown(), kind, bitstream(codes.reshape(1, -1), bits).reshape(-1))
-    return AuthoringValue._from_mlir(ConstantOp(value=attribute).result)
+@dataclass
+class Constants:
+    """Large constants by name, as attributes of the module: graphs that use the same share its bytes. The names are
+    ours, as those that coreai.authoring makes up differ from run to run."""
+
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    def value(self, name: str, values: Array, bits: int = 0) -> Value:
+        """A constant; `bits`: of unsigned codes, which coreai.authoring would keep a byte each."""
+        if name not in self.attributes:
+            if bits:
+                element = IntegerType.get_unsigned(bits)
+                raw = bitstream(values.reshape(1, -1), bits).reshape(-1)
+            else:
+                element, raw = ELEMENTS[values.dtype.name](), values
+            kind = RankedTensorType.get(values.shape, element)
+            self.attributes[name] = DenseResourceElementsAttr.get_from_buffer(np.ascontiguousarray(raw), name, kind)
+        return AuthoringValue._from_mlir(ConstantOp(value=self.attributes[name]).result)
 
 
 class CoreAiEmitter(StaticEmitter[Value]):
     """Builds one graph; `first`: position of its first token, si32 [1]; `caches`: by name."""
 
-    def __init__(self, store: Store, tokens: int, context: int, first: Value, caches: dict[str, Value]) -> None:
+    def __init__(
+        self, store: Store, constants: Constants, tokens: int, context: int, first: Value, caches: dict[str, Value]
+    ) -> None:
         super().__init__(store, tokens, context)
-        self.first, self.caches = first, caches
+        self.constants, self.first, self.caches = constants, first, caches
         self.updated: dict[str, Value] = {}
         self.places = ops.broadcasting_add(first, constant(np.arange(tokens, dtype=np.int32)))  # [tokens]
 
@@ -57,7 +71,7 @@ class CoreAiEmitter(StaticEmitter[Value]):
         return constant(np.array(value, self.dtype))
 
     def constant(self, name: str, values: Array) -> Value:
-        return constant(np.ascontiguousarray(values))
+        return self.constants.value(name, values)
 
     def _weight(self, part: Part, mixed: bool = False) -> Value:
         """[outputs, inputs]"""
@@ -66,17 +80,17 @@ class CoreAiEmitter(StaticEmitter[Value]):
             assert form.dense is not None
             with np.errstate(over="ignore"):
                 return self.constant(name, form.dense.astype(self.dtype))
-        codes = packed(form.codes, form.bits)
+        codes = self.constants.value(f"{name}.codes", form.codes, form.bits)
         if form.lut is not None:
-            return ops.lut_to_dense(codes, constant(form.lut.astype(self.dtype)), i16(0))
+            return ops.lut_to_dense(codes, self.constant(f"{name}.lut", form.lut.astype(self.dtype)), i16(0))
         assert form.scale is not None
         zero = np.full(form.scale.shape, form.zero, np.uint8)
         bias = np.zeros(form.scale.shape) if form.bias is None else form.bias
         return ops.blockwise_shift_scale(
             codes,
-            constant(form.scale.astype(self.dtype)),
-            packed(zero, form.bits),
-            constant(bias.astype(self.dtype)),
+            self.constant(f"{name}.scale", form.scale.astype(self.dtype)),
+            self.constants.value(f"{name}.zero", zero, form.bits),
+            self.constant(f"{name}.bias", bias.astype(self.dtype)),
         )
 
     def lookup(self, weight: Part, ids: Value) -> Value:
@@ -182,7 +196,7 @@ class CoreAiEmitter(StaticEmitter[Value]):
 
     def mask(self, window: int) -> Value:
         at = ops.expand_dims(self.places, i32s(1))  # [tokens, 1]
-        every = constant(np.arange(self.context, dtype=np.int32)[None])
+        every = self.constant("every", np.arange(self.context, dtype=np.int32)[None])
         hidden = ops.broadcasting_greater(every, at)
         out = ops.broadcasting_where(hidden, self.number(HIDDEN_SCORE), self.number(0))
         if window:

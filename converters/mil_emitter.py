@@ -17,7 +17,8 @@ from edgekit.converters.static import HIDDEN_SCORE, LEAST_LARGEST, Array, Static
 from edgekit.converters.weights import Json, Part
 
 Var = Any  # coremltools has no types
-SUB_BYTE = {b: types.string_to_nptype(f"uint{b}") for b in (1, 2, 3, 4, 6, 8)}
+CODES = {b: types.string_to_nptype(f"uint{b}") for b in (1, 2, 3, 4, 6, 8)}
+SIGNED = {b: types.string_to_nptype(f"int{b}") for b in (4, 8)}
 
 
 class MilEmitter(StaticEmitter[Var]):
@@ -47,21 +48,23 @@ class MilEmitter(StaticEmitter[Var]):
             assert form.dense is not None
             with np.errstate(over="ignore"):
                 return self.constant(name, form.dense.astype(self.dtype))
-        kind = SUB_BYTE[form.bits]
-        codes = self.constant(f"{name}.codes", form.codes.view(kind))
         if form.lut is not None:
-            return mb.constexpr_lut_to_dense(
-                indices=codes, lut=self.constant(f"{name}.lut", form.lut.astype(self.dtype))
-            )
+            codes = self.constant(f"{name}.codes", form.codes.view(CODES[form.bits]))
+            lut = self.constant(f"{name}.lut", form.lut.astype(self.dtype))
+            return mb.constexpr_lut_to_dense(indices=codes, lut=lut)
         assert form.scale is not None
-        scale, offset = form.scale, np.full(form.scale.shape, form.zero).astype(kind)
-        if form.bias is not None:  # scale * (code - offset), so that a group of equal values needs a scale
-            scale = np.where(scale == 0, np.where(form.bias == 0, 1, form.bias), scale)
-            offset = (-form.bias / scale).astype(self.dtype)
+        if form.bias is None:  # codes around zero need no offset
+            signed = (form.codes - np.uint8(form.zero)).view(np.int8).view(SIGNED[form.bits])
+            return mb.constexpr_blockwise_shift_scale(
+                data=self.constant(f"{name}.codes", signed),
+                scale=self.constant(f"{name}.scale", form.scale.astype(self.dtype)),
+            )
+        # scale * (code - offset), so that a group of equal values needs a scale.
+        scale = np.where(form.scale == 0, np.where(form.bias == 0, 1, form.bias), form.scale)
         return mb.constexpr_blockwise_shift_scale(
-            data=codes,
+            data=self.constant(f"{name}.codes", form.codes.view(CODES[form.bits])),
             scale=self.constant(f"{name}.scale", scale.astype(self.dtype)),
-            offset=self.constant(f"{name}.offset", offset),
+            offset=self.constant(f"{name}.offset", (-form.bias / scale).astype(self.dtype)),
         )
 
     def lookup(self, weight: Part, ids: Var) -> Var:

@@ -14,7 +14,7 @@ from coreai.authoring import Value as CoreAiValue
 from coreai.authoring.graph import graph
 
 from edgekit.converters.base import Job
-from edgekit.converters.coreai_emitter import CoreAiEmitter
+from edgekit.converters.coreai_emitter import CoreAiEmitter, Constants
 from edgekit.converters.lower import lower
 from edgekit.converters.rope import reach
 from edgekit.converters.static import Store
@@ -34,10 +34,10 @@ def export(job: Job) -> None:
     context = reach(model, job.choices.context)
     chunk = min(job.choices.chunk, context)
     store = Store(job.weights, job.choices.precision)
-    module = Module.create()
+    module, constants = Module.create(), Constants()
     with module:
         for name, tokens in (("decode", 1), ("prefill", chunk)):
-            _function(store, model, name, tokens, context)
+            _function(store, constants, model, name, tokens, context)
     module.verify()
     AIProgram(module).save_asset(job.folder / MODEL)
     _pin(job.folder / MODEL)
@@ -45,7 +45,7 @@ def export(job: Job) -> None:
     job.about |= {"context": context, "chunk": chunk, "precision": job.choices.precision}
 
 
-def _function(store: Store, model: Json, name: str, tokens: int, context: int) -> None:
+def _function(store: Store, constants: Constants, model: Json, name: str, tokens: int, context: int) -> None:
     """ids si32 [1, tokens], position si32 [1], caches -> logits [1, tokens, vocabulary], caches."""
     shapes = {
         f"{which}_{layer}": (1, b["kv_heads"], context, b["head_dim"])
@@ -60,7 +60,7 @@ def _function(store: Store, model: Json, name: str, tokens: int, context: int) -
 
     def body(*given: Any) -> tuple[Any, ...]:
         values = dict(zip(names, given, strict=True))
-        e = CoreAiEmitter(store, tokens, context, values["position"], values)
+        e = CoreAiEmitter(store, constants, tokens, context, values["position"], values)
         logits = lower(model, e, values["ids"])
         return (logits, *(e.updated[n] for n in shapes))
 

@@ -125,7 +125,10 @@ def save(program: Any, path: Path) -> None:
 
 
 def _pin(path: Path) -> None:
-    """Replaces the random identifiers in a package's manifest by fixed ones."""
+    """Replaces random identifiers by fixed ones, and puts the maps of the specification in order."""
+    model = path / "Data" / "com.apple.CoreML" / "model.mlmodel"
+    spec = ct.utils.load_spec(str(model))
+    model.write_bytes(spec.SerializeToString(deterministic=True))
     file = path / "Manifest.json"
     told = json.loads(file.read_text())
     entries = sorted(told["itemInfoEntries"].items(), key=lambda item: str(item[1]["path"]))

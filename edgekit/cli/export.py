@@ -87,7 +87,7 @@ def export_all(bundle: Path, targets: str, choices: Any, overwrite: bool, hidden
                 "path": str(artifact.path),
                 "bytes": artifact.bytes,
                 "seconds": round(artifact.seconds, 2),
-                **{k: v for k, v in artifact.about.items() if k not in ("format", "version", "kind")},
+                **{k: v for k, v in artifact.about.items() if k not in ("format", "version", "kind", "files")},
             }
         )
     return made
