@@ -21,7 +21,7 @@ from edgekit.converters.static import HIDDEN_SCORE, LEAST_LARGEST, Array, Static
 from edgekit.converters.weights import Json, Part, bitstream
 
 Value = Any
-ELEMENTS = {"float16": F16Type.get, "float32": F32Type.get, "int32": lambda: IntegerType.get_signed(32)}
+ELEMENTS: dict[str, Any] = {"float16": F16Type.get, "float32": F32Type.get, "int32": lambda: IntegerType.get_signed(32)}
 
 
 def i16(value: int) -> Value:
@@ -50,8 +50,9 @@ class Constants:
             else:
                 element, raw = ELEMENTS[values.dtype.name](), values
             kind = RankedTensorType.get(values.shape, element)
-            self.attributes[name] = DenseResourceElementsAttr.get_from_buffer(np.ascontiguousarray(raw), name, kind)
-        return AuthoringValue._from_mlir(ConstantOp(value=self.attributes[name]).result)
+            data = np.ascontiguousarray(raw).data
+            self.attributes[name] = DenseResourceElementsAttr.get_from_buffer(data, name, kind)
+        return AuthoringValue._from_mlir(ConstantOp(value=self.attributes[name]).result)  # type: ignore[no-untyped-call]
 
 
 class CoreAiEmitter(StaticEmitter[Value]):

@@ -37,11 +37,11 @@ class Program:
         try:
             self.program = AIProgram._load_bytecode(path / "main.mlirb")
             module = self.program._module._mlir_module
-            self.graphs = {str(g.attributes["sym_name"]).strip('"'): g for g in module.body.operations}
+            self.graphs: dict[str, Any] = {str(g.attributes["sym_name"]).strip('"'): g for g in module.body.operations}
             self.resources = {n: bytes.fromhex(h)[4:] for n, h in RESOURCE.findall(str(module))}
         except Exception as error:  # whatever MLIR throws on damaged bytes
             raise ConvertError(f"{path}: is damaged or no Core AI model; export it again ({error})") from error
-        self._constants: dict[Any, Array] = {}
+        self._constants: dict[Any, Any] = {}
 
     def run(self, name: str, *inputs: Array) -> list[Array]:
         """Calls a graph with its inputs in order; returns its outputs in order.
@@ -76,7 +76,7 @@ class Program:
                 self._constants[result] = values[result]
         raise ConvertError(f"graph '{name}' has no output")
 
-    def _constant(self, op: Any) -> Array:
+    def _constant(self, op: Any) -> Any:
         result, text = op.results[0], str(op.attributes["value"])
         dims, kind = TYPE.search(str(result.type)).groups()  # type: ignore[union-attr]
         shape = [int(n) for n in dims.split("x") if n]
@@ -131,12 +131,12 @@ def _spread(x: Array, shape: tuple[int, ...]) -> Array:
     return out
 
 
-def _lut(indices: Array, lut: Array, axis: Array) -> Array:
+def _lut(indices: Array, lut: Array, axis: Array) -> Any:
     blocks = np.ix_(*(np.arange(n) // (n // g) for n, g in zip(indices.shape, lut.shape[:-2], strict=True)))
     return np.take_along_axis(lut[..., 0][blocks], indices[..., None].astype(np.int64), axis=-1)[..., 0]
 
 
-def _blockwise(data: Array, scale: Array, first: Array, second: Array) -> Array:
+def _blockwise(data: Array, scale: Array, first: Array, second: Array) -> Any:
     parts = (_spread(_wide(x).astype(np.float32), data.shape) for x in (scale, first, second))
     s, one, two = parts
     return s * (data.astype(np.float32) - one) + two
@@ -146,30 +146,30 @@ def _slices(begin: Array, end: Array, step: Array) -> tuple[slice, ...]:
     return tuple(slice(int(b), int(e), int(s)) for b, e, s in zip(begin, end, step, strict=True))
 
 
-def _update(x: Array, begin: Array, end: Array, step: Array, new: Array) -> Array:
+def _update(x: Array, begin: Array, end: Array, step: Array, new: Array) -> Any:
     out = np.array(x)
     out[_slices(begin, end, step)] = new
     return out
 
 
-def _softmax(x: Array, axis: Array) -> Array:
+def _softmax(x: Array, axis: Array) -> Any:
     e = np.exp(x - x.max(axis=int(axis), keepdims=True))
     out: Array = e / e.sum(axis=int(axis), keepdims=True)
     return out
 
 
-def _gather_nd(x: Array, at: Array) -> Array:
+def _gather_nd(x: Array, at: Array) -> Any:
     out: Array = x[tuple(np.moveaxis(at, -1, 0))]
     return out
 
 
-def _scatter(x: Array, at: Array, new: Array, axis: Array) -> Array:
+def _scatter(x: Array, at: Array, new: Array, axis: Array) -> Any:
     out = np.array(x)
     np.put_along_axis(out, at.astype(np.int64), new, axis=int(axis))
     return out
 
 
-def _gelu(x: Array) -> Array:
+def _gelu(x: Array) -> Any:
     out: Array = 0.5 * x * (1 + np.vectorize(math.erf, otypes=[np.float32])(x / math.sqrt(2)))
     return out
 

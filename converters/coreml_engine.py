@@ -31,4 +31,5 @@ class CoreMlEngine(Engine):
             given = {"ids": np.array([[token]], np.int32), "position": np.array([self.position], np.int32)}
             out.append(self.loaded.predict(given, state=self.state)["logits"][0])
             self.position += 1
-        return np.concatenate(out).astype(np.float32)
+        logits: F32 = np.concatenate(out).astype(np.float32)
+        return logits

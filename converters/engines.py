@@ -215,7 +215,8 @@ def chunked(engine: Any, call: Callable[[str, Any], Any], tokens: Sequence[int])
         ids = np.array([part + [0] * (size - len(part))], np.int32)
         out.append(call("prefill" if size > 1 else "decode", ids)[: len(part)])
         engine.position += len(part)
-    return np.concatenate(out).astype(np.float32)
+    logits: F32 = np.concatenate(out).astype(np.float32)
+    return logits
 
 
 def pieces(count: int, position: int, chunk: int, context: int) -> list[tuple[int, int]]:

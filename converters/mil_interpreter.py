@@ -121,22 +121,23 @@ def _elementwise(function: Callable[..., Array], *names: str) -> Op:
     return lambda i: function(*(_wide(i[n]) for n in names))
 
 
-def _lut(i: Inputs) -> Array:
+def _lut(i: Inputs) -> Any:
     """lut [blocks of each axis..., entries, 1]; indices of the weight's shape."""
     indices, lut = np.asarray(i["indices"]).astype(np.int64), np.asarray(i["lut"])
     assert lut.shape[-1] == 1, "vector palettes are not written here"
     at = np.ix_(*(np.arange(n) // (n // g) for n, g in zip(indices.shape, lut.shape[:-2], strict=True)))
-    return np.take_along_axis(lut[..., 0][at], indices[..., None], axis=-1)[..., 0]
+    out: Array = np.take_along_axis(lut[..., 0][at], indices[..., None], axis=-1)[..., 0]
+    return out
 
 
-def _blockwise(i: Inputs) -> Array:
+def _blockwise(i: Inputs) -> Any:
     data, scale = _wide(i["data"]).astype(np.float32), _wide(i["scale"])
     at = np.ix_(*(np.arange(n) // (n // g) for n, g in zip(data.shape, scale.shape, strict=True)))
     offset = _wide(i["offset"]).astype(np.float32)[at] if i.get("offset") is not None else 0
     return scale[at] * (data - offset)
 
 
-def _gelu(i: Inputs) -> Array:
+def _gelu(i: Inputs) -> Any:
     x = _wide(i["x"])
     if str(i.get("mode", "EXACT")) == "TANH_APPROXIMATION":
         return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
@@ -144,7 +145,7 @@ def _gelu(i: Inputs) -> Array:
     return 0.5 * x * (1 + erf(x / math.sqrt(2)))
 
 
-def _matmul(i: Inputs) -> Array:
+def _matmul(i: Inputs) -> Any:
     x, y = _wide(i["x"]), _wide(i["y"])
     x = np.swapaxes(x, -1, -2) if i.get("transpose_x") else x
     y = np.swapaxes(y, -1, -2) if i.get("transpose_y") else y
@@ -152,19 +153,19 @@ def _matmul(i: Inputs) -> Array:
     return out
 
 
-def _linear(i: Inputs) -> Array:
+def _linear(i: Inputs) -> Any:
     y: Array = _wide(i["x"]) @ _wide(i["weight"]).T
     return y + _wide(i["bias"]) if i.get("bias") is not None else y
 
 
-def _softmax(i: Inputs) -> Array:
+def _softmax(i: Inputs) -> Any:
     x, axis = _wide(i["x"]), int(i["axis"])
     e = np.exp(x - x.max(axis=axis, keepdims=True))
     out: Array = e / e.sum(axis=axis, keepdims=True)
     return out
 
 
-def _layer_norm(i: Inputs) -> Array:
+def _layer_norm(i: Inputs) -> Any:
     x, axes = _wide(i["x"]), tuple(int(a) for a in i["axes"])
     y = x - x.mean(axis=axes, keepdims=True)
     y = y / np.sqrt((y * y).mean(axis=axes, keepdims=True) + float(i["epsilon"]))
@@ -176,7 +177,7 @@ def _reduce(function: Any) -> Op:
     return lambda i: function(_wide(i["x"]), axis=tuple(int(a) for a in i["axes"]), keepdims=bool(i["keep_dims"]))
 
 
-def _reshape(i: Inputs) -> Array:
+def _reshape(i: Inputs) -> Any:
     return np.asarray(i["x"]).reshape([int(n) for n in i["shape"]])
 
 
@@ -187,16 +188,18 @@ def _split(i: Inputs) -> list[Array]:
 
 def _slices(i: Inputs, rank: int) -> tuple[slice, ...]:
     begin, end = i["begin"], i["end"]
-    begin_mask = i.get("begin_mask") if i.get("begin_mask") is not None else [False] * rank
-    end_mask = i.get("end_mask") if i.get("end_mask") is not None else [False] * rank
-    stride = i.get("stride") if i.get("stride") is not None else [1] * rank
+
+    def told(name: str, otherwise: Any) -> Any:
+        return i[name] if i.get(name) is not None else [otherwise] * rank
+
+    begin_mask, end_mask, stride = told("begin_mask", False), told("end_mask", False), told("stride", 1)
     return tuple(
         slice(None if begin_mask[d] else int(begin[d]), None if end_mask[d] else int(end[d]), int(stride[d]))
         for d in range(rank)
     )
 
 
-def _slice_update(i: Inputs) -> Array:
+def _slice_update(i: Inputs) -> Any:
     out = np.array(i["x"])
     out[_slices(i, out.ndim)] = i["update"]
     return out
@@ -209,13 +212,13 @@ def _topk(i: Inputs) -> tuple[Array, Array]:
     return np.take_along_axis(x, which, axis=axis), which
 
 
-def _scatter_along_axis(i: Inputs) -> Array:
+def _scatter_along_axis(i: Inputs) -> Any:
     out = np.array(i["data"])
     np.put_along_axis(out, np.asarray(i["indices"]).astype(np.int64), i["updates"], axis=int(i["axis"]))
     return out
 
 
-def _conv(i: Inputs) -> Array:
+def _conv(i: Inputs) -> Any:
     """2-d convolution: x [n, channels, h, w], weight [outputs, channels / groups, h, w]."""
     x, w, groups = _wide(i["x"]), _wide(i["weight"]), int(i.get("groups", 1))
     rows, cols = (int(s) for s in i["strides"])
@@ -223,7 +226,7 @@ def _conv(i: Inputs) -> Array:
     pad = [int(p) for p in i["pad"]] if str(i["pad_type"]) == "custom" else [0] * 4
     x = np.pad(x, ((0, 0), (0, 0), (pad[0], pad[1]), (pad[2], pad[3])))
     reach = ((w.shape[2] - 1) * down + 1, (w.shape[3] - 1) * right + 1)
-    seen = np.lib.stride_tricks.sliding_window_view(x, reach, axis=(2, 3))
+    seen = np.lib.stride_tricks.sliding_window_view(x, reach, axis=(2, 3))  # type: ignore[call-overload]
     seen = seen[:, :, ::rows, ::cols, ::down, ::right]
     per, out = w.shape[1], []
     for g in range(groups):
@@ -234,8 +237,8 @@ def _conv(i: Inputs) -> Array:
     return y + _wide(i["bias"])[:, None, None] if i.get("bias") is not None else y
 
 
-def _batch_norm(i: Inputs) -> Array:
-    def over(name: str) -> Array:
+def _batch_norm(i: Inputs) -> Any:
+    def over(name: str) -> Any:
         return _wide(i[name])[:, None, None]
 
     return (_wide(i["x"]) - over("mean")) / np.sqrt(over("variance") + float(i["epsilon"])) * over("gamma") + over(
@@ -243,7 +246,7 @@ def _batch_norm(i: Inputs) -> Array:
     )
 
 
-def _pad(i: Inputs) -> Array:
+def _pad(i: Inputs) -> Any:
     x, pad = np.asarray(i["x"]), [int(p) for p in i["pad"]]
     pairs = [(0, 0)] * (x.ndim - len(pad) // 2) + list(zip(pad[::2], pad[1::2], strict=True))
     return np.pad(x, pairs, constant_values=float(i.get("constant_val", 0)))

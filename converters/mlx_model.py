@@ -29,7 +29,7 @@ class MlxModel(Emitter[Array]):
         config = json.loads((folder / CONFIG).read_text())
         self.model: Json = config["model"]
         self.parts: Json = config["parts"]
-        self.stored: dict[str, Array] = mx.load(str(folder / WEIGHTS))
+        self.stored: dict[str, Array] = mx.load(str(folder / WEIGHTS))  # type: ignore[assignment]
         self.dtype, self.flash = dtype, flash
         self.reset()
 
@@ -157,7 +157,7 @@ class MlxModel(Emitter[Array]):
         if not 0 < switch < length:
             return self.stored[rope["inv_freq"]]
         if rope["kind"] != "dynamic":
-            return self.stored[rope.get("long_inv_freq", rope["inv_freq"])]
+            return self.stored[rope["long_inv_freq" if "long_inv_freq" in rope else "inv_freq"]]
         grown = rope["factor"] * length / switch - (rope["factor"] - 1)
         base, dim = rope["base"] * grown ** (rope["dim"] / (rope["dim"] - 2)), rope["dim"]
         return mx.array((base ** -(np.arange(0, dim, 2) / dim)).astype(np.float32))

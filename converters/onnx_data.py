@@ -43,7 +43,7 @@ class DataFile:
         at = self.stream.tell()
         self.stream.write(bytes(-at % align))
         offset = at + -at % align
-        self.stream.write(memoryview(values).cast("B"))
+        self.stream.write(values.data.cast("B"))
         return ir.ExternalTensor(
             self.name, offset, values.nbytes, kind, shape=ir.Shape(shape), name=name, base_dir=str(self.folder)
         )

@@ -18,7 +18,7 @@ def reach(model: Json, context: int | None) -> int:
         ConvertError: beyond the model, or beyond the length at which its rotary frequencies change.
     """
     switches = [rope["switch_length"] for rope in model["ropes"] if rope.get("switch_length")]
-    most = min([model["max_context"], *switches])
+    most: int = min([model["max_context"], *switches])
     if context is None:
         return min(most, DEFAULT_CONTEXT)
     if context > most:

@@ -29,7 +29,7 @@ class SafetensorsFile:
         """Appends a tensor; `dtype` "bfloat16" for u16 values that are such."""
         values = np.ascontiguousarray(values)
         begin = self.stream.tell()
-        self.stream.write(memoryview(values).cast("B") if values.size else b"")
+        self.stream.write(values.data.cast("B") if values.size else b"")
         self.header[name] = {
             "dtype": NAMES[dtype or values.dtype.name],
             "shape": list(values.shape),

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from edgekit.codecs.base import F32
 from edgekit.converters.engines import Engine, open_engine
@@ -98,4 +99,5 @@ class ArtifactSession:
         """Counters; those of reads and memory are the flash variant's runtime's, where Python can see it."""
         zero = {f.name: 0 for f in fields(Stats)} | {"io_direct": False, "io_uring": False}
         found = self.engine.blocks.stats if self.engine.blocks is not None else Stats(**zero)  # type: ignore[arg-type]
-        return replace(found, **self.counts, **self.spent)
+        counted: dict[str, Any] = {**self.counts, **self.spent}
+        return replace(found, **counted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import shutil
+import types
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from coreai.authoring import Value as CoreAiValue
 from coreai.authoring.graph import graph
 
 from edgekit.converters.base import Job
-from edgekit.converters.coreai_emitter import CoreAiEmitter, Constants
+from edgekit.converters.coreai_emitter import Constants, CoreAiEmitter
 from edgekit.converters.lower import lower
 from edgekit.converters.rope import reach
 from edgekit.converters.static import Store
@@ -69,10 +70,11 @@ def _function(store: Store, constants: Constants, model: Json, name: str, tokens
     outputs = [typed((1, tokens, model["vocab_size"]), store.dtype, "logits")]
     outputs += [typed(shape, store.dtype, f"{n}_out") for n, shape in shapes.items()]
     # The decorator reads a signature, as if somebody had written out all these parameters.
+    returned = types.GenericAlias(tuple, tuple(outputs))
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [inspect.Parameter(n, kind, annotation=t) for n, t in inputs.items()]
-    body.__signature__ = inspect.Signature(parameters, return_annotation=tuple[tuple(outputs)])  # type: ignore[attr-defined]
-    body.__annotations__ = {**inputs, "return": tuple[tuple(outputs)]}
+    body.__signature__ = inspect.Signature(parameters, return_annotation=returned)  # type: ignore[attr-defined]
+    body.__annotations__ = {**inputs, "return": returned}
     graph(body, provided_name=name)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +21,8 @@ from edgekit.codecs.palette import Palette
 Json = dict[str, Any]
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True)
+class Part:
     """Names a weight: a matrix of the bundle and which of its parts."""
 
     matrix: str
