@@ -116,13 +116,22 @@ def load(kind: str, module: str | None = None) -> Any:
     if extra == "coreml":  # it greets with warnings about torch and the missing Core ML, and draws bars of its own
         logging.getLogger("coremltools").setLevel(logging.ERROR)
         os.environ.setdefault("TQDM_DISABLE", "1")
+    return package(f"edgekit.converters.{module or name}", extra)
+
+
+def package(name: str, extra: str) -> Any:
+    """A module that needs an extra of edgekit.
+
+    Raises:
+        ConvertError: a package is missing; the message names the pip command.
+    """
     try:
-        return importlib.import_module(f"edgekit.converters.{module or name}")
+        return importlib.import_module(name)
     except ImportError as error:
         if (error.name or "").startswith("edgekit"):
             raise
         raise ConvertError(
-            f"{kind} needs the package '{error.name}', which is not installed: pip install 'edgekit[{extra}]'"
+            f"this needs the package '{error.name}', which is not installed: pip install 'edgekit[{extra}]'"
         ) from error
 
 

@@ -19,18 +19,26 @@ if TYPE_CHECKING:
 @click.option("--to", "targets", default="", help="Only these artifacts, comma-separated.  [default: all]")
 @click.option("-n", "--tokens", type=click.IntRange(2, 4096), default=48, show_default=True,
               help="Tokens to compare, half of them generated.")  # fmt: skip
+@click.option("--against", type=click.Path(path_type=Path), help="PATH is an ONNX graph: compare it with this one.")
+@click.option("--input", "inputs", type=click.Path(path_type=Path), help="With --against: inputs by name, a .npz file.")
 @json_option
 @quiet_option
-def command(path: Path, targets: str, tokens: int, as_json: bool, quiet: bool) -> None:
+def command(
+    path: Path, targets: str, tokens: int, against: Path | None, inputs: Path | None, as_json: bool, quiet: bool
+) -> None:
     """Prove that the artifacts of a bundle compute what the native runtime computes.
 
     Each is run on this machine: ONNX by onnxruntime, MLX by MLX, Core ML by an interpreter of its own.
     Fails when one that keeps all weights differs by more than rounding explains.
 
     \b
-    Example:
+    Examples:
       edgekit check tiny.edgekit
+      edgekit check smaller.onnx --against detector.onnx
     """
+    if against is not None:
+        _graphs(path, against, inputs, as_json)
+        return
     from edgekit.converters.base import parse_kinds
     from edgekit.converters.check import check
 
@@ -76,3 +84,24 @@ def _table(found: list[Verdict]) -> None:
     for v in found:
         if v.note:
             click.echo(f"{v.kind}: {v.note}")
+
+
+def _graphs(path: Path, against: Path, inputs: Path | None, as_json: bool) -> None:
+    """Two ONNX graphs on the same inputs."""
+    import numpy as np
+
+    from edgekit.converters.base import load
+
+    given = None
+    if inputs is not None:
+        try:
+            with np.load(inputs, allow_pickle=False) as stored:
+                given = dict(stored)
+        except (OSError, ValueError) as error:
+            raise click.UsageError(f"{inputs}: cannot be read as a .npz file ({error}).") from error
+    found = load("onnx", "graphs").compare(against, path, given)
+    if as_json:
+        print_json({"path": str(path), "against": str(against), "outputs": [asdict(d) for d in found]})
+        return
+    for d in found:
+        click.echo(f"{d.output}: largest difference {d.largest:.3g}, relative {d.relative_rms:.2%}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -74,7 +75,7 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Convert CHECKPOINT (a folder or a hub id) to a bundle.
+    """Convert CHECKPOINT (a folder or a hub id) to a bundle, or an ONNX file to a smaller one.
 
     Tensors are streamed: memory stays small whatever the model's size. An interrupted conversion goes
     on where it stopped when the same command is run again.
@@ -85,6 +86,7 @@ def command(
       edgekit convert ./TinyLlama-1.1B -o tiny-q4 --recipe q4
       edgekit convert ./TinyLlama-1.1B -o tiny-p3 --method palette --bits 3
       edgekit convert ./TinyLlama-1.1B -o tiny --to native,coreml,onnx,mlx
+      edgekit convert detector.onnx -o smaller.onnx --method palette --bits 6
       edgekit convert ./ReluLlama-7B -o relu.edgekit --predictor --calibration text.txt
     """
     from edgekit.calibrate.calibration import Calibration
@@ -92,6 +94,9 @@ def command(
     from edgekit.converters.base import Choices, load, parse_kinds
     from edgekit.runtime import parse_bytes
 
+    if checkpoint.endswith(".onnx"):
+        _graph(Path(checkpoint), Path(out), (recipe, method, bits, group_size), overwrite, quiet, as_json)
+        return
     kinds = parse_kinds(targets)
     for kind in kinds:  # a package that is missing is told before the work, not after
         load(kind)
@@ -135,3 +140,18 @@ def command(
             f"{done.bits_per_weight:.2f} bits per weight ({done.recipe}), {done.seconds:.1f} s{resumed}"
         )
         report(made)
+
+
+def _graph(source: Path, out: Path, how: tuple[Any, ...], overwrite: bool, quiet: bool, as_json: bool) -> None:
+    """Any ONNX graph."""
+    from edgekit.converters.base import load
+
+    graphs = load("onnx", "graphs")
+    done = graphs.compress(source, out, graphs.scheme_from(*how), overwrite=overwrite)
+    if as_json:
+        print_json({**asdict(done), "path": str(done.path)})
+    elif not quiet:
+        click.echo(
+            f"{done.path}: {done.weights / 1e6:.2f}M weights of {done.tensors} tensors, {human(done.bytes_before)} to "
+            f"{human(done.bytes_after)}, {done.relative_rms:.2%} error"
+        )
