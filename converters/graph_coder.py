@@ -24,6 +24,7 @@ from edgekit.solvers.round import symmetric_scales
 Array = npt.NDArray[Any]
 TURNED = ("Gemm", "MatMul")
 RECURRENT = ("LSTM", "GRU", "RNN")
+LEAST_CHANNELS = 8
 TABLE_SHARE = 8  # a table is at most an eighth of its codes' bytes
 GROUPS = (64, 8)  # largest and smallest group of an affine scale
 
@@ -43,6 +44,12 @@ class Scheme:
             raise ConvertError(
                 f"graphs take palette (1, 2, 3, 4, 6, 8 bits) or affine (4, 8), not {self.method} {self.bits}"
             )
+
+
+def table_rows(scheme: Scheme, cols: int) -> int:
+    """Output channels of `cols` weights that share a table: those asked for, or as many as are worth one."""
+    worth = TABLE_SHARE * 2 * (1 << scheme.bits) / (cols * scheme.bits / 8)
+    return max(scheme.group_size, int(np.ceil(worth)))
 
 
 def owner(value: ir.Value) -> ir.Graph:
@@ -204,8 +211,7 @@ class GraphCoder:
     def _palette(self, rows: F32) -> tuple[U8, tuple[Array, ...], F32]:
         """Codes, (tables f16 [tables * entries], first entry of each row's table f32 [rows, 1]), decoded weights."""
         bits = self.scheme.bits
-        least = TABLE_SHARE * 2 * (1 << bits) / (rows.shape[1] * bits / 8)  # rows whose codes are worth a table
-        group = max(self.scheme.group_size or len(rows), int(np.ceil(least)))
+        group = table_rows(self.scheme, rows.shape[1]) if self.scheme.group_size else len(rows)
         codec = Palette(bits, group)
         encoded = codec.encode(rows)
         assert encoded.lut is not None

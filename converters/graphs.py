@@ -30,6 +30,7 @@ WEIGHTS = {
     "Gather": (0,), "Einsum": (0, 1),
 }  # fmt: skip
 MOVES = ("Slice", "Unsqueeze", "Squeeze", "Concat", "Transpose", "Reshape", "Identity", "Split", "Cast")  # on the way
+LARGEST = (1 << 31) - (1 << 20)  # protobuf's limit
 LEAST = 512  # weights of a tensor that is worth it
 
 NAMES = {"q8": ("affine", 8), "q4": ("affine", 4), **{f"palette{b}": ("palette", b) for b in (8, 6, 4, 3, 2, 1)}}
@@ -79,6 +80,12 @@ def compress(source: Path, out: Path, scheme: Scheme, *, overwrite: bool = False
     if not found:
         raise ConvertError(f"{source}: has no weights of {LEAST} values or more in {', '.join(WEIGHTS)}")
     model.ir_version = max(model.ir_version, 4)  # initializers that are no inputs
+    rest = sum(v.const_value.nbytes for v in _constants(model) if v.const_value is not None)
+    if rest >= LARGEST:
+        raise ConvertError(
+            f"{source}: {rest} bytes are left after coding, more than one ONNX file holds; use fewer bits"
+        )
+    model = ir.external_data.load_to_model(model)
     handle, name = tempfile.mkstemp(suffix=".onnx", dir=out.parent)
     os.close(handle)
     try:
