@@ -63,7 +63,7 @@ def test_runtime_under_address_and_undefined_behaviour_sanitizers(bundles: list[
 @pytest.mark.slow
 def test_runtime_under_thread_sanitizer(bundles: list[Path]) -> None:
     program = build("thread", f"-DEDGEKIT_SANITIZE={FLAGS['thread']}")
-    for name in ("hostile_calls", "hostile_file", "parallel_for", "session", "reader"):
+    for name in ("hostile_calls", "hostile_file", "parallel_for", "session", "reader", "feed_forward"):
         for bundle in bundles:
             assert "0 failures" in run([program, name], bundle)
 
