@@ -3,8 +3,8 @@ call of FlashFFN costs.
 
     python -m benchmarks.artifacts BUNDLE [--limit 450M]
 
-BUNDLE is a full-size one (`python -m benchmarks.synthetic` makes a checkpoint to convert). Each export and each run is a
-process of its own. With --limit, onnx-flash runs in a memory cgroup of that size (as root).
+BUNDLE is a full-size one, as `python -m benchmarks` converts it. Each export and each run is a process of its own. With
+--limit, onnx-flash runs in a memory cgroup of that size (as root).
 """
 
 from __future__ import annotations

@@ -17,11 +17,11 @@ from edgekit.converters.base import Artifact
 from edgekit.converters.weights import Json
 from edgekit.errors import ConvertError
 from edgekit.native import SELECTIONS, library_path
-from edgekit.runtime import Options, Session, parse_bytes
+from edgekit.runtime import Options, Plan, Session, Stats, operator_counters, parse_bytes
 
 
 class Engine(ABC):
-    """An artifact, opened. `blocks` is the native session behind a flash variant, else None."""
+    """An artifact, opened. `blocks` is the native session behind a flash variant, where Python calls it."""
 
     blocks: Session | None = None
 
@@ -36,6 +36,10 @@ class Engine(ABC):
     @abstractmethod
     def reset(self) -> None:
         """Forgets all tokens."""
+
+    def counters(self) -> tuple[Stats, Plan] | None:
+        """Of the native runtime behind a flash variant, else None."""
+        return (self.blocks.stats, self.blocks.plan) if self.blocks is not None else None
 
     def close(self) -> None:
         """Frees the memory."""
@@ -59,6 +63,7 @@ class OnnxEngine(Engine):
                 "ram": str(parse_bytes(options.ram)),
                 "threads": str(options.threads),
                 "select": str(SELECTIONS[options.select]),
+                "id": f"{id(self)}",
             }
             for name, value in entries.items():
                 given.add_session_config_entry(f"ai.edgekit.{name}", value)
@@ -70,6 +75,7 @@ class OnnxEngine(Engine):
             self.session = ort.InferenceSession(path, given, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has no common base
             raise ConvertError(f"{artifact.path}: onnxruntime cannot open it: {_line(error)}") from error
+        self.flash = artifact.kind == "onnx-flash"
         self.names = [o.name for o in self.session.get_outputs()]
         self.reset()
 
@@ -93,6 +99,9 @@ class OnnxEngine(Engine):
         self.cache = dict(zip(names, present, strict=True))
         out: F32 = logits[0]
         return out
+
+    def counters(self) -> tuple[Stats, Plan] | None:
+        return operator_counters(library_path("libedgekit_onnx"), f"{id(self)}") if self.flash else None
 
 
 class MlxLmEngine(Engine):

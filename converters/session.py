@@ -88,16 +88,17 @@ class ArtifactSession:
     @property
     def plan(self) -> Plan:
         """That of the flash variant's runtime; else zeros but for the context."""
-        blocks = self.engine.blocks
-        if blocks is not None:
-            return replace(blocks.plan, context=self.context, max_batch=BATCH)
+        behind = self.engine.counters()
+        if behind is not None:
+            return replace(behind[1], context=self.context, max_batch=BATCH)
         zero = {f.name: 0 for f in fields(Plan)}
         return Plan(**(zero | {"context": self.context, "max_batch": BATCH, "select": "all"}))  # type: ignore[arg-type]
 
     @property
     def stats(self) -> Stats:
-        """Counters; those of reads and memory are the flash variant's runtime's, where Python can see it."""
+        """Counters; those of reads and memory are the flash variant's runtime's."""
         zero = {f.name: 0 for f in fields(Stats)} | {"io_direct": False, "io_uring": False}
-        found = self.engine.blocks.stats if self.engine.blocks is not None else Stats(**zero)  # type: ignore[arg-type]
+        behind = self.engine.counters()
+        found = behind[0] if behind is not None else Stats(**zero)  # type: ignore[arg-type]
         counted: dict[str, Any] = {**self.counts, **self.spent}
         return replace(found, **counted)

@@ -164,6 +164,11 @@ def _pick(struct: c.Structure, names: Sequence[str]) -> dict[str, object]:
     return {n: getattr(struct, n) for n in names}
 
 
+def _stats(stats: native.Stats) -> Stats:
+    values = _pick(stats, list(Stats.__dataclass_fields__))
+    return Stats(**(values | {"io_direct": bool(stats.io_direct), "io_uring": bool(stats.io_uring)}))  # type: ignore[arg-type]
+
+
 def _plan(plan: native.Plan) -> Plan:
     names = {number: name for name, number in native.SELECTIONS.items()}
     values = _pick(plan, list(Plan.__dataclass_fields__)) | {"select": names[plan.select]}
@@ -204,6 +209,16 @@ def process_peak_bytes() -> int:
     """Most memory that this process ever had resident, interpreter included."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def operator_counters(library: Path, name: str) -> tuple[Stats, Plan] | None:
+    """Counters and plan behind the FlashFFN operators of an onnxruntime session, by the id it was given."""
+    function = c.CDLL(str(library)).edgekit_onnx_stats
+    function.argtypes = (c.c_char_p, c.POINTER(native.Stats), c.POINTER(native.Plan))
+    stats, plan = native.Stats(), native.Plan()
+    if function(name.encode(), c.byref(stats), c.byref(plan)) != 0:
+        return None
+    return _stats(stats), _plan(plan)
 
 
 def _path(path: str | Path) -> bytes:
@@ -390,5 +405,4 @@ class Session:
         """Counters so far."""
         stats = native.Stats()
         self._lib.edgekit_session_stats(self._open(), c.byref(stats))
-        values = _pick(stats, list(Stats.__dataclass_fields__))
-        return Stats(**(values | {"io_direct": bool(stats.io_direct), "io_uring": bool(stats.io_uring)}))  # type: ignore[arg-type]
+        return _stats(stats)

@@ -6,6 +6,7 @@
 //   ai.edgekit.ram      EDGEKIT_RAM       bytes for the feed-forward blocks; 0: no limit
 //   ai.edgekit.threads  EDGEKIT_THREADS   compute threads
 //   ai.edgekit.select   EDGEKIT_SELECT    EDGEKIT_SELECT_* as a number
+//   ai.edgekit.id                         a name for edgekit_onnx_stats
 #include <dlfcn.h>
 #include <sys/stat.h>
 
@@ -36,10 +37,14 @@ struct Engine {
 // The operator as one session registered it. Lives as long as the process: ONNX Runtime keeps the pointer.
 struct Registered {
   OrtCustomOp op{};  // first, so that a pointer to it is one to this
-  std::string bundle, ram, threads, select;
+  std::string bundle, ram, threads, select, id;
   std::mutex mutex;
   std::weak_ptr<Engine> engine;
 };
+
+// Those that have an id, so that their counters can be asked for.
+std::mutex named_mutex;
+std::vector<Registered*> named;
 
 struct Kernel {
   const OrtApi* api;
@@ -141,7 +146,7 @@ std::string configured(const OrtApi& api, const OrtSessionOptions* options, cons
     if (status != nullptr) api.release_status(status);
     return value.c_str();
   }
-  const char* value = std::getenv(variable);
+  const char* value = variable[0] != '\0' ? std::getenv(variable) : nullptr;
   return value != nullptr ? value : "";
 }
 
@@ -181,8 +186,29 @@ extern "C" EDGEKIT_API OrtStatus* RegisterCustomOps(OrtSessionOptions* options, 
   r->ram = configured(*api, options, "ai.edgekit.ram", "EDGEKIT_RAM");
   r->threads = configured(*api, options, "ai.edgekit.threads", "EDGEKIT_THREADS");
   r->select = configured(*api, options, "ai.edgekit.select", "EDGEKIT_SELECT");
+  r->id = configured(*api, options, "ai.edgekit.id", "");
+  if (!r->id.empty()) {
+    std::lock_guard<std::mutex> hold(named_mutex);
+    named.push_back(r);
+  }
   OrtCustomOpDomain* domain = nullptr;
   if (OrtStatus* status = api->create_domain("ai.edgekit", &domain)) return status;
   if (OrtStatus* status = api->add_op(domain, &r->op)) return status;
   return api->add_domain(options, domain);
+}
+
+// Counters and plan of the operators of the ONNX Runtime session with this id; both as in edgekit.h.
+extern "C" EDGEKIT_API edgekit_status edgekit_onnx_stats(const char* id, edgekit_stats* stats, edgekit_plan* plan) {
+  if (id == nullptr || stats == nullptr || plan == nullptr) return EDGEKIT_INVALID_ARGUMENT;
+  std::lock_guard<std::mutex> hold(named_mutex);
+  for (Registered* r : named) {
+    if (r->id != id) continue;
+    std::lock_guard<std::mutex> hold_engine(r->mutex);
+    auto engine = r->engine.lock();
+    if (engine == nullptr) return EDGEKIT_NOT_FOUND;
+    edgekit_session_stats(engine->session, stats);
+    edgekit_model_plan(engine->model, plan);
+    return EDGEKIT_OK;
+  }
+  return EDGEKIT_NOT_FOUND;
 }

@@ -182,10 +182,11 @@ def test_run_reports_a_backend(demo: Path) -> None:
     assert told["onnx-exact"]["tokens_per_second"] > 0
 
 
-def test_mlx_exact_reads_feed_forward_blocks_within_a_budget(demo: Path) -> None:
+@pytest.mark.parametrize("backend", ["mlx-exact", "onnx-flash"])
+def test_flash_variants_read_feed_forward_blocks_within_a_budget(backend: str, demo: Path) -> None:
     arguments = ["run", str(demo), "-p", "Once upon a time", "-n", "12", "--temp", "0", "--json"]
     native = json.loads(CliRunner().invoke(cli, arguments).output)
-    flags = ["--backend", "mlx-exact", "--ram", "1500K"]
+    flags = ["--backend", backend, "--ram", "1500K"]
     done = json.loads(CliRunner().invoke(cli, [*arguments, *flags]).output)
     assert done["token_ids"] == native["token_ids"]
     assert 0 < done["peak_memory_bytes"] <= 1500 << 10

@@ -13,7 +13,7 @@ from edgekit.converters.base import Choices, export
 from edgekit.converters.engines import open_engine
 from edgekit.errors import ConvertError
 from edgekit.runtime import Options, Session
-from tests import tiny
+from tests import openelm, tiny
 
 PROMPT, STEPS = 13, 16
 EXACT = 1e-4  # f32: the order of additions differs
@@ -31,11 +31,12 @@ WIDE = {
     "llama_odd_sizes",
     "opt_wide",
 }
+NAMES = [*sorted(tiny.MAKERS), "openelm"]
 F32_KINDS = ["onnx", "onnx-exact", "onnx-flash", "mlx", "mlx-exact"]
 F16_KINDS = ["coreml", "coreml-flash", "coreai"]
 # What mlx_lm has no code for, or code that computes something else: refused, by name.
 NOT_MLX = {
-    "gpt_neo", "gpt_neox", "gpt_neox_serial", "llama_relu2", "opt", "opt_post_norm_projected", "opt_wide",
+    "gpt_neo", "gpt_neox", "gpt_neox_serial", "openelm", "llama_relu2", "opt", "opt_post_norm_projected", "opt_wide",
     "phi3_longrope", "qwen2_windows",
 }  # fmt: skip
 
@@ -47,7 +48,10 @@ def bundles(tmp_path_factory: pytest.TempPathFactory):
     @cache
     def make(name: str, recipe: str) -> Path:
         folder = tmp_path_factory.mktemp(name)
-        tiny.make(name, folder / "checkpoint")
+        if name == "openelm":
+            openelm.make(folder / "checkpoint")
+        else:
+            tiny.make(name, folder / "checkpoint")
         return convert(folder / "checkpoint", folder / "bundle", recipe).path
 
     return make
@@ -78,7 +82,7 @@ def difference(bundle: Path, kind: str) -> float:
 
 
 @pytest.mark.parametrize("kind", F32_KINDS)
-@pytest.mark.parametrize("name", sorted(tiny.MAKERS))
+@pytest.mark.parametrize("name", NAMES)
 def test_architectures_in_f32(name: str, kind: str, bundles) -> None:
     if kind == "mlx" and name in NOT_MLX:
         with pytest.raises(ConvertError, match="mlx_lm"):
@@ -89,7 +93,7 @@ def test_architectures_in_f32(name: str, kind: str, bundles) -> None:
 
 
 @pytest.mark.parametrize("kind", F16_KINDS)
-@pytest.mark.parametrize("name", sorted(tiny.MAKERS))
+@pytest.mark.parametrize("name", NAMES)
 def test_architectures_in_f16(name: str, kind: str, bundles) -> None:
     assert difference(bundles(name, "f16"), kind) <= (HALF_WIDE if name in WIDE else HALF)
 
