@@ -10,7 +10,8 @@ import onnx_ir as ir
 from edgekit.converters.base import Job
 from edgekit.converters.lower import lower
 from edgekit.converters.onnx_data import DataFile
-from edgekit.converters.onnx_emitter import EDGEKIT, MS, OnnxEmitter, head_width
+from edgekit.converters.onnx_emitter import EDGEKIT, OnnxEmitter, head_width
+from edgekit.converters.onnx_weights import MS
 from edgekit.converters.rope import reach
 from edgekit.converters.weights import Json
 from edgekit.native import library_path

@@ -1,0 +1,73 @@
+"""onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from edgekit.codecs.base import F32
+from edgekit.converters.base import Artifact
+from edgekit.converters.engines import Engine, one_line
+from edgekit.converters.weights import Json
+from edgekit.errors import ConvertError
+from edgekit.native import SELECTIONS, library_path
+from edgekit.runtime import Options, Plan, Stats, operator_counters, parse_bytes
+
+
+class OnnxEngine(Engine):
+    """onnxruntime, on the CPU; with `onnx-flash` the custom operator reads from the bundle."""
+
+    def __init__(self, artifact: Artifact, model: Json, bundle: Path, options: Options) -> None:
+        super().__init__(artifact, model)
+        given = ort.SessionOptions()
+        given.log_severity_level = 4  # errors come as exceptions
+        given.intra_op_num_threads = options.threads
+        if artifact.kind == "onnx-flash":
+            entries = {
+                "bundle": str(bundle),
+                "ram": str(parse_bytes(options.ram)),
+                "threads": str(options.threads),
+                "select": str(SELECTIONS[options.select]),
+                "id": f"{id(self)}",
+            }
+            for name, value in entries.items():
+                given.add_session_config_entry(f"ai.edgekit.{name}", value)
+            # Its threads would spin on the cores that the operator computes with.
+            given.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            given.register_custom_ops_library(str(library_path("libedgekit_onnx")))
+        try:
+            path = str(artifact.path / "model.onnx")
+            self.session = ort.InferenceSession(path, given, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has no common base
+            raise ConvertError(f"{artifact.path}: onnxruntime cannot open it: {one_line(error)}") from error
+        self.flash = artifact.kind == "onnx-flash"
+        self.names = [o.name for o in self.session.get_outputs()]
+        self.reset()
+
+    def reset(self) -> None:
+        given = [i for i in self.session.get_inputs() if i.name.startswith("past_key_values")]
+        self.cache: dict[str, Any] = {i.name: np.zeros((1, i.shape[1], 0, i.shape[3]), np.float32) for i in given}
+        self.position = 0
+
+    def __call__(self, tokens: Sequence[int]) -> F32:
+        self.position += len(tokens)
+        feeds = {
+            "input_ids": np.array([tokens], np.int64),
+            "attention_mask": np.ones((1, self.position), np.int64),
+            **self.cache,
+        }
+        try:
+            logits, *present = self.session.run(None, feeds)
+        except Exception as error:
+            raise ConvertError(f"{self.artifact.path}: onnxruntime failed: {one_line(error)}") from error
+        names = (n.replace("present", "past_key_values") for n in self.names[1:])
+        self.cache = dict(zip(names, present, strict=True))
+        out: F32 = logits[0]
+        return out
+
+    def counters(self) -> tuple[Stats, Plan] | None:
+        return operator_counters(library_path("libedgekit_onnx"), f"{id(self)}") if self.flash else None
