@@ -66,7 +66,7 @@ def call_cost(bundle: Path, calls: int = 64, rounds: int = 30) -> tuple[float, f
     import onnx_ir as ir
     import onnxruntime as ort
 
-    with Session(bundle, Options(feed_forward_only=True)) as session:
+    with Session(bundle, Options(parts="feed_forward")) as session:
         hidden = session.hidden_size
         x = np.random.default_rng(0).standard_normal((1, hidden)).astype(np.float32)
         block = next(i for i in range(99) if i % 2)

@@ -133,7 +133,7 @@ def _verdict(bundle: Path, artifact: Artifact, weights: int, prompt: list[int], 
         limit=LIMITS[artifact.about.get("precision", "f32")] if lossless else None,
     )
     try:
-        engine = open_engine(bundle, artifact.kind, Options(feed_forward_only=True, select="all"), check=True)
+        engine = open_engine(bundle, artifact.kind, Options(parts="feed_forward", select="all"), check=True)
     except ConvertError as error:
         if "not installed" in str(error):
             raise

@@ -15,7 +15,7 @@ from edgekit.converters.lower import feed_forward
 from edgekit.converters.onnx_data import DataFile
 from edgekit.converters.onnx_weights import MS, OnnxWeights, Value
 from edgekit.converters.rope import tables
-from edgekit.converters.weights import Json, Weights
+from edgekit.converters.weights import Json, Part, Weights
 
 EDGEKIT = "ai.edgekit"
 HEAD_STEP = 8  # GroupQueryAttention: heads, and pairs of rotated values, are multiples of it
@@ -27,9 +27,13 @@ class OnnxEmitter(OnnxWeights):
     def __init__(
         self, weights: Weights, data: DataFile, choices: Choices, context: int, *, exact: bool, flash: bool
     ) -> None:
-        """`exact` as for `OnnxWeights`; `flash`: feed-forward blocks are the custom operator of runtime/onnx."""
+        """`exact` as for `OnnxWeights`; `flash`: feed-forward blocks and projections of attention are the custom
+        operators of runtime/onnx."""
         super().__init__(weights, data, choices, exact=exact)
         self.context, self.flash = context, flash
+        wanted = {b[n] for b in weights.model["blocks"] if b["kind"] == "attention" for n in "qkvo"}
+        names = [m["name"] for m in weights.bundle.data["matrices"]]
+        self.projections = {n: i for i, n in enumerate(names) if n in wanted}  # name -> place in the manifest
         self.presents: list[Value] = []
         self.pasts: list[Value] = []
         self._ropes: dict[int, tuple[Value, Value]] = {}
@@ -106,6 +110,13 @@ class OnnxEmitter(OnnxWeights):
     def _ones(self, norm: Json, x: Value, heads: int) -> Value:
         width = self.w.model["hidden_size"]
         return self.const(f"ones_{width}", np.ones(width, np.float32))
+
+    def linear(self, x: Value, weight: Part, bias: str | None = None) -> Value:
+        if not self.flash or weight.matrix not in self.projections:
+            return super().linear(x, weight, bias)
+        rows, _ = self.w.shape(weight)
+        y = self.op("FlashLinear", x, domain=EDGEKIT, matrix=self.projections[weight.matrix], rows=rows)
+        return y if bias is None else self.op("Add", y, self._vector(bias))
 
     def feed_forward(self, block: Json, index: int, x: Value) -> Value:
         if not self.flash:

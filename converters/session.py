@@ -25,7 +25,7 @@ class ArtifactSession:
         Raises:
             EdgekitError: as `open_engine`, or a context beyond the artifact's.
         """
-        only = replace(options, feed_forward_only=True, context=0, cache_type="f16")
+        only = replace(options, parts="feed_forward", context=0, cache_type="f16")
         self.engine: Engine = open_engine(bundle, kind, only)
         self.context = options.context or self.engine.context
         if self.context > self.engine.context:

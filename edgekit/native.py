@@ -16,6 +16,7 @@ IO_MODES = {"auto": 0, "direct": 1, "buffered": 2}
 KV_TYPES = {"f16": 0, "f32": 1}
 ENGINES = {"auto": 0, "uring": 1, "threads": 2}
 SELECTIONS = {"auto": 0, "all": 1, "exact": 2, "predicted": 3, "threshold": 4, "prompt": 5, "router": 6}
+PARTS = {"all": 0, "feed_forward": 1, "blocks": 2}
 WINDOW_NONE = (1 << 32) - 1
 Capture = c.CFUNCTYPE(None, c.c_uint32, c.POINTER(c.c_float), c.c_uint32, c.c_uint32, c.c_void_p)
 
@@ -52,7 +53,7 @@ class Options(_Struct):
         ("io_depth", c.c_uint32),
         ("sparsity", c.c_float),
         ("no_lookahead", c.c_uint32),
-        ("feed_forward_only", c.c_uint32),
+        ("parts", c.c_uint32),
         ("reserved", c.c_uint32),
     )
 
@@ -227,6 +228,10 @@ def library() -> c.CDLL:
         "session_eval": (status, (handle, ids, c.c_uint32, c.c_uint32, c.c_void_p, error_p)),
         "session_sample": (status, (handle, c.POINTER(Sampling), ids, error_p)),
         "session_feed_forward": (status, (handle, c.c_uint32, c.c_void_p, c.c_uint32, c.c_void_p, error_p)),
+        "session_linear": (
+            status,
+            (handle, c.c_uint32, c.c_void_p, c.c_uint32, c.c_uint32, c.c_void_p, c.c_uint32, error_p),
+        ),
         "sample": (
             status,
             (c.c_void_p, c.c_uint32, c.POINTER(Sampling), ids, c.c_uint32, c.POINTER(c.c_uint64), ids, error_p),

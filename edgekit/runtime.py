@@ -55,7 +55,7 @@ class Options:
     engine: str = "auto"
     io_depth: int = 0
     lookahead: bool = True
-    feed_forward_only: bool = False  # another engine has the rest
+    parts: str = "all"  # or "feed_forward", "blocks": another engine has the rest
 
     def native(self) -> native.Options:
         """As the C struct.
@@ -86,7 +86,7 @@ class Options:
             io_depth=self.io_depth,
             sparsity=self.sparsity,
             no_lookahead=0 if self.lookahead else 1,
-            feed_forward_only=1 if self.feed_forward_only else 0,
+            parts=native.PARTS[self.parts],
         )
 
 
@@ -329,7 +329,7 @@ class Session:
         return out
 
     def feed_forward(self, block: int, x: F32) -> F32:
-        """One feed-forward block on x f32 [tokens, hidden], after its norm; needs `feed_forward_only`.
+        """One feed-forward block on x f32 [tokens, hidden], after its norm; needs other `parts` than "all".
 
         Raises:
             RuntimeFailure: not such a block, or x of another width.

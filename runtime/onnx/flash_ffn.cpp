@@ -1,9 +1,12 @@
-// ai.edgekit::FlashFFN for ONNX Runtime: a feed-forward block whose weights this runtime reads from a
-// bundle within a budget. Everything else of the model is ONNX Runtime's.
+// Operators for ONNX Runtime whose weights this runtime keeps or reads from a bundle, within a budget:
+//   ai.edgekit::FlashFFN     a feed-forward block; attribute `block`
+//   ai.edgekit::FlashLinear  a projection of attention; attributes `matrix` and `rows`
+// Everything else of the model is ONNX Runtime's.
 //
 // Session configuration entries (or environment variables) say which bundle and how much memory:
 //   ai.edgekit.bundle   EDGEKIT_BUNDLE    folder of the bundle; by default the one whose artifact this library is in
-//   ai.edgekit.ram      EDGEKIT_RAM       bytes for the feed-forward blocks; 0: no limit
+//   ai.edgekit.ram      EDGEKIT_RAM       bytes for these operators; 0: no limit
+//   ai.edgekit.parts    EDGEKIT_PARTS     EDGEKIT_PARTS_* as a number, for graphs without FlashLinear
 //   ai.edgekit.threads  EDGEKIT_THREADS   compute threads
 //   ai.edgekit.select   EDGEKIT_SELECT    EDGEKIT_SELECT_* as a number
 //   ai.edgekit.id                         a name for edgekit_onnx_stats
@@ -36,8 +39,11 @@ struct Engine {
 
 // The operator as one session registered it. Lives as long as the process: ONNX Runtime keeps the pointer.
 struct Registered {
-  OrtCustomOp op{};  // first, so that a pointer to it is one to this
-  std::string bundle, ram, threads, select, id;
+  struct Op {
+    OrtCustomOp op{};  // first, so that a pointer to it is one to this
+    Registered* owner = nullptr;
+  } ffn, linear;
+  std::string bundle, ram, threads, select, parts, id;
   std::mutex mutex;
   std::weak_ptr<Engine> engine;
 };
@@ -49,7 +55,9 @@ std::vector<Registered*> named;
 struct Kernel {
   const OrtApi* api;
   std::shared_ptr<Engine> engine;
-  uint32_t block;
+  bool linear;
+  uint32_t index;  // block or matrix
+  int64_t rows;    // of the output
 };
 
 uint64_t number(const std::string& text) { return std::strtoull(text.c_str(), nullptr, 10); }
@@ -65,7 +73,7 @@ std::shared_ptr<Engine> engine_of(Registered& r, std::string& message) {
   auto made = std::make_shared<Engine>();
   edgekit_options options{};
   options.struct_size = sizeof(options);
-  options.feed_forward_only = 1;
+  options.parts = r.parts.empty() ? uint32_t{EDGEKIT_PARTS_BLOCKS} : static_cast<uint32_t>(number(r.parts));
   options.ram_bytes = number(r.ram);
   options.threads = static_cast<uint32_t>(number(r.threads));
   options.select = static_cast<uint32_t>(number(r.select));
@@ -87,17 +95,25 @@ std::shared_ptr<Engine> engine_of(Registered& r, std::string& message) {
 
 OrtStatus* create_kernel(const OrtCustomOp* op, const OrtApi* api, const OrtKernelInfo* info, void** out) {
   *out = nullptr;
-  int64_t block = 0;
-  if (OrtStatus* status = api->attribute(info, "block", &block)) return status;
-  if (block < 0 || block > UINT32_MAX) return api->fail("FlashFFN: attribute 'block' is out of range");
+  const auto& self = *reinterpret_cast<const Registered::Op*>(op);
+  const bool linear = &self == &self.owner->linear;
+  int64_t index = 0, rows = 0;
+  if (OrtStatus* status = api->attribute(info, linear ? "matrix" : "block", &index)) return status;
+  if (linear) {
+    if (OrtStatus* status = api->attribute(info, "rows", &rows)) return status;
+  }
+  if (index < 0 || index > UINT32_MAX || rows < 0 || rows > UINT32_MAX) {
+    return api->fail("ai.edgekit: an attribute is out of range");
+  }
   std::string message;
-  auto engine = engine_of(*reinterpret_cast<Registered*>(const_cast<OrtCustomOp*>(op)), message);
+  auto engine = engine_of(*self.owner, message);
   if (engine == nullptr) return api->fail(message.c_str());
-  *out = new Kernel{api, std::move(engine), static_cast<uint32_t>(block)};
+  const int64_t hidden = engine->hidden;
+  *out = new Kernel{api, std::move(engine), linear, static_cast<uint32_t>(index), linear ? rows : hidden};
   return nullptr;
 }
 
-// x [..., hidden] -> out of the same shape
+// x [..., columns] -> out [..., rows]
 OrtStatus* compute(void* self, OrtKernelContext* context) {
   const Kernel& k = *static_cast<Kernel*>(self);
   const OrtApi& api = *k.api;
@@ -111,24 +127,30 @@ OrtStatus* compute(void* self, OrtKernelContext* context) {
   if (status == nullptr) status = api.shape(info, shape.data(), rank);
   api.release_info(info);
   if (status != nullptr) return status;
-  if (rank == 0 || shape.back() != static_cast<int64_t>(k.engine->hidden)) {
-    return api.fail("FlashFFN: the last dimension of x is not the bundle's hidden size");
-  }
+  if (rank == 0) return api.fail("ai.edgekit: x must have a dimension");
+  const int64_t columns = shape.back();
   uint64_t tokens = 1;
   for (size_t i = 0; i + 1 < rank; ++i) tokens *= static_cast<uint64_t>(shape[i]);
+  shape.back() = k.rows;
   OrtValue* y = nullptr;
   void *in = nullptr, *out = nullptr;
   if ((status = api.output(context, 0, shape.data(), rank, &y)) != nullptr) return status;
   if ((status = api.data(const_cast<OrtValue*>(x), &in)) != nullptr) return status;
   if ((status = api.data(y, &out)) != nullptr) return status;
+  edgekit_session* session = k.engine->session;
+  if (!k.linear && columns != k.rows) {
+    return api.fail("FlashFFN: the last dimension of x is not the bundle's hidden size");
+  }
   for (uint64_t done = 0; done < tokens;) {
     const uint32_t n = static_cast<uint32_t>(std::min<uint64_t>(k.engine->max_batch, tokens - done));
     edgekit_error error{};
-    const float* from = static_cast<const float*>(in) + done * k.engine->hidden;
-    float* to = static_cast<float*>(out) + done * k.engine->hidden;
-    if (edgekit_session_feed_forward(k.engine->session, k.block, from, n, to, &error) != EDGEKIT_OK) {
-      return api.fail(error.message);
-    }
+    const float* from = static_cast<const float*>(in) + done * static_cast<uint64_t>(columns);
+    float* to = static_cast<float*>(out) + done * static_cast<uint64_t>(k.rows);
+    const edgekit_status done_well =
+        k.linear ? edgekit_session_linear(session, k.index, from, static_cast<uint32_t>(columns), n, to,
+                                          static_cast<uint32_t>(k.rows), &error)
+                 : edgekit_session_feed_forward(session, k.index, from, n, to, &error);
+    if (done_well != EDGEKIT_OK) return api.fail(error.message);
     done += n;
   }
   return nullptr;
@@ -160,9 +182,11 @@ std::string bundle_around() {
   return stat((path + "/manifest.json").c_str(), &found) == 0 ? path : "";
 }
 
-void declare(OrtCustomOp& op) {
+void declare(Registered::Op& declared, Registered* owner, const char* (*name)(const OrtCustomOp*)) {
+  declared.owner = owner;
+  OrtCustomOp& op = declared.op;
   op.version = kOrtApiVersion;
-  op.name = [](const OrtCustomOp*) { return "FlashFFN"; };
+  op.name = name;
   op.provider = [](const OrtCustomOp*) -> const char* { return nullptr; };
   op.input_type = op.output_type = [](const OrtCustomOp*, size_t) { return kOrtFloat; };
   op.input_count = op.output_count = [](const OrtCustomOp*) -> size_t { return 1; };
@@ -180,12 +204,14 @@ extern "C" EDGEKIT_API OrtStatus* RegisterCustomOps(OrtSessionOptions* options, 
   const OrtApi* api = base->get_api(kOrtApiVersion);
   if (api == nullptr) return nullptr;  // older than 1.17: the operator stays unknown, and loading says so
   auto* r = new Registered;
-  declare(r->op);
+  declare(r->ffn, r, [](const OrtCustomOp*) { return "FlashFFN"; });
+  declare(r->linear, r, [](const OrtCustomOp*) { return "FlashLinear"; });
   r->bundle = configured(*api, options, "ai.edgekit.bundle", "EDGEKIT_BUNDLE");
   if (r->bundle.empty()) r->bundle = bundle_around();
   r->ram = configured(*api, options, "ai.edgekit.ram", "EDGEKIT_RAM");
   r->threads = configured(*api, options, "ai.edgekit.threads", "EDGEKIT_THREADS");
   r->select = configured(*api, options, "ai.edgekit.select", "EDGEKIT_SELECT");
+  r->parts = configured(*api, options, "ai.edgekit.parts", "EDGEKIT_PARTS");
   r->id = configured(*api, options, "ai.edgekit.id", "");
   if (!r->id.empty()) {
     std::lock_guard<std::mutex> hold(named_mutex);
@@ -193,7 +219,8 @@ extern "C" EDGEKIT_API OrtStatus* RegisterCustomOps(OrtSessionOptions* options, 
   }
   OrtCustomOpDomain* domain = nullptr;
   if (OrtStatus* status = api->create_domain("ai.edgekit", &domain)) return status;
-  if (OrtStatus* status = api->add_op(domain, &r->op)) return status;
+  if (OrtStatus* status = api->add_op(domain, &r->ffn.op)) return status;
+  if (OrtStatus* status = api->add_op(domain, &r->linear.op)) return status;
   return api->add_domain(options, domain);
 }
 

@@ -15,7 +15,7 @@ edgekit_model* open(uint64_t ram, edgekit_status want = EDGEKIT_OK) {
   options.struct_size = sizeof(options);
   options.threads = 2;
   options.ram_bytes = ram;
-  options.feed_forward_only = 1;
+  options.parts = EDGEKIT_PARTS_FEED_FORWARD;
   edgekit_model* model = nullptr;
   CHECK(edgekit_model_open(bundle(), &options, &model, nullptr) == want);
   return model;
@@ -25,7 +25,7 @@ uint64_t floor_bytes() {
   edgekit_options options{};
   options.struct_size = sizeof(options);
   options.threads = 2;
-  options.feed_forward_only = 1;
+  options.parts = EDGEKIT_PARTS_FEED_FORWARD;
   edgekit_plan plan{};
   CHECK(edgekit_plan_bundle(bundle(), &options, &plan, nullptr) == EDGEKIT_OK);
   return plan.floor_bytes;

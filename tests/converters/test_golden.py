@@ -53,7 +53,7 @@ def test_apple_artifacts_continue_as_the_native_runtime_does(
     kind: str, bundle: Path, native: tuple[list[int], list[int], str]
 ) -> None:
     export(bundle, kind, overwrite=True)
-    engine = open_engine(bundle, kind, Options(feed_forward_only=True), check=True)
+    engine = open_engine(bundle, kind, Options(parts="feed_forward"), check=True)
     ids, tokens, _ = native
     text, _ = greedy(engine, ids, len(ids) + len(tokens))
     assert text == ids + tokens

@@ -72,7 +72,7 @@ def difference(bundle: Path, kind: str) -> float:
     """Largest difference of a logit over the largest logit; prefill, then cached steps."""
     artifact = export(bundle, kind, Choices(chunk=8), overwrite=True)
     total = min(PROMPT + STEPS, artifact.about["context"])
-    engine = open_engine(bundle, kind, Options(feed_forward_only=True), check=True)
+    engine = open_engine(bundle, kind, Options(parts="feed_forward"), check=True)
     ids = tokens(total)
     got = [engine(ids[:PROMPT])] if total > PROMPT else [engine(ids[:total])]
     got += [engine([i]) for i in ids[PROMPT:]]

@@ -60,6 +60,13 @@ enum {
   EDGEKIT_SELECT_ROUTER = 6     /* the experts that the router chooses (always so in a mixture) */
 };
 #define EDGEKIT_WINDOW_NONE UINT32_MAX
+/* What of the model this runtime computes. With less than all, another engine has the rest: the budget
+ * holds nothing else, and tokens cannot be evaluated. */
+enum {
+  EDGEKIT_PARTS_ALL = 0,
+  EDGEKIT_PARTS_FEED_FORWARD = 1, /* edgekit_session_feed_forward */
+  EDGEKIT_PARTS_BLOCKS = 2        /* that, and the projections of attention: edgekit_session_linear */
+};
 
 typedef struct edgekit_options {
   uint32_t struct_size;
@@ -78,9 +85,7 @@ typedef struct edgekit_options {
   uint32_t io_depth;     /* small reads under way at once; 0: 128 */
   float sparsity;        /* threshold, prompt: share of the neurons to leave out; 0: a half */
   uint32_t no_lookahead; /* 1: predictors and routers are not asked a block ahead */
-  /* 1: this runtime computes feed-forward blocks only (edgekit_session_feed_forward), for another
-   * engine that has the rest: the budget holds nothing else, and tokens cannot be evaluated. */
-  uint32_t feed_forward_only;
+  uint32_t parts;        /* EDGEKIT_PARTS_* */
   uint32_t reserved;
 } edgekit_options;
 
@@ -243,9 +248,15 @@ EDGEKIT_API edgekit_status edgekit_session_generate(edgekit_session* session, co
 /* One feed-forward block for an engine that computes the rest. `block` counts all blocks of the
  * model; x and out are f32 [tokens][hidden_size], tokens <= the plan's max_batch: x after the block's
  * norm, out before it is added to the residual. Reading ahead assumes that blocks are called in
- * order. Needs feed_forward_only. */
+ * order. Needs EDGEKIT_PARTS_FEED_FORWARD or _BLOCKS. */
 EDGEKIT_API edgekit_status edgekit_session_feed_forward(edgekit_session* session, uint32_t block, const float* x,
                                                         uint32_t tokens, float* out, edgekit_error* error);
+/* out = W x of one projection of attention, by its place in the manifest's list of matrices: x is f32
+ * [tokens][columns], out [tokens][rows], tokens <= the plan's max_batch; sizes that are not the matrix's
+ * are refused. Needs EDGEKIT_PARTS_BLOCKS. */
+EDGEKIT_API edgekit_status edgekit_session_linear(edgekit_session* session, uint32_t matrix, const float* x,
+                                                  uint32_t columns, uint32_t tokens, float* out, uint32_t rows,
+                                                  edgekit_error* error);
 /* Chooses a token from logits [vocab] that another engine computed, as edgekit_session_sample does.
  * history: the tokens so far, for the repetition penalty. random_state: the seed at first; updated. */
 EDGEKIT_API edgekit_status edgekit_sample(const float* logits, uint32_t vocab, const edgekit_sampling* sampling,

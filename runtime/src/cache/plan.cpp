@@ -20,22 +20,23 @@ constexpr uint32_t kMinSlots = 2;
 // looked up row by row costs one read a token, so it comes last; what is not used at all never.
 enum Class : int { attention, head, selector, ffn, lookup, classes, unused = classes };
 
-std::vector<Class> classify(const Manifest& m, uint32_t select, bool feed_forward_only) {
-  const Class others = feed_forward_only ? unused : attention;
-  std::vector<Class> out(m.matrices.size(), feed_forward_only ? unused : lookup);
+std::vector<Class> classify(const Manifest& m, uint32_t select, uint32_t parts) {
+  const bool all = parts == EDGEKIT_PARTS_ALL;
+  const Class projections = parts == EDGEKIT_PARTS_FEED_FORWARD ? unused : attention;
+  std::vector<Class> out(m.matrices.size(), all ? lookup : unused);
   const auto mark = [&](int32_t index, Class c) {
     if (index != kNone) out[static_cast<size_t>(index)] = c;
   };
   for (const Block& b : m.blocks) {
-    for (int32_t i : {b.q, b.k, b.v, b.o}) mark(i, others);
+    for (int32_t i : {b.q, b.k, b.v, b.o}) mark(i, projections);
     mark(b.router, attention);
     for (int32_t i : {b.predict_down, b.predict_up}) mark(i, select == EDGEKIT_SELECT_PREDICTED ? attention : unused);
     for (int32_t i : b.matrices) mark(i, ffn);
     mark(b.selector, selector);
   }
-  mark(m.embedding_project, others);
-  mark(m.head_project, others);
-  mark(m.head, feed_forward_only ? unused : head);
+  mark(m.embedding_project, all ? attention : unused);
+  mark(m.head_project, all ? attention : unused);
+  mark(m.head, all ? head : unused);
   return out;
 }
 
@@ -98,7 +99,7 @@ void choose_windowed(const Manifest& m, Plan& plan) {
 
 // Hands out what the budget leaves: the window's least, then class by class, then the window's rest.
 void distribute(const Manifest& m, Plan& plan, uint64_t left) {
-  const std::vector<Class> kinds = classify(m, plan.select, plan.feed_forward_only);
+  const std::vector<Class> kinds = classify(m, plan.select, plan.parts);
   plan.resident_units.assign(m.matrices.size(), 0);
   plan.resident_bytes = plan.streamed_bytes = plan.window_bytes = 0;
   if (plan.window_most_bytes > 0) {
@@ -148,10 +149,10 @@ uint64_t kv_cache_bytes(const Manifest& m, uint32_t context, uint32_t value_byte
 Outcome make_plan(const Manifest& m, const PlanRequest& r, Plan& plan) {
   plan = Plan{};
   plan.context = r.context;
-  plan.feed_forward_only = r.feed_forward_only;
+  plan.parts = r.parts;
   for (const Matrix& x : m.matrices) plan.largest_unit = std::max(plan.largest_unit, x.unit_stride);
   const uint64_t largest_unit = plan.largest_unit;
-  plan.kv_bytes = r.feed_forward_only ? 0 : kv_cache_bytes(m, r.context, r.kv_bytes);
+  plan.kv_bytes = r.parts != EDGEKIT_PARTS_ALL ? 0 : kv_cache_bytes(m, r.context, r.kv_bytes);
   const uint64_t fixed =
       r.fixed_bytes + Buffer::charge(m.vectors_bytes) + (plan.kv_bytes + r.session_bytes) * r.sessions;
   const auto work = [&](uint32_t batch) { return r.workspace_bytes(batch, largest_unit); };
@@ -161,7 +162,7 @@ Outcome make_plan(const Manifest& m, const PlanRequest& r, Plan& plan) {
   Plan whole = plan;
   EK_ASSIGN(whole.select, resolve_select(m, r.select, true));
   whole.windowed.assign(m.matrices.size(), 0);
-  for (Class c : classify(m, whole.select, r.feed_forward_only)) {
+  for (Class c : classify(m, whole.select, r.parts)) {
     const Matrix& x = m.matrices[whole.resident_units.size()];
     whole.resident_units.push_back(c == unused ? 0 : x.units);
     whole.weight_bytes += x.bytes();

@@ -32,23 +32,25 @@ Outcome Weights::start_reading() {
   return reader_.start(io_.engine, io_.depth, io_.threads);
 }
 
+// The chunks of a matrix that are not resident.
+void Weights::list(std::vector<Chunk>& chunks, int32_t index) const {
+  if (index == kNone) return;
+  const Matrix& x = bundle_.matrix(index);
+  for (uint32_t u = plan_.resident_units[static_cast<size_t>(index)]; u < x.units;) {
+    const uint32_t count = chunk_units(x, u);
+    chunks.push_back({index, u, count});
+    u += count;
+  }
+}
+
 void Weights::list_chunks() {
   const Manifest& m = bundle_.manifest();
   whole_.clear();
   selective_.clear();
   head_.clear();
-  blocks_.assign(plan_.feed_forward_only ? m.blocks.size() : 0, {});
+  blocks_.assign(plan_.parts != EDGEKIT_PARTS_ALL ? m.blocks.size() : 0, {});
   selects_ = plan_.select != EDGEKIT_SELECT_ALL && plan_.select != EDGEKIT_SELECT_ROUTER;
   if (plan_.slots == 0) return;
-  const auto list = [&](std::vector<Chunk>& chunks, int32_t index) {
-    if (index == kNone) return;
-    const Matrix& x = bundle_.matrix(index);
-    for (uint32_t u = plan_.resident_units[static_cast<size_t>(index)]; u < x.units;) {
-      const uint32_t count = chunk_units(x, u);
-      chunks.push_back({index, u, count});
-      u += count;
-    }
-  };
   const auto both = [&](std::vector<Chunk>& whole, std::vector<Chunk>& selective, int32_t index) {
     list(whole, index);
     if (index != kNone && plan_.windowed[static_cast<size_t>(index)] == 0) list(selective, index);
@@ -64,7 +66,7 @@ void Weights::list_chunks() {
     both(whole, selective, b.selector);
     both(whole, selective, b.matrices[0]);
   };
-  if (plan_.feed_forward_only) {
+  if (plan_.parts != EDGEKIT_PARTS_ALL) {
     for (size_t i = 0; i < m.blocks.size(); ++i) block_chunks(m.blocks[i], blocks_[i].whole, blocks_[i].selective);
     return;
   }
@@ -172,6 +174,14 @@ void Weights::begin_block(size_t block, bool selective) {
   push(selective && selects_ ? body.selective : body.whole, selective && selects_ ? ahead.selective : ahead.whole,
        false);
   if (block == later(all.size() - 1)) begin_window();
+}
+
+void Weights::begin_matrix(int32_t index) {
+  if (plan_.slots == 0 || resident(index)) return;
+  abandon_pass();  // what was read ahead for the next block comes again: projections are kept before blocks are
+  matrix_.clear();
+  list(matrix_, index);
+  for (const Chunk& c : matrix_) stream_.push(c);
 }
 
 // Reads `body`, less what was begun already, the head if wanted, and then the beginning of `next`.

@@ -61,6 +61,8 @@ class Weights {
   void begin_pass(bool head, bool selective);
   // The same for one feed-forward block alone, when the plan has nothing else.
   void begin_block(size_t block, bool selective);
+  // The same for one matrix that is visited whole.
+  void begin_matrix(int32_t index);
   // After a failed or cancelled pass: forget what was being read.
   void abandon_pass();
   // Announces that every unit of these windowed matrices will be wanted next, in this order.
@@ -138,6 +140,7 @@ class Weights {
   Outcome load_resident(const std::vector<uint32_t>& from);
   Outcome start_reading();
   void list_chunks();
+  void list(std::vector<Chunk>& chunks, int32_t index) const;
   void push(const std::vector<Chunk>& body, const std::vector<Chunk>& next, bool head);
   void begin_window();
   Outcome start_round(int32_t index, const uint32_t* rows, uint32_t begin, uint32_t count, const uint8_t** at,
@@ -170,7 +173,8 @@ class Weights {
   struct BlockChunks {
     std::vector<Chunk> whole, selective;
   };
-  std::vector<BlockChunks> blocks_;  // per block, when only feed-forward blocks are computed
+  std::vector<BlockChunks> blocks_;  // per block, when another engine computes the rest
+  std::vector<Chunk> matrix_;        // of the matrix at hand
   size_t ahead_ = 0;                 // chunks of the next pass that were already pushed
   const std::vector<Chunk>* ahead_of_ = nullptr;
   bool selects_ = false;  // the two lists differ

@@ -168,6 +168,12 @@ edgekit_status edgekit_session_feed_forward(edgekit_session* session, uint32_t b
   return report(session->session->feed_forward(block, x, tokens, out).error(), error);
 }
 
+edgekit_status edgekit_session_linear(edgekit_session* session, uint32_t matrix, const float* x, uint32_t columns,
+                                      uint32_t tokens, float* out, uint32_t rows, edgekit_error* error) {
+  if (session == nullptr || x == nullptr || out == nullptr) return invalid("session, x and out must be given", error);
+  return report(session->session->linear(matrix, x, columns, tokens, out, rows).error(), error);
+}
+
 edgekit_status edgekit_sample(const float* logits, uint32_t vocab, const edgekit_sampling* sampling,
                               const int32_t* history, uint32_t history_count, uint64_t* random_state, int32_t* token,
                               edgekit_error* error) {

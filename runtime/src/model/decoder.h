@@ -36,6 +36,8 @@ class Decoder {
 
   // One feed-forward block on x [count][hidden_size], after its norm; out [count][hidden_size].
   Outcome forward_block(size_t index, const float* x, uint32_t count, Selection& selection, float* out);
+  // out [count][rows] = W x [count][cols] of one matrix.
+  Outcome forward_matrix(int32_t matrix, const float* x, uint32_t count, float* out);
 
  private:
   Outcome run(const int32_t* tokens, uint32_t position, uint32_t length, KvCache& cache, float* last, float* all,

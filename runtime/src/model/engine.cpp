@@ -25,8 +25,9 @@ Result<Settings> settings_from(const edgekit_options* options) {
   s.io.window = o.window;
   s.select = o.select;
   s.sparsity = o.sparsity != 0 ? o.sparsity : 0.5f;
-  s.feed_forward_only = o.feed_forward_only != 0;
-  s.lookahead = o.no_lookahead == 0 && !s.feed_forward_only;  // it looks at the residual, which is elsewhere then
+  s.parts = o.parts;
+  s.lookahead =
+      o.no_lookahead == 0 && s.parts == EDGEKIT_PARTS_ALL;  // it looks at the residual, which is elsewhere then
   s.context = o.context;
   s.max_batch = o.max_batch;
   s.sessions = std::max(1u, o.sessions);
@@ -34,9 +35,10 @@ Result<Settings> settings_from(const edgekit_options* options) {
   s.ram_bytes = o.ram_bytes;
   s.wide_kv = o.kv_type == EDGEKIT_KV_F32;
   const bool known = s.select <= EDGEKIT_SELECT_ROUTER && s.io.engine <= EDGEKIT_ENGINE_THREADS && s.sparsity > 0 &&
-                     s.sparsity < 1 && s.io.depth <= 4096;
+                     s.sparsity < 1 && s.io.depth <= 4096 && s.parts <= EDGEKIT_PARTS_BLOCKS;
   if (!known)
-    return fail(EDGEKIT_INVALID_ARGUMENT, "select, io_engine, io_depth (<= 4096) or sparsity (0 to 1) is out of range");
+    return fail(EDGEKIT_INVALID_ARGUMENT,
+                "select, io_engine, io_depth (<= 4096), parts or sparsity (0 to 1) is out of range");
   if (s.threads > 256 || s.io.threads > 64 || s.max_batch > 65536 || s.sessions > 1024 ||
       s.io_mode > EDGEKIT_IO_BUFFERED || o.kv_type > EDGEKIT_KV_F32) {
     return fail(EDGEKIT_INVALID_ARGUMENT,
@@ -83,8 +85,8 @@ Outcome plan_model(const std::string& path, const Settings& s, Budget& budget, s
     return workspace_bytes(m, batch, request.context, s.threads, unit_bytes);
   };
   request.select = s.select;
-  request.feed_forward_only = s.feed_forward_only;
-  request.session_bytes = session_bytes(m, request.context, s.select, s.feed_forward_only);
+  request.parts = s.parts;
+  request.session_bytes = session_bytes(m, request.context, s.select, s.parts != EDGEKIT_PARTS_ALL);
   request.fixed_bytes = budget.used();
   request.opening_bytes = budget.peak();
   return make_plan(m, request, plan);
@@ -126,7 +128,7 @@ Result<std::unique_ptr<Session>> Session::create(Model& model) {
   std::unique_ptr<Session> out(new Session(model));
   const Manifest& m = model.bundle->manifest();
   out->vocab_ = m.vocab_size;
-  if (!model.settings.feed_forward_only) {
+  if (model.settings.parts == EDGEKIT_PARTS_ALL) {
     EK_ASSIGN(out->cache_, KvCache::allocate(model.budget, m, model.plan.context, model.settings.wide_kv));
     EK_ASSIGN(out->state_, Buffer::allocate(model.budget, state_bytes(m, model.plan.context), "session state"));
   }
@@ -166,8 +168,8 @@ Outcome Session::check(const int32_t* tokens, uint32_t count) const {
 }
 
 Outcome Session::eval(const int32_t* tokens, uint32_t count, float* last, float* all) {
-  if (model_.settings.feed_forward_only) {
-    return fail(EDGEKIT_INVALID_ARGUMENT, "this model was opened for its feed-forward blocks only");
+  if (model_.settings.parts != EDGEKIT_PARTS_ALL) {
+    return fail(EDGEKIT_INVALID_ARGUMENT, "this model was opened for parts of it only, and cannot evaluate tokens");
   }
   EK_TRY(check(tokens, count));
   std::lock_guard<std::mutex> turn(model_.turn);
@@ -185,16 +187,13 @@ Outcome Session::eval(const int32_t* tokens, uint32_t count, float* last, float*
 
 Outcome Session::feed_forward(uint32_t block, const float* x, uint32_t tokens, float* out) {
   const auto& blocks = model_.bundle->manifest().blocks;
-  if (!model_.settings.feed_forward_only) {
-    return fail(EDGEKIT_INVALID_ARGUMENT, "the model was not opened with feed_forward_only");
+  if (model_.settings.parts == EDGEKIT_PARTS_ALL) {
+    return fail(EDGEKIT_INVALID_ARGUMENT, "the model was not opened for its feed-forward blocks (parts)");
   }
   if (block >= blocks.size() || blocks[block].kind == Block::attention) {
     return fail(EDGEKIT_INVALID_ARGUMENT, "block " + std::to_string(block) + " is not a feed-forward block");
   }
-  if (tokens == 0 || tokens > model_.plan.max_batch) {
-    return fail(EDGEKIT_INVALID_ARGUMENT,
-                "a call has between 1 and " + std::to_string(model_.plan.max_batch) + " tokens (the plan's max_batch)");
-  }
+  EK_TRY(check_batch(tokens));
   std::lock_guard<std::mutex> turn(model_.turn);
   const Moment begin = now();
   selection_.prompt = tokens > 1;
@@ -203,6 +202,34 @@ Outcome Session::feed_forward(uint32_t block, const float* x, uint32_t tokens, f
   for (uint32_t i = 0; i < block; ++i) first = first && blocks[i].kind == Block::attention;
   note(begin, first ? tokens : 0, tokens > 1);
   return Nothing{};
+}
+
+Outcome Session::linear(uint32_t matrix, const float* x, uint32_t columns, uint32_t tokens, float* out, uint32_t rows) {
+  bool known = false;
+  for (const Block& b : model_.bundle->manifest().blocks) {
+    for (int32_t i : {b.q, b.k, b.v, b.o}) known = known || (b.kind == Block::attention && i == int64_t{matrix});
+  }
+  if (model_.settings.parts != EDGEKIT_PARTS_BLOCKS || !known) {
+    return fail(EDGEKIT_INVALID_ARGUMENT, "matrix " + std::to_string(matrix) +
+                                              " is no projection of attention, or the model was not opened for those");
+  }
+  const Matrix& m = model_.bundle->manifest().matrices[matrix];
+  if (m.rows != rows || m.parts[0].cols != columns) {
+    return fail(EDGEKIT_INVALID_ARGUMENT, "matrix " + std::to_string(matrix) + " has " + std::to_string(m.rows) +
+                                              " rows and " + std::to_string(m.parts[0].cols) + " columns");
+  }
+  EK_TRY(check_batch(tokens));
+  std::lock_guard<std::mutex> turn(model_.turn);
+  const Moment begin = now();
+  EK_TRY(model_.decoder->forward_matrix(static_cast<int32_t>(matrix), x, tokens, out));
+  note(begin, 0, tokens > 1);
+  return Nothing{};
+}
+
+Outcome Session::check_batch(uint32_t tokens) const {
+  if (tokens > 0 && tokens <= model_.plan.max_batch) return Nothing{};
+  return fail(EDGEKIT_INVALID_ARGUMENT,
+              "a call has between 1 and " + std::to_string(model_.plan.max_batch) + " tokens (the plan's max_batch)");
 }
 
 Session::Moment Session::now() const {

@@ -16,7 +16,8 @@ struct Settings {
   uint32_t threads = 0, context = 0, max_batch = 0, sessions = 1, io_mode = 0, select = 0;
   IoSettings io;
   float sparsity = 0.5f;
-  bool lookahead = true, feed_forward_only = false;
+  bool lookahead = true;
+  uint32_t parts = 0;  // EDGEKIT_PARTS_*
   uint64_t ram_bytes = 0;
   bool wide_kv = false;
   const KernelSet* kernels = nullptr;
@@ -51,8 +52,9 @@ class Session {
   static Result<std::unique_ptr<Session>> create(Model& model);
 
   Outcome eval(const int32_t* tokens, uint32_t count, float* last, float* all);
-  // Only of models opened for feed-forward blocks.
+  // Only of models opened for parts.
   Outcome feed_forward(uint32_t block, const float* x, uint32_t tokens, float* out);
+  Outcome linear(uint32_t matrix, const float* x, uint32_t columns, uint32_t tokens, float* out, uint32_t rows);
   Result<int32_t> sample(const edgekit_sampling& how);
   Outcome generate(const int32_t* prompt, uint32_t prompt_count, uint32_t max_tokens, const int32_t* stop,
                    uint32_t stop_count, const edgekit_sampling& how, edgekit_token_callback callback, void* user);
@@ -64,6 +66,7 @@ class Session {
 
  private:
   explicit Session(Model& model) : model_(model) {}
+  Outcome check_batch(uint32_t tokens) const;
   Outcome check(const int32_t* tokens, uint32_t count) const;
   struct Moment {
     double begin, waited;

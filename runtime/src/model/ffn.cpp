@@ -23,6 +23,20 @@ Outcome Decoder::forward_block(size_t index, const float* x, uint32_t count, Sel
   return outcome;
 }
 
+Outcome Decoder::forward_matrix(int32_t matrix, const float* x, uint32_t count, float* out) {
+  const Matrix& m = w_.matrix(matrix);
+  const uint32_t cols = m.parts[0].cols, stride = padded_cols(cols);
+  // The input is the residual's width, or for an output projection that of all heads.
+  float* in = stride <= s_.width.hidden ? s_.normed.f32() : s_.mixed.f32();
+  std::fill(in, in + size_t{count} * stride, 0.0f);
+  for (size_t t = 0; t < count; ++t) std::copy(x + t * cols, x + (t + 1) * cols, in + t * stride);
+  tokens_ = count;
+  w_.begin_matrix(matrix);
+  auto outcome = multiply(matrix, in, stride, count, nullptr, out, m.rows);
+  if (!outcome.ok()) w_.abandon_pass();
+  return outcome;
+}
+
 Outcome Decoder::feed_forward(size_t index) {
   const Block& b = m_.blocks[index];
   const size_t stride = s_.width.hidden;
