@@ -50,14 +50,15 @@ class Choices:
     Attributes:
         context: tokens the artifact is made for; None for the model's maximum up to 4096.
         bits: of weights that a format cannot hold as they are, 4 or 8; 0 for the next that holds the codec's.
-        accuracy_level: of ONNX's MatMulNBits (0: f32 arithmetic, 4: activations in int8, faster).
+        accuracy_level: of ONNX's MatMulNBits (0: f32 arithmetic, 4: activations in int8, ten times as fast); None for 4
+            in "onnx" and 0 in the exact variants.
         precision: of Core ML's and Core AI's arithmetic, "f16" or "f32".
         chunk: tokens of one prefill call of a Core ML package.
     """
 
     context: int | None = None
     bits: int = 0
-    accuracy_level: int = 0
+    accuracy_level: int | None = None
     precision: str = "f16"
     chunk: int = 64
 

@@ -20,8 +20,9 @@ from edgekit.runtime import Options, Session
 from edgekit.tokenizer import Tokenizer
 
 # Largest logit difference over the largest logit. Artifacts that keep every weight differ by the order of
-# additions (f32) or by rounding each value to 11 bits (f16); re-quantized ones have no bound, only a figure.
-LIMITS = {"f32": 1e-3, "f16": 1e-2}
+# additions (f32), by rounding each value to 11 bits (f16) or activations to 8 (int8); re-quantized ones have no bound,
+# only a figure.
+LIMITS = {"f32": 1e-3, "f16": 1e-2, "int8": 1e-1}
 SEED = 20261121
 TEXT = (
     "Once upon a time there was a small village by a river. The people of the village worked in the fields by day, "

@@ -27,11 +27,13 @@ class OnnxEmitter(OnnxWeights):
     def __init__(
         self, weights: Weights, data: DataFile, choices: Choices, context: int, *, exact: bool, flash: bool
     ) -> None:
-        """`exact` as for `OnnxWeights`; `flash`: feed-forward blocks and projections of attention are the custom
+        """`exact` as for `OnnxWeights`; `flash`: feed-forward blocks, projections and the head are the custom
         operators of runtime/onnx."""
         super().__init__(weights, data, choices, exact=exact)
         self.context, self.flash = context, flash
-        wanted = {b[n] for b in weights.model["blocks"] if b["kind"] == "attention" for n in "qkvo"}
+        model = weights.model
+        wanted = {b[n] for b in model["blocks"] if b["kind"] == "attention" for n in "qkvo"}
+        wanted |= {model["head"]["matrix"], model["head"].get("project"), model["embedding"].get("project")}
         names = [m["name"] for m in weights.bundle.data["matrices"]]
         self.projections = {n: i for i, n in enumerate(names) if n in wanted}  # name -> place in the manifest
         self.presents: list[Value] = []

@@ -27,6 +27,8 @@ class OnnxWeights(Emitter[Value]):
     def __init__(self, weights: Weights, data: DataFile, choices: Choices, *, exact: bool) -> None:
         """`exact`: keep every weight's value; else what MatMulNBits cannot hold is re-quantized."""
         self.w, self.data, self.choices, self.exact = weights, data, choices, exact
+        told = choices.accuracy_level
+        self.accuracy_level = told if told is not None else 0 if exact else 4
         self.tape = Tape()
         self.made: dict[str, Value] = {}
 
@@ -168,7 +170,7 @@ class OnnxWeights(Emitter[Value]):
             N=rows,
             bits=w.bits,
             block_size=w.group_size,
-            accuracy_level=self.choices.accuracy_level,
+            accuracy_level=self.accuracy_level,
         )
 
     def _decoded(self, name: str, w: Weight) -> Value:

@@ -58,6 +58,8 @@ def export(job: Job) -> None:
         options["custom_ops_library"] = library_path(LIBRARIES[0]).name
     (job.folder / "genai_config.json").write_text(json.dumps(config, indent=1))
     job.about["context"] = context
+    if e.accuracy_level == 4 and any(node.op_type == "MatMulNBits" for node in e.tape.nodes):
+        job.about["precision"] = "int8"  # of activations, within those products
 
 
 def _genai(model: Json, context: int) -> Json:

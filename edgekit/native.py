@@ -16,7 +16,7 @@ IO_MODES = {"auto": 0, "direct": 1, "buffered": 2}
 KV_TYPES = {"f16": 0, "f32": 1}
 ENGINES = {"auto": 0, "uring": 1, "threads": 2}
 SELECTIONS = {"auto": 0, "all": 1, "exact": 2, "predicted": 3, "threshold": 4, "prompt": 5, "router": 6}
-PARTS = {"all": 0, "feed_forward": 1, "blocks": 2}
+PARTS = {"all": 0, "feed_forward": 1, "products": 2}
 WINDOW_NONE = (1 << 32) - 1
 Capture = c.CFUNCTYPE(None, c.c_uint32, c.POINTER(c.c_float), c.c_uint32, c.c_uint32, c.c_void_p)
 

@@ -55,7 +55,7 @@ class Options:
     engine: str = "auto"
     io_depth: int = 0
     lookahead: bool = True
-    parts: str = "all"  # or "feed_forward", "blocks": another engine has the rest
+    parts: str = "all"  # or "feed_forward", "products": another engine has the rest
 
     def native(self) -> native.Options:
         """As the C struct.

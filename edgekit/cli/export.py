@@ -28,9 +28,7 @@ context_option = click.option(
 @click.option(
     "--accuracy-level",
     type=click.Choice(["0", "4"]),
-    default="0",
-    show_default=True,
-    help="ONNX: arithmetic of quantized products, 0 in f32, 4 with activations in int8 (faster).",
+    help="ONNX: quantized products in f32 (0), or with activations in int8 (4), much faster.  [default: 4; exact: 0]",
 )
 @click.option(
     "--precision",
@@ -49,7 +47,7 @@ def command(
     targets: str,
     context: int | None,
     bits: str | None,
-    accuracy_level: str,
+    accuracy_level: str | None,
     precision: str,
     chunk: int,
     overwrite: bool,
@@ -65,7 +63,9 @@ def command(
     """
     from edgekit.converters.base import Choices
 
-    choices = Choices(context, int(bits or 0), int(accuracy_level), precision, chunk)
+    choices = Choices(
+        context, int(bits or 0), None if accuracy_level is None else int(accuracy_level), precision, chunk
+    )
     made = export_all(bundle, targets, choices, overwrite, quiet or as_json)
     if as_json:
         print_json({"bundle": str(bundle), "artifacts": made})

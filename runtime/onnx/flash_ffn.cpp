@@ -1,6 +1,6 @@
 // Operators for ONNX Runtime whose weights this runtime keeps or reads from a bundle, within a budget:
 //   ai.edgekit::FlashFFN     a feed-forward block; attribute `block`
-//   ai.edgekit::FlashLinear  a projection of attention; attributes `matrix` and `rows`
+//   ai.edgekit::FlashLinear  a projection of attention, or the head; attributes `matrix` and `rows`
 // Everything else of the model is ONNX Runtime's.
 //
 // Session configuration entries (or environment variables) say which bundle and how much memory:
@@ -73,7 +73,7 @@ std::shared_ptr<Engine> engine_of(Registered& r, std::string& message) {
   auto made = std::make_shared<Engine>();
   edgekit_options options{};
   options.struct_size = sizeof(options);
-  options.parts = r.parts.empty() ? uint32_t{EDGEKIT_PARTS_BLOCKS} : static_cast<uint32_t>(number(r.parts));
+  options.parts = r.parts.empty() ? uint32_t{EDGEKIT_PARTS_PRODUCTS} : static_cast<uint32_t>(number(r.parts));
   options.ram_bytes = number(r.ram);
   options.threads = static_cast<uint32_t>(number(r.threads));
   options.select = static_cast<uint32_t>(number(r.select));

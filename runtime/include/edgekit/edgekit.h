@@ -65,7 +65,7 @@ enum {
 enum {
   EDGEKIT_PARTS_ALL = 0,
   EDGEKIT_PARTS_FEED_FORWARD = 1, /* edgekit_session_feed_forward */
-  EDGEKIT_PARTS_BLOCKS = 2        /* that, and the projections of attention: edgekit_session_linear */
+  EDGEKIT_PARTS_PRODUCTS = 2      /* that, projections of attention, and the head: edgekit_session_linear */
 };
 
 typedef struct edgekit_options {
@@ -248,12 +248,12 @@ EDGEKIT_API edgekit_status edgekit_session_generate(edgekit_session* session, co
 /* One feed-forward block for an engine that computes the rest. `block` counts all blocks of the
  * model; x and out are f32 [tokens][hidden_size], tokens <= the plan's max_batch: x after the block's
  * norm, out before it is added to the residual. Reading ahead assumes that blocks are called in
- * order. Needs EDGEKIT_PARTS_FEED_FORWARD or _BLOCKS. */
+ * order. Needs EDGEKIT_PARTS_FEED_FORWARD or _PRODUCTS. */
 EDGEKIT_API edgekit_status edgekit_session_feed_forward(edgekit_session* session, uint32_t block, const float* x,
                                                         uint32_t tokens, float* out, edgekit_error* error);
-/* out = W x of one projection of attention, by its place in the manifest's list of matrices: x is f32
- * [tokens][columns], out [tokens][rows], tokens <= the plan's max_batch; sizes that are not the matrix's
- * are refused. Needs EDGEKIT_PARTS_BLOCKS. */
+/* out = W x of a projection of attention or of the head, by its place in the manifest's list of matrices:
+ * x is f32 [tokens][columns], out [tokens][rows], tokens <= the plan's max_batch; sizes that are not the
+ * matrix's are refused. Needs EDGEKIT_PARTS_PRODUCTS. */
 EDGEKIT_API edgekit_status edgekit_session_linear(edgekit_session* session, uint32_t matrix, const float* x,
                                                   uint32_t columns, uint32_t tokens, float* out, uint32_t rows,
                                                   edgekit_error* error);

@@ -34,9 +34,9 @@ std::vector<Class> classify(const Manifest& m, uint32_t select, uint32_t parts) 
     for (int32_t i : b.matrices) mark(i, ffn);
     mark(b.selector, selector);
   }
-  mark(m.embedding_project, all ? attention : unused);
-  mark(m.head_project, all ? attention : unused);
-  mark(m.head, all ? head : unused);
+  mark(m.embedding_project, projections);
+  mark(m.head_project, projections);
+  mark(m.head, parts == EDGEKIT_PARTS_FEED_FORWARD ? unused : head);
   return out;
 }
 

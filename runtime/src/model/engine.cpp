@@ -35,7 +35,7 @@ Result<Settings> settings_from(const edgekit_options* options) {
   s.ram_bytes = o.ram_bytes;
   s.wide_kv = o.kv_type == EDGEKIT_KV_F32;
   const bool known = s.select <= EDGEKIT_SELECT_ROUTER && s.io.engine <= EDGEKIT_ENGINE_THREADS && s.sparsity > 0 &&
-                     s.sparsity < 1 && s.io.depth <= 4096 && s.parts <= EDGEKIT_PARTS_BLOCKS;
+                     s.sparsity < 1 && s.io.depth <= 4096 && s.parts <= EDGEKIT_PARTS_PRODUCTS;
   if (!known)
     return fail(EDGEKIT_INVALID_ARGUMENT,
                 "select, io_engine, io_depth (<= 4096), parts or sparsity (0 to 1) is out of range");
@@ -205,15 +205,17 @@ Outcome Session::feed_forward(uint32_t block, const float* x, uint32_t tokens, f
 }
 
 Outcome Session::linear(uint32_t matrix, const float* x, uint32_t columns, uint32_t tokens, float* out, uint32_t rows) {
-  bool known = false;
-  for (const Block& b : model_.bundle->manifest().blocks) {
-    for (int32_t i : {b.q, b.k, b.v, b.o}) known = known || (b.kind == Block::attention && i == int64_t{matrix});
+  const Manifest& all = model_.bundle->manifest();
+  const auto is = [&](int32_t index) { return index == int64_t{matrix}; };
+  bool known = is(all.head) || is(all.head_project) || is(all.embedding_project);
+  for (const Block& b : all.blocks) {
+    known = known || (b.kind == Block::attention && (is(b.q) || is(b.k) || is(b.v) || is(b.o)));
   }
-  if (model_.settings.parts != EDGEKIT_PARTS_BLOCKS || !known) {
+  if (model_.settings.parts != EDGEKIT_PARTS_PRODUCTS || !known) {
     return fail(EDGEKIT_INVALID_ARGUMENT, "matrix " + std::to_string(matrix) +
-                                              " is no projection of attention, or the model was not opened for those");
+                                              " is no projection, or the model was not opened for those (parts)");
   }
-  const Matrix& m = model_.bundle->manifest().matrices[matrix];
+  const Matrix& m = all.matrices[matrix];
   if (m.rows != rows || m.parts[0].cols != columns) {
     return fail(EDGEKIT_INVALID_ARGUMENT, "matrix " + std::to_string(matrix) + " has " + std::to_string(m.rows) +
                                               " rows and " + std::to_string(m.parts[0].cols) + " columns");

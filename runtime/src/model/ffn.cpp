@@ -26,8 +26,8 @@ Outcome Decoder::forward_block(size_t index, const float* x, uint32_t count, Sel
 Outcome Decoder::forward_matrix(int32_t matrix, const float* x, uint32_t count, float* out) {
   const Matrix& m = w_.matrix(matrix);
   const uint32_t cols = m.parts[0].cols, stride = padded_cols(cols);
-  // The input is the residual's width, or for an output projection that of all heads.
-  float* in = stride <= s_.width.hidden ? s_.normed.f32() : s_.mixed.f32();
+  // The input has the residual's width, that of all heads, or the embedding's.
+  float* in = stride <= s_.width.hidden ? s_.normed.f32() : stride <= s_.width.q ? s_.mixed.f32() : s_.embedded.f32();
   std::fill(in, in + size_t{count} * stride, 0.0f);
   for (size_t t = 0; t < count; ++t) std::copy(x + t * cols, x + (t + 1) * cols, in + t * stride);
   tokens_ = count;
