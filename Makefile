@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find edgekit converters runtime/src runtime/include -name '*.py' -o -name '*.cpp' -o -name '*.h' -o -name '*.inc')
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find edgekit converters runtime/src runtime/include runtime/onnx -name '*.py' -o -name '*.cpp' -o -name '*.h' -o -name '*.inc')
 
 .PHONY: demo test lint format clean
 

@@ -204,9 +204,11 @@ def verify(artifact: Artifact) -> None:
     """
     found = [f for f in _files(artifact.path) if f["path"] != ABOUT]
     if found != artifact.about.get("files"):
-        told = {f["path"]: f for f in artifact.about.get("files", [])}
-        names = [f["path"] for f in found if told.get(f["path"]) != f] or sorted(set(told) - {f["path"] for f in found})
-        raise BundleError(f"{artifact.path / names[0]}: is not what was exported; export {artifact.kind} again")
+        told = artifact.about.get("files")
+        names = [f["path"] for f in found if not isinstance(told, list) or f not in told]
+        raise BundleError(
+            f"{artifact.path / (names[0] if names else ABOUT)}: is not what was exported; export {artifact.kind} again"
+        )
 
 
 def checksum(bundle: Path) -> str:
@@ -225,6 +227,13 @@ def find(bundle: Path) -> list[Artifact]:
     folder = bundle / ARTIFACTS
     kinds = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.suffix != ".partial") if folder.is_dir() else []
     return [read(bundle, kind) for kind in kinds]
+
+
+def _listed(about: Json) -> list[tuple[str, int]]:
+    """Names and sizes of an artifact's files, as told; what is malformed is left out, and found by `verify`."""
+    files = about.get("files")
+    entries = [f for f in files if isinstance(f, dict)] if isinstance(files, list) else []
+    return [(f["path"], f["bytes"]) for f in entries if isinstance(f.get("path"), str) and "bytes" in f]
 
 
 def read(bundle: Path, kind: str) -> Artifact:
@@ -247,7 +256,9 @@ def read(bundle: Path, kind: str) -> Artifact:
         raise BundleError(f"{path}: artifact version {about.get('version')!r}; this edgekit reads version {VERSION}")
     if about.get("bundle") != checksum(bundle):
         raise BundleError(f"{path}: was made from another bundle; {again}")
-    for file in about.get("files", []):
-        if not (path / file["path"]).is_file() or (path / file["path"]).stat().st_size != file["bytes"]:
-            raise BundleError(f"{path / file['path']}: is missing or has another size; {again}")
+    if not isinstance(about.get("context"), int) or not 0 < about["context"] < 1 << 31:
+        raise BundleError(f"{path / ABOUT}: says no context; {again}")
+    for name, size in _listed(about):
+        if not (path / name).is_file() or (path / name).stat().st_size != size:
+            raise BundleError(f"{path / name}: is missing or has another size; {again}")
     return Artifact(kind, path, about)

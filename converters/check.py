@@ -124,7 +124,7 @@ def _forced(engine: Engine, prompt: list[int], text: list[int]) -> F32:
 
 
 def _verdict(bundle: Path, artifact: Artifact, weights: int, prompt: list[int], text: list[int], want: F32) -> Verdict:
-    size = artifact.bytes + _flash_bytes(bundle, artifact)
+    size = artifact.bytes + _bundle_bytes(bundle, artifact)
     lossless = not artifact.about.get("requantized_weights")
     plain = Verdict(
         artifact.kind,
@@ -159,9 +159,13 @@ def _verdict(bundle: Path, artifact: Artifact, weights: int, prompt: list[int], 
     return Verdict(**{**plain.__dict__, **found})
 
 
-def _flash_bytes(bundle: Path, artifact: Artifact) -> int:
-    """Bytes of the bundle that a flash variant uses besides its own."""
-    return (bundle / "flash.bin").stat().st_size if artifact.kind.endswith("-flash") else 0
+def _bundle_bytes(bundle: Path, artifact: Artifact) -> int:
+    """Bytes of the bundle that a flash variant uses besides its own files, less the libraries among these."""
+    if not artifact.kind.endswith("-flash"):
+        return 0
+    used = ["flash.bin"] if artifact.kind == "coreml-flash" else ["flash.bin", "resident.bin"]
+    libraries = [p for p in artifact.path.iterdir() if p.suffix in (".so", ".dylib")]
+    return sum((bundle / name).stat().st_size for name in used) - sum(p.stat().st_size for p in libraries)
 
 
 def fingerprint(artifact: Artifact) -> str:

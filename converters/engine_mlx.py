@@ -9,14 +9,29 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load_model
+from safetensors import SafetensorError, safe_open
 
 from edgekit.codecs.base import F32
 from edgekit.converters.base import Artifact
 from edgekit.converters.engines import Engine, one_line
 from edgekit.converters.mlx_model import MlxModel
+from edgekit.converters.to_mlx_exact import WEIGHTS
 from edgekit.converters.weights import Json
 from edgekit.errors import ConvertError
 from edgekit.runtime import Options, Session
+
+
+def _checked(path: Path) -> None:
+    """Refuses weights whose header points outside the file: MLX believes it.
+
+    Raises:
+        ConvertError: missing or damaged.
+    """
+    try:
+        with safe_open(path, "np"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise ConvertError(f"{path}: is missing or damaged, export it again ({one_line(error)})") from error
 
 
 class MlxLmEngine(Engine):
@@ -24,6 +39,7 @@ class MlxLmEngine(Engine):
 
     def __init__(self, artifact: Artifact, model: Json) -> None:
         super().__init__(artifact, model)
+        _checked(artifact.path / "model.safetensors")
         try:
             self.loaded, _ = load_model(artifact.path)
         except Exception as error:
@@ -46,6 +62,7 @@ class MlxExactEngine(Engine):
 
     def __init__(self, artifact: Artifact, model: Json, bundle: Path, options: Options) -> None:
         super().__init__(artifact, model)
+        _checked(artifact.path / WEIGHTS)
         flash = None
         if options.ram is not None:
             self.blocks = Session(bundle, options)

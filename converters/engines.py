@@ -79,7 +79,11 @@ def open_engine(bundle: Path, kind: str, options: Options, *, check: bool = Fals
 
 
 def _make(kind: str, module: str, name: str, *given: Any) -> Engine:
-    made: Engine = getattr(base.load(kind, module), name)(*given)
+    kind_of = getattr(base.load(kind, module), name)
+    try:
+        made: Engine = kind_of(*given)
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError, OSError) as error:
+        raise ConvertError(f"{given[0].path}: cannot be opened, export it again ({one_line(error)})") from error
     return made
 
 

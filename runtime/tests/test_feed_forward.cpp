@@ -10,12 +10,12 @@ namespace {
 
 const char* bundle() { return std::getenv("EDGEKIT_TEST_BUNDLE"); }
 
-edgekit_model* open(uint64_t ram, edgekit_status want = EDGEKIT_OK) {
+edgekit_model* open(uint64_t ram, edgekit_status want = EDGEKIT_OK, uint32_t parts = EDGEKIT_PARTS_FEED_FORWARD) {
   edgekit_options options{};
   options.struct_size = sizeof(options);
   options.threads = 2;
   options.ram_bytes = ram;
-  options.parts = EDGEKIT_PARTS_FEED_FORWARD;
+  options.parts = parts;
   edgekit_model* model = nullptr;
   CHECK(edgekit_model_open(bundle(), &options, &model, nullptr) == want);
   return model;
@@ -127,4 +127,29 @@ TEST(feed_forward_misuse_is_refused) {
   CHECK(edgekit_sample(logits, 4, &how, nullptr, 1, &state, &chosen, nullptr) == EDGEKIT_INVALID_ARGUMENT);
   edgekit_session_destroy(session);
   edgekit_model_close(model);
+}
+
+TEST(feed_forward_and_products_take_only_what_is_theirs) {
+  if (bundle() == nullptr) return;
+  CHECK(open(0, EDGEKIT_INVALID_ARGUMENT, 9) == nullptr);
+  std::vector<float> x(1 << 16), y(1 << 16);
+  for (uint32_t parts : {EDGEKIT_PARTS_FEED_FORWARD, EDGEKIT_PARTS_PRODUCTS}) {
+    edgekit_model* model = open(0, EDGEKIT_OK, parts);
+    edgekit_info info{};
+    edgekit_model_info(model, &info);
+    edgekit_session* session = nullptr;
+    CHECK(edgekit_session_create(model, &session, nullptr) == EDGEKIT_OK);
+    uint32_t heads = 0;
+    for (uint32_t matrix = 0; matrix < 200; ++matrix) {
+      const auto call = [&](uint32_t columns, uint32_t rows) {
+        return edgekit_session_linear(session, matrix, x.data(), columns, 1, y.data(), rows, nullptr);
+      };
+      CHECK(call(info.hidden_size + 1, 7) == EDGEKIT_INVALID_ARGUMENT);
+      heads += call(info.hidden_size, info.vocab_size) == EDGEKIT_OK ? 1 : 0;
+    }
+    CHECK(heads == (parts == EDGEKIT_PARTS_PRODUCTS ? 1 : 0));  // the one matrix with as many rows as tokens
+    CHECK(edgekit_session_linear(session, UINT32_MAX, x.data(), 1, 1, y.data(), 1, nullptr) == EDGEKIT_INVALID_ARGUMENT);
+    edgekit_session_destroy(session);
+    edgekit_model_close(model);
+  }
 }

@@ -17,7 +17,9 @@ from edgekit.conversion import convert
 from edgekit.converters import base
 from edgekit.converters.base import KINDS, Choices, export
 from edgekit.converters.check import check, fingerprint
+from edgekit.converters.engines import open_engine
 from edgekit.errors import BundleError, ConvertError
+from edgekit.runtime import Options
 from tests import tiny
 from tests.conftest import ROOT
 
@@ -129,6 +131,25 @@ def test_other_versions_and_other_bundles_are_refused(copy: Path) -> None:
         check(copy, ["onnx"])
     about.unlink()
     with pytest.raises(BundleError, match="no such artifact"):
+        check(copy, ["onnx"])
+
+
+def test_hostile_weights_are_refused_before_mlx_sees_them(copy: Path) -> None:
+    for kind, name in (("mlx", "model.safetensors"), ("mlx-exact", "weights.safetensors")):
+        file = copy / "artifacts" / kind / name
+        raw = bytearray(file.read_bytes())
+        at = raw.index(b'"data_offsets":[0,')
+        raw[at : at + 18] = b'"data_offsets":[9,'
+        file.write_bytes(raw)
+        with pytest.raises(ConvertError, match="missing or damaged"):
+            open_engine(copy, kind, Options())
+
+
+@pytest.mark.parametrize("change", [{"files": 3}, {"files": [3]}, {"files": [{}]}, {"context": "x"}, {"context": -1}])
+def test_malformed_descriptions_are_told(change: dict[str, object], copy: Path) -> None:
+    about = copy / "artifacts" / "onnx" / "edgekit.json"
+    about.write_text(json.dumps({**json.loads(about.read_text()), **change}))
+    with pytest.raises(BundleError, match="artifacts/onnx"):
         check(copy, ["onnx"])
 
 
