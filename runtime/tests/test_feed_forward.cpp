@@ -148,7 +148,8 @@ TEST(feed_forward_and_products_take_only_what_is_theirs) {
       heads += call(info.hidden_size, info.vocab_size) == EDGEKIT_OK ? 1 : 0;
     }
     CHECK(heads == (parts == EDGEKIT_PARTS_PRODUCTS ? 1 : 0));  // the one matrix with as many rows as tokens
-    CHECK(edgekit_session_linear(session, UINT32_MAX, x.data(), 1, 1, y.data(), 1, nullptr) == EDGEKIT_INVALID_ARGUMENT);
+    CHECK(edgekit_session_linear(session, UINT32_MAX, x.data(), 1, 1, y.data(), 1, nullptr) ==
+          EDGEKIT_INVALID_ARGUMENT);
     edgekit_session_destroy(session);
     edgekit_model_close(model);
   }
