@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,9 @@ def check(bundle: Path, kinds: Sequence[str] = (), tokens: int = 48, note: Note 
     for i, artifact in enumerate(found):
         (note or (lambda kind, done, total: None))(artifact.kind, i, len(found))
         out.append(_verdict(bundle, artifact, weights, prompt, text, want))
+        if artifact.kind == "coreml" and sys.platform == "darwin":
+            by_apple = _verdict(bundle, artifact, weights, prompt, text, want, interpreted=False)
+            out.append(replace(by_apple, kind="coreml, by Core ML"))
     return out
 
 
@@ -123,7 +127,16 @@ def _forced(engine: Engine, prompt: list[int], text: list[int]) -> F32:
     return np.concatenate([engine(prompt), *(engine([t]) for t in text[len(prompt) : -1])])
 
 
-def _verdict(bundle: Path, artifact: Artifact, weights: int, prompt: list[int], text: list[int], want: F32) -> Verdict:
+def _verdict(
+    bundle: Path,
+    artifact: Artifact,
+    weights: int,
+    prompt: list[int],
+    text: list[int],
+    want: F32,
+    *,
+    interpreted: bool = True,
+) -> Verdict:
     size = artifact.bytes + _bundle_bytes(bundle, artifact)
     lossless = not artifact.about.get("requantized_weights")
     plain = Verdict(
@@ -134,29 +147,29 @@ def _verdict(bundle: Path, artifact: Artifact, weights: int, prompt: list[int], 
         limit=LIMITS[artifact.about.get("precision", "f32")] if lossless else None,
     )
     try:
-        engine = open_engine(bundle, artifact.kind, Options(parts="feed_forward", select="all"), check=True)
+        engine = open_engine(bundle, artifact.kind, Options(parts="feed_forward", select="all"), check=interpreted)
     except ConvertError as error:
         if "not installed" in str(error):
             raise
-        return Verdict(**{**plain.__dict__, "note": str(error)})
+        return replace(plain, note=str(error))
     try:
         got = _forced(engine, prompt, text)
         engine.reset()
         again, _ = greedy(engine.__call__, prompt, len(text))
     except EdgekitError as error:
-        return Verdict(**{**plain.__dict__, "note": str(error)})
+        return replace(plain, note=str(error))
     except (RuntimeError, ValueError) as error:  # of the format's own runtime
-        return Verdict(**{**plain.__dict__, "note": f"failed: {error}"})
+        return replace(plain, note=f"failed: {error}")
     finally:
         engine.close()
     difference = float(np.abs(got - want).max())
-    found = {
-        "difference": difference,
-        "relative": difference / float(np.abs(want).max()),
-        "top1": float((got.argmax(axis=-1) == want.argmax(axis=-1)).mean()),
-        "same_text": again == text,
-    }
-    return Verdict(**{**plain.__dict__, **found})
+    return replace(
+        plain,
+        difference=difference,
+        relative=difference / float(np.abs(want).max()),
+        top1=float((got.argmax(axis=-1) == want.argmax(axis=-1)).mean()),
+        same_text=again == text,
+    )
 
 
 def _bundle_bytes(bundle: Path, artifact: Artifact) -> int:
