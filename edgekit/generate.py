@@ -58,6 +58,7 @@ class Model:
         self.session: TokenSession = session or Session(self.path, options)
         self.eos_token_ids: tuple[int, ...] = tuple(self.manifest["model"].get("eos_token_ids", ()))
         self.finish_reason = ""
+        self.cached_tokens = 0  # of the last prompt
 
     def close(self) -> None:
         """Frees the memory."""
@@ -84,15 +85,28 @@ class Model:
         self.session.reset()
         return self.session.logits(token_ids)
 
-    def _read_prompt(self, ids: Sequence[int]) -> Iterator[int]:
-        """Evaluates a prompt, batch by batch, so that Ctrl-C is heard; yields the tokens done."""
-        ropes = self.manifest["model"]["ropes"]
-        scaled = any("switch_length" in rope for rope in ropes)  # depends on the whole prompt's length
-        begin = 0
-        for end in [len(ids)] if scaled else _pieces(len(ids), self.plan.max_batch):
-            self.session.eval(ids[begin:end])
-            begin = end
-            yield end
+    @property
+    def _scaled(self) -> bool:
+        """Whether keys depend on the length of the whole prompt."""
+        return any("switch_length" in rope for rope in self.manifest["model"]["ropes"])
+
+    def _read_prompt(self, ids: Sequence[int], begin: int) -> Iterator[int]:
+        """Evaluates a prompt from `begin` on, batch by batch, so that Ctrl-C is heard; yields the tokens done."""
+        rest = len(ids) - begin
+        for end in [rest] if self._scaled else _pieces(rest, self.plan.max_batch):
+            self.session.eval(ids[self.session.position : begin + end])
+            yield begin + end
+
+    def _restored(self, ids: Sequence[int], cache: Path | None) -> int:
+        """Takes what a saved session has of a prompt's beginning; returns how many tokens that is."""
+        self.session.reset()
+        if cache is None or not cache.exists() or self._scaled or not isinstance(self.session, Session):
+            return 0
+        self.session.restore(cache)
+        same = next((i for i, (a, b) in enumerate(zip(ids, self.session.tokens, strict=False)) if a != b), None)
+        kept = min(self.session.position if same is None else same, len(ids) - 1)  # the last one's logits are needed
+        self.session.rewind(kept)
+        return kept
 
     def generate(
         self,
@@ -102,6 +116,7 @@ class Model:
         stop: Sequence[str] = (),
         ignore_eos: bool = False,
         progress: Callable[[int, int], None] | None = None,
+        prompt_cache: str | Path | None = None,
     ) -> Iterator[Piece]:
         """Continues a prompt, token by token; begins afresh.
 
@@ -116,6 +131,8 @@ class Model:
             stop: strings that end the text.
             ignore_eos: go on after EOS.
             progress: called with (tokens read, of the prompt's) while the prompt is evaluated.
+            prompt_cache: file of a saved session: what it shares with the prompt is not evaluated again, and the
+                prompt is saved there. Not for models whose rotary frequencies change with the length.
 
         Raises:
             EdgekitError: from the runtime.
@@ -124,11 +141,14 @@ class Model:
         if not ids:
             raise RuntimeFailure("the prompt is empty, and this tokenizer adds no BOS; give some text")
         how = sampling or Sampling()
-        self.session.reset()
         self.finish_reason = ""
-        for done in self._read_prompt(ids):
+        cache = None if prompt_cache is None else Path(prompt_cache)
+        self.cached_tokens = self._restored(ids, cache)
+        for done in self._read_prompt(ids, self.cached_tokens):
             if progress is not None:
                 progress(done, len(ids))
+        if cache is not None and isinstance(self.session, Session) and not self._scaled:
+            self.session.save(cache)
         stream, held = Stream(self.tokenizer, ids), _Held(stop)
         for i in range(max_tokens):
             token = self.session.sample(how)

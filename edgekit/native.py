@@ -18,6 +18,7 @@ ENGINES = {"auto": 0, "uring": 1, "threads": 2}
 SELECTIONS = {"auto": 0, "all": 1, "exact": 2, "predicted": 3, "threshold": 4, "prompt": 5, "router": 6}
 PARTS = {"all": 0, "feed_forward": 1, "products": 2}
 WINDOW_NONE = (1 << 32) - 1
+Log = c.CFUNCTYPE(None, c.c_int32, c.c_char_p, c.c_void_p)
 Capture = c.CFUNCTYPE(None, c.c_uint32, c.POINTER(c.c_float), c.c_uint32, c.c_uint32, c.c_void_p)
 
 _STATUS_ERRORS: dict[int, type[EdgekitError]] = {2: BundleError, 3: BundleError, 4: BundleError, 6: BudgetError}
@@ -55,6 +56,8 @@ class Options(_Struct):
         ("no_lookahead", c.c_uint32),
         ("parts", c.c_uint32),
         ("reserved", c.c_uint32),
+        ("log", Log),
+        ("log_user", c.c_void_p),
     )
 
 
@@ -208,6 +211,7 @@ def library() -> c.CDLL:
     signatures: dict[str, tuple[object, tuple[object, ...]]] = {
         "abi_version": (c.c_uint32, ()),
         "version": (c.c_char_p, ()),
+        "features": (c.c_char_p, ()),
         "kernel_sets": (c.c_char_p, ()),
         "plan_bundle": (status, (c.c_char_p, c.POINTER(Options), c.POINTER(Plan), error_p)),
         "model_open": (status, (c.c_char_p, c.POINTER(Options), c.POINTER(handle), error_p)),
@@ -227,6 +231,10 @@ def library() -> c.CDLL:
         "session_capture": (None, (handle, Capture, c.c_void_p)),
         "session_eval": (status, (handle, ids, c.c_uint32, c.c_uint32, c.c_void_p, error_p)),
         "session_sample": (status, (handle, c.POINTER(Sampling), ids, error_p)),
+        "session_save": (status, (handle, c.c_char_p, error_p)),
+        "session_restore": (status, (handle, c.c_char_p, error_p)),
+        "session_rewind": (status, (handle, c.c_uint32, error_p)),
+        "session_tokens": (c.c_uint32, (handle, ids, c.c_uint32)),
         "session_feed_forward": (status, (handle, c.c_uint32, c.c_void_p, c.c_uint32, c.c_void_p, error_p)),
         "session_linear": (
             status,

@@ -328,6 +328,37 @@ class Session:
         self._check(self._lib.edgekit_session_eval(self._open(), ids, len(tokens), 1, at, c.byref(self._error)))
         return out
 
+    def save(self, path: str | Path) -> None:
+        """Writes tokens, keys and values to a file, which appears when it is whole.
+
+        Raises:
+            RuntimeFailure: it cannot be written, or the selection keeps what a file does not hold.
+        """
+        self._check(self._lib.edgekit_session_save(self._open(), _path(path), c.byref(self._error)))
+
+    def restore(self, path: str | Path) -> None:
+        """Goes on from a saved session of the same bundle; there are no logits until a token is evaluated.
+
+        Raises:
+            BundleError: missing or damaged; the session is as after a reset.
+            RuntimeFailure: of another bundle or type of cache, or longer than the context.
+        """
+        self._check(self._lib.edgekit_session_restore(self._open(), _path(path), c.byref(self._error)))
+
+    def rewind(self, position: int) -> None:
+        """Forgets the tokens from `position` on.
+
+        Raises:
+            RuntimeFailure: there are fewer.
+        """
+        self._check(self._lib.edgekit_session_rewind(self._open(), max(0, position), c.byref(self._error)))
+
+    @property
+    def tokens(self) -> list[int]:
+        """The tokens so far."""
+        ids = (c.c_int32 * max(1, self.position))()
+        return ids[: self._lib.edgekit_session_tokens(self._open(), ids, self.position)]
+
     def feed_forward(self, block: int, x: F32) -> F32:
         """One feed-forward block on x f32 [tokens, hidden], after its norm; needs other `parts` than "all".
 

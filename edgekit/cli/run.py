@@ -91,6 +91,11 @@ if TYPE_CHECKING:
 @click.option("--io-depth", type=click.IntRange(0, 4096), default=0, help="Small reads under way.  [default: 128]")
 @click.option("--no-lookahead", is_flag=True, help="Do not read for the next layer while attention computes.")
 @click.option("--stats", "stats_file", type=click.Path(path_type=Path), help="Write counters per token to a JSON file.")
+@click.option(
+    "--prompt-cache",
+    type=click.Path(path_type=Path),
+    help="File that keeps the evaluated prompt: what the next prompt shares with it is not read again.",
+)
 @click.option("--kernels", help="Kernel set (avx512, avx2, neon, portable).  [default: the best]")
 @click.option(
     "--backend",
@@ -184,7 +189,9 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
         pieces, tokens, log = [], [], TokenLog(model) if flags["stats_file"] else None
         hidden = flags["quiet"] or flags["as_json"]
         with progress_bar("reading the prompt", hidden or len(ids) < 2 * model.plan.max_batch) as progress:
-            stream = model.generate(ids, flags["max_tokens"], sampling, flags["stop"], flags["ignore_eos"], progress)
+            stream = model.generate(
+                ids, flags["max_tokens"], sampling, flags["stop"], flags["ignore_eos"], progress, flags["prompt_cache"]
+            )
             first = next(stream, None)
         for piece in itertools.chain([] if first is None else [first], stream):
             pieces.append(piece.text)
@@ -200,6 +207,7 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
             "token_ids": tokens,
             "finish_reason": model.finish_reason,
             "prompt_tokens": len(ids),
+            "cached_tokens": model.cached_tokens,
             "prompt_tokens_per_second": _rate(s.prompt_tokens, s.prompt_seconds),
             "tokens_per_second": _rate(s.generated_tokens, s.generation_seconds),
             "expected_tokens_per_second": expected(bundle, options) if session is None else None,

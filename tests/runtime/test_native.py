@@ -17,8 +17,8 @@ from tests.conftest import ROOT
 FLAGS = {"address": "address,undefined", "thread": "thread"}
 
 
-def build(name: str, *options: str) -> Path:
-    """Configures and builds the test program in build/NAME, which later runs reuse."""
+def build(name: str, *options: str, target: str = "edgekit_tests") -> Path:
+    """Configures and builds the test program (or another target) in build/NAME, which later runs reuse."""
     folder = ROOT / "build" / name
     cmake = Path(sys.executable).with_name("cmake")  # of the dev extra; the system may have none
     quiet = {"check": True, "capture_output": True, "text": True}
@@ -27,7 +27,7 @@ def build(name: str, *options: str) -> Path:
             [cmake, "-S", ROOT, "-B", folder, "-DEDGEKIT_BUILD_TESTS=ON", "-DCMAKE_BUILD_TYPE=Release", *options],
             **quiet,
         )
-        subprocess.run([cmake, "--build", folder, "--target", "edgekit_tests", "-j", "2"], **quiet)
+        subprocess.run([cmake, "--build", folder, "--target", target, "-j", "2"], **quiet)
     except subprocess.CalledProcessError as error:
         pytest.fail(f"{error.cmd}\n{error.stdout[-4000:]}\n{error.stderr[-4000:]}")
     return folder / "edgekit_tests"

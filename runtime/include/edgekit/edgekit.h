@@ -5,8 +5,10 @@
  *   - Structs begin with `struct_size`; the caller sets it to sizeof(the struct) so that later
  *     versions can grow at the end. Zero in any other field means "the default".
  *   - Handles are opaque. A model may be shared by sessions on different threads (their forward
- *     passes take turns); one session must not be used by two threads at once, except for
- *     edgekit_session_cancel, which may be called from any thread and from a signal handler.
+ *     passes take turns); one session must not be used by two threads at once.
+ *   - From any thread at any time: edgekit_session_cancel (a signal handler too),
+ *     edgekit_model_set_budget, edgekit_model_info, and every function without a handle.
+ *   - Close a model after its sessions are destroyed and no other thread is in it.
  */
 #ifndef EDGEKIT_EDGEKIT_H
 #define EDGEKIT_EDGEKIT_H
@@ -68,6 +70,11 @@ enum {
   EDGEKIT_PARTS_PRODUCTS = 2      /* that, projections of attention, and the head: edgekit_session_linear */
 };
 
+/* One line of UTF-8 about something a developer may want to know; valid during the call. Comes from the
+ * thread that is in edgekit_model_open or edgekit_model_set_budget, and must not call back into edgekit. */
+typedef void (*edgekit_log_callback)(int32_t level, const char* message, void* user);
+enum { EDGEKIT_LOG_INFO = 0, EDGEKIT_LOG_WARNING = 1 };
+
 typedef struct edgekit_options {
   uint32_t struct_size;
   uint32_t threads;      /* compute threads; 0: one per core */
@@ -87,6 +94,8 @@ typedef struct edgekit_options {
   uint32_t no_lookahead; /* 1: predictors and routers are not asked a block ahead */
   uint32_t parts;        /* EDGEKIT_PARTS_* */
   uint32_t reserved;
+  edgekit_log_callback log; /* NULL: nothing is said */
+  void* log_user;
 } edgekit_options;
 
 /* What the planner decided, in bytes. */
@@ -193,6 +202,9 @@ typedef int32_t (*edgekit_token_callback)(int32_t token, void* user);
 
 EDGEKIT_API uint32_t edgekit_abi_version(void);
 EDGEKIT_API const char* edgekit_version(void);
+/* Comma-separated names of what this build can do, for callers that meet several versions: selections,
+ * "budget", "save", "feed_forward", "products", "log", "uring". Unknown names may appear. */
+EDGEKIT_API const char* edgekit_features(void);
 /* Comma-separated names of the kernel sets this CPU can run, best first. */
 EDGEKIT_API const char* edgekit_kernel_sets(void);
 
@@ -234,6 +246,15 @@ EDGEKIT_API void edgekit_session_capture(edgekit_session* session, edgekit_captu
  * tokens it had before the call. */
 EDGEKIT_API edgekit_status edgekit_session_eval(edgekit_session* session, const int32_t* tokens, uint32_t count,
                                                 uint32_t all_logits, float* logits, edgekit_error* error);
+/* Writes the session's tokens, keys and values to a file, which appears when it is whole; restoring reads
+ * it into a session of the same bundle and type of cache (with any budget), which must have room. A
+ * session that fails to restore is as after a reset. There are no logits until a token is evaluated. */
+EDGEKIT_API edgekit_status edgekit_session_save(edgekit_session* session, const char* path, edgekit_error* error);
+EDGEKIT_API edgekit_status edgekit_session_restore(edgekit_session* session, const char* path, edgekit_error* error);
+/* Forgets the tokens from `position` on. */
+EDGEKIT_API edgekit_status edgekit_session_rewind(edgekit_session* session, uint32_t position, edgekit_error* error);
+/* Copies at most `room` of the session's tokens; returns how many it has. */
+EDGEKIT_API uint32_t edgekit_session_tokens(const edgekit_session* session, int32_t* tokens, uint32_t room);
 /* Chooses a token from the logits of the last evaluation; does not append it. */
 EDGEKIT_API edgekit_status edgekit_session_sample(edgekit_session* session, const edgekit_sampling* sampling,
                                                   int32_t* token, edgekit_error* error);

@@ -55,6 +55,13 @@ bool known(const edgekit_sampling* s) { return s != nullptr && s->struct_size ==
 
 uint32_t edgekit_abi_version(void) { return EDGEKIT_ABI_VERSION; }
 const char* edgekit_version(void) { return EDGEKIT_VERSION_STRING; }
+const char* edgekit_features(void) {
+  return "all,exact,predicted,threshold,prompt,router,budget,save,feed_forward,products,log"
+#if defined(__linux__)
+         ",uring"
+#endif
+      ;
+}
 const char* edgekit_kernel_sets(void) { return edgekit::kernel_set_names(); }
 
 edgekit_status edgekit_plan_bundle(const char* path, const edgekit_options* options, edgekit_plan* plan,
@@ -137,6 +144,25 @@ edgekit_status edgekit_session_eval(edgekit_session* session, const int32_t* tok
   float* all = all_logits != 0 ? logits : nullptr;
   float* last = all_logits != 0 ? nullptr : logits;
   return report(session->session->eval(tokens, count, last, all).error(), error);
+}
+
+edgekit_status edgekit_session_save(edgekit_session* session, const char* path, edgekit_error* error) {
+  if (session == nullptr || path == nullptr) return invalid("session and path must not be NULL", error);
+  return report(session->session->save(path).error(), error);
+}
+
+edgekit_status edgekit_session_restore(edgekit_session* session, const char* path, edgekit_error* error) {
+  if (session == nullptr || path == nullptr) return invalid("session and path must not be NULL", error);
+  return report(session->session->restore(path).error(), error);
+}
+
+edgekit_status edgekit_session_rewind(edgekit_session* session, uint32_t position, edgekit_error* error) {
+  if (session == nullptr) return invalid("session must not be NULL", error);
+  return report(session->session->rewind(position).error(), error);
+}
+
+uint32_t edgekit_session_tokens(const edgekit_session* session, int32_t* tokens, uint32_t room) {
+  return session->session->tokens(tokens, room);
 }
 
 edgekit_status edgekit_session_sample(edgekit_session* session, const edgekit_sampling* sampling, int32_t* token,

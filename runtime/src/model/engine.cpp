@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/clock.h"
+#include "model/session_file.h"
 
 namespace edgekit {
 
@@ -34,6 +35,8 @@ Result<Settings> settings_from(const edgekit_options* options) {
   s.io_mode = o.io_mode;
   s.ram_bytes = o.ram_bytes;
   s.wide_kv = o.kv_type == EDGEKIT_KV_F32;
+  s.log = o.log;
+  s.log_user = o.log_user;
   const bool known = s.select <= EDGEKIT_SELECT_ROUTER && s.io.engine <= EDGEKIT_ENGINE_THREADS && s.sparsity > 0 &&
                      s.sparsity < 1 && s.io.depth <= 4096 && s.parts <= EDGEKIT_PARTS_PRODUCTS;
   if (!known)
@@ -111,7 +114,21 @@ Result<std::unique_ptr<Model>> Model::open(const std::string& path, const Settin
                             largest_unit, m.workspace));
   m.decoder.reset(
       new Decoder(*m.weights, m.workspace, m.pool, *settings.kernels, settings.sparsity, settings.lookahead));
+  const auto mib = [](uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; };
+  m.log(EDGEKIT_LOG_INFO, path + ": " + mib(m.plan.resident_bytes) + " of " + mib(m.plan.weight_bytes) +
+                              " resident, window " + mib(m.plan.window_bytes) + ", kernels " + settings.kernels->name +
+                              ", " + std::to_string(m.pool.size()) + " threads");
+  if (settings.io_mode != EDGEKIT_IO_BUFFERED && !m.weights->direct()) {
+    m.log(EDGEKIT_LOG_WARNING, path + ": direct reads are not possible here, so reads go through the page cache");
+  }
+  if (m.plan.window_bytes > 0 && settings.io.engine == EDGEKIT_ENGINE_AUTO && !m.weights->uring()) {
+    m.log(EDGEKIT_LOG_WARNING, path + ": io_uring is not to be had here, so small reads go through threads");
+  }
   return out;
+}
+
+void Model::log(int32_t level, const std::string& message) const {
+  if (settings.log != nullptr) settings.log(level, message.c_str(), settings.log_user);
 }
 
 Outcome Model::set_budget(uint64_t ram_bytes) {
@@ -121,6 +138,9 @@ Outcome Model::set_budget(uint64_t ram_bytes) {
   budget.set_limit(ram_bytes);
   auto outcome = weights->replan(next);
   plan = weights->plan();
+  log(outcome.ok() ? EDGEKIT_LOG_INFO : EDGEKIT_LOG_WARNING,
+      "budget " + std::to_string(ram_bytes) + " bytes: " + std::to_string(plan.resident_bytes) +
+          " of weights resident" + (outcome.ok() ? "" : "; " + outcome.error().message));
   return outcome;
 }
 
@@ -148,6 +168,49 @@ void Session::reset() {
   selection_.chosen = false;
   if (selection_.usage.size() > 0) std::fill_n(selection_.usage.data(), selection_.usage.size(), uint8_t{0});
   has_logits_ = seeded_ = false;
+}
+
+// What a file cannot hold, or what has nothing to hold.
+Outcome Session::check_whole() const {
+  if (model_.settings.parts != EDGEKIT_PARTS_ALL) {
+    return fail(EDGEKIT_INVALID_ARGUMENT, "this model was opened for parts of it only, and has no tokens");
+  }
+  if (model_.plan.select == EDGEKIT_SELECT_PROMPT) {
+    return fail(EDGEKIT_INVALID_ARGUMENT,
+                "what selection by prompt learned from a prompt is not saved; use another selection");
+  }
+  return Nothing{};
+}
+
+Outcome Session::save(const std::string& path) {
+  EK_TRY(check_whole());
+  return save_session(path, model_.bundle->manifest(), history(), position_, cache_);
+}
+
+Outcome Session::restore(const std::string& path) {
+  EK_TRY(check_whole());
+  reset();
+  uint32_t position;
+  EK_ASSIGN(position, restore_session(path, model_.bundle->manifest(), history(), cache_));
+  position_ = position;
+  return Nothing{};
+}
+
+Outcome Session::rewind(uint32_t position) {
+  if (position > position_) {
+    return fail(EDGEKIT_INVALID_ARGUMENT,
+                "the session has " + std::to_string(position_) + " tokens, not " + std::to_string(position));
+  }
+  if (position == position_) return Nothing{};
+  position_ = position;
+  has_logits_ = false;
+  return Nothing{};
+}
+
+uint32_t Session::tokens(int32_t* out, uint32_t room) const {
+  const int32_t* from = reinterpret_cast<const int32_t*>(state_.data() + size_t{12} * vocab_);
+  for (uint32_t i = 0; i < std::min(room, position_); ++i) out[i] = from[i];
+  return position_;
 }
 
 Outcome Session::check(const int32_t* tokens, uint32_t count) const {

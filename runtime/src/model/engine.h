@@ -21,6 +21,8 @@ struct Settings {
   uint64_t ram_bytes = 0;
   bool wide_kv = false;
   const KernelSet* kernels = nullptr;
+  edgekit_log_callback log = nullptr;
+  void* log_user = nullptr;
 };
 Result<Settings> settings_from(const edgekit_options* options);
 
@@ -31,6 +33,7 @@ struct Model {
   explicit Model(const Settings& s) : settings(s), budget(s.ram_bytes) {}
   static Result<std::unique_ptr<Model>> open(const std::string& path, const Settings& settings);
   Outcome set_budget(uint64_t ram_bytes);
+  void log(int32_t level, const std::string& message) const;
 
   Settings settings;
   Budget budget;  // declared before everything that is charged to it
@@ -59,6 +62,10 @@ class Session {
   Outcome generate(const int32_t* prompt, uint32_t prompt_count, uint32_t max_tokens, const int32_t* stop,
                    uint32_t stop_count, const edgekit_sampling& how, edgekit_token_callback callback, void* user);
   void reset();
+  Outcome save(const std::string& path);
+  Outcome restore(const std::string& path);
+  Outcome rewind(uint32_t position);
+  uint32_t tokens(int32_t* out, uint32_t room) const;
   void cancel() { cancelled_.store(true); }
   uint32_t position() const { return position_; }
   void capture(edgekit_capture_callback callback, void* user);
@@ -79,6 +86,7 @@ class Session {
   Outcome eval_batches(const int32_t* tokens, uint32_t count, float* last, float* all);
   float* logits() { return state_.f32(); }
   Candidate* candidates() { return reinterpret_cast<Candidate*>(state_.f32() + vocab_); }
+  Outcome check_whole() const;
   int32_t* history() { return reinterpret_cast<int32_t*>(state_.f32() + size_t{3} * vocab_); }
 
   Model& model_;
