@@ -10,9 +10,11 @@ import pytest
 from edgekit.conversion import convert
 from edgekit.converters.base import export
 from edgekit.converters.engines import open_engine
+from edgekit.converters.session import ArtifactSession
 from edgekit.errors import BudgetError, ConvertError, RuntimeFailure
 from edgekit.runtime import LogitSampler, Options, Sampling, Session, plan_bundle
 from tests import tiny
+from tests.conftest import ROOT
 
 IDS = np.random.default_rng(2).integers(3, 199, 24).tolist()
 
@@ -112,3 +114,26 @@ def test_logits_of_other_engines_are_sampled_as_our_own(bundle: Path) -> None:
             assert sampler.sample(logits, text, how) == token
             text.append(token)
             logits = session.logits([token])[-1]
+
+
+def test_neurons_come_through_the_window_inside_onnxruntime(tmp_path: Path) -> None:
+    demo = convert(ROOT / "examples" / "demo_model" / "checkpoint", tmp_path / "demo", "q8", layout="split").path
+    export(demo, "onnx-flash")
+    ram = 3 * plan_bundle(demo, Options(parts="products")).floor_bytes
+    read, texts = {}, []
+    for select in ("all", "exact"):
+        session = ArtifactSession(demo, "onnx-flash", Options(ram=ram, select=select))
+        session.eval([1, 5, 6, 7])
+        text = []
+        for _ in range(24):
+            text.append(session.sample(Sampling(temperature=0)))
+            session.eval(text[-1:])
+        stats = session.stats
+        assert stats.peak_memory_bytes <= ram
+        read[select] = stats.bytes_read
+        texts.append(text)
+        session.close()
+    assert texts[0] == texts[1]
+    assert stats.window_hits > 0
+    assert 0 < stats.selected < 0.2 * stats.neurons  # a ReLU model
+    assert read["exact"] < 0.8 * read["all"]
