@@ -231,9 +231,10 @@ EDGEKIT_API edgekit_status edgekit_verify_bundle(const char* path, edgekit_error
 EDGEKIT_API edgekit_status edgekit_session_create(edgekit_model* model, edgekit_session** session,
                                                   edgekit_error* error);
 EDGEKIT_API void edgekit_session_destroy(edgekit_session* session);
-/* Forgets all tokens, keeps the memory. */
+/* Forgets all tokens, and a cancellation that no evaluation has noticed; keeps the memory. */
 EDGEKIT_API void edgekit_session_reset(edgekit_session* session);
 EDGEKIT_API uint32_t edgekit_session_position(const edgekit_session* session);
+/* Waits for the pass of another session that is under way. */
 EDGEKIT_API void edgekit_session_stats(const edgekit_session* session, edgekit_stats* stats);
 /* Makes the running (or else the next) evaluation end with EDGEKIT_CANCELLED. */
 EDGEKIT_API void edgekit_session_cancel(edgekit_session* session);

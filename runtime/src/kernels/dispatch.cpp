@@ -14,7 +14,12 @@ struct Entry {
 #if defined(__x86_64__)
 bool has_avx2() {
   __builtin_cpu_init();
+  // Clang before 19 has no name for F16C, which every CPU with AVX2 has.
+#if defined(__clang__)
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#else
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+#endif
 }
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

@@ -164,6 +164,7 @@ void Session::capture(edgekit_capture_callback callback, void* user) {
 }
 
 void Session::reset() {
+  cancelled_.store(false);
   position_ = 0;
   selection_.chosen = false;
   if (selection_.usage.size() > 0) std::fill_n(selection_.usage.data(), selection_.usage.size(), uint8_t{0});
@@ -357,6 +358,7 @@ Outcome Session::generate(const int32_t* prompt, uint32_t prompt_count, uint32_t
 }
 
 void Session::stats(edgekit_stats& out) const {
+  std::lock_guard<std::mutex> turn(model_.turn);  // another session's pass counts in the same places
   out = stats_;
   out.struct_size = sizeof(edgekit_stats);
   out.io_direct = model_.weights->direct();

@@ -1,4 +1,5 @@
 // AVX2 + FMA + F16C kernels. Only code in this file may assume those instructions.
+#if defined(__x86_64__)
 #include <immintrin.h>
 
 #include <algorithm>
@@ -6,6 +7,11 @@
 
 #include "core/half.h"
 #include "kernels/kernels.h"
+
+// SwiftPM has no flags for single files; with these, clang needs none.
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#endif
 
 namespace edgekit {
 namespace {
@@ -121,3 +127,8 @@ const KernelSet kAvx2Kernels = {
 };
 
 }  // namespace edgekit
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif  // defined(__x86_64__)

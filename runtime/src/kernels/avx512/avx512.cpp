@@ -1,5 +1,6 @@
 // AVX-512 (F, BW, DQ, VL) kernels. A permute is a look-up in a table of 16 floats, which is what a
 // palette of 4 bits is, and a 4-bit affine code too: the codes never become integers.
+#if defined(__x86_64__)
 #include <immintrin.h>
 
 #include <algorithm>
@@ -7,6 +8,12 @@
 
 #include "core/half.h"
 #include "kernels/kernels.h"
+
+// SwiftPM has no flags for single files; with these, clang needs none.
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), \
+                             apply_to = function)
+#endif
 
 namespace edgekit {
 namespace {
@@ -114,3 +121,8 @@ const KernelSet kAvx512Kernels = {
 };
 
 }  // namespace edgekit
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif  // defined(__x86_64__)

@@ -1,4 +1,5 @@
 // NEON (AArch64) kernels. F16 conversions are part of the base instruction set there.
+#if defined(__aarch64__)
 #include <arm_neon.h>
 
 #include <algorithm>
@@ -167,3 +168,4 @@ const KernelSet kNeonKernels = {
 };
 
 }  // namespace edgekit
+#endif  // defined(__aarch64__)

@@ -1,0 +1,33 @@
+// swift-tools-version: 6.0
+// EdgeKit for Swift: the runtime's C++ sources are built directly, nothing is prebuilt or fetched.
+import PackageDescription
+
+let package = Package(
+  name: "EdgeKit",
+  platforms: [.iOS(.v17), .macOS(.v14)],
+  products: [
+    .library(name: "EdgeKit", targets: ["EdgeKit"]),
+    .executable(name: "edgekit-swift", targets: ["edgekit-swift"]),
+  ],
+  targets: [
+    .target(
+      name: "CEdgeKit",
+      path: "runtime",
+      exclude: [
+        "tests", "swift", "onnx", "src/kernels/table.inc", "src/kernels/kernels.inc", "src/kernels/x86_codes.inc",
+        "src/kernels/simd.inc",
+      ],
+      sources: ["src"],
+      publicHeadersPath: "include",
+      cxxSettings: [
+        .headerSearchPath("src"),
+        .define("EDGEKIT_VERSION_STRING", to: "\"0.1.0\""),
+      ]
+    ),
+    .target(name: "EdgeKit", dependencies: ["CEdgeKit"], path: "runtime/swift/EdgeKit"),
+    .executableTarget(name: "edgekit-swift", dependencies: ["EdgeKit"], path: "examples/swift"),
+    .testTarget(name: "EdgeKitTests", dependencies: ["EdgeKit"], path: "runtime/swift/Tests/EdgeKitTests"),
+  ],
+  swiftLanguageModes: [.v6],
+  cxxLanguageStandard: .cxx17
+)

@@ -1,0 +1,165 @@
+import CEdgeKit
+import Dispatch
+
+/// How to choose a token; the defaults are llama.cpp's. A temperature of 0 is greedy.
+public struct Sampling: Sendable {
+  public var temperature: Float
+  public var topK: UInt32
+  public var topP: Float
+  public var minP: Float
+  public var repeatPenalty: Float
+  public var seed: UInt64
+
+  public init(
+    temperature: Float = 0.8, topK: UInt32 = 40, topP: Float = 0.95, minP: Float = 0.05, repeatPenalty: Float = 1,
+    seed: UInt64 = 0
+  ) {
+    self.temperature = temperature
+    self.topK = topK
+    self.topP = topP
+    self.minP = minP
+    self.repeatPenalty = repeatPenalty
+    self.seed = seed
+  }
+
+  public static let greedy = Sampling(temperature: 0)
+
+  var native: edgekit_sampling {
+    var out = edgekit_sampling()
+    out.struct_size = UInt32(MemoryLayout<edgekit_sampling>.size)
+    out.temperature = temperature
+    out.top_k = topK
+    out.top_p = topP
+    out.min_p = minP
+    out.repeat_penalty = repeatPenalty
+    out.seed = seed
+    return out
+  }
+}
+
+/// Counters of a session and of the memory behind it.
+public struct Statistics: Sendable, Equatable {
+  public let memory: UInt64
+  public let peakMemory: UInt64
+  public let generatedTokens: UInt64
+  public let generationSeconds: Double
+  public let generationBytesRead: UInt64
+  public let windowHits: UInt64
+  public let windowMisses: UInt64
+
+  public var tokensPerSecond: Double { generationSeconds > 0 ? Double(generatedTokens) / generationSeconds : 0 }
+}
+
+/// One text under way. Computation runs on a queue of its own, never on Swift's cooperative threads.
+public actor EdgeSession {
+  public nonisolated let model: EdgeModel
+  private nonisolated let worker: Worker
+
+  /// Makes a session; the model's budget must leave room for it.
+  public init(_ model: EdgeModel) throws(EdgeError) {
+    self.model = model
+    worker = try Worker(model)
+  }
+
+  /// Continues a prompt of token ids, token by token; begins afresh. Ends at a stop token, after `maxTokens`, when the
+  /// context is full, or when the task that reads the stream is cancelled.
+  public nonisolated func generate(
+    _ prompt: [Int32], maxTokens: Int = 128, sampling: Sampling = Sampling(), stop: Set<Int32> = []
+  ) -> AsyncThrowingStream<Int32, any Error> {
+    AsyncThrowingStream { continuation in
+      let worker = self.worker
+      let stopped = Flag()
+      continuation.onTermination = { reason in
+        guard case .cancelled = reason else { return }
+        stopped.set()
+        worker.cancel()
+      }
+      worker.queue.async {
+        do throws(EdgeError) {
+          try worker.run(prompt, maxTokens, sampling, stop, stopped) { continuation.yield($0) }
+          continuation.finish()
+        } catch {
+          continuation.finish(throwing: error.kind == .cancelled ? CancellationError() : error)
+        }
+      }
+    }
+  }
+
+  /// Waits for what is under way, then tells the counters.
+  public nonisolated func statistics() async -> Statistics {
+    let worker = self.worker
+    return await withCheckedContinuation { continuation in
+      worker.queue.async { continuation.resume(returning: worker.statistics()) }
+    }
+  }
+
+  /// Writes the session to a file, from which another of the same bundle goes on.
+  public nonisolated func save(to path: String) async throws {
+    let worker = self.worker
+    try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
+      worker.queue.async {
+        continuation.resume(with: Result { try check { error in edgekit_session_save(worker.handle, path, error) } })
+      }
+    }
+  }
+}
+
+/// A flag that one thread sets and another reads.
+final class Flag: @unchecked Sendable {
+  private let queue = DispatchQueue(label: "edgekit.flag")
+  private var value = false
+  func set() { queue.sync { value = true } }
+  var isSet: Bool { queue.sync { value } }
+}
+
+/// The C session and the serial queue on which alone it is used, but for `cancel`, which any thread may call.
+final class Worker: @unchecked Sendable {
+  let model: EdgeModel  // outlives the session
+  let handle: OpaquePointer
+  let queue = DispatchQueue(label: "edgekit.session", qos: .userInitiated)
+
+  init(_ model: EdgeModel) throws(EdgeError) {
+    self.model = model
+    var made: OpaquePointer?
+    try check { error in edgekit_session_create(model.handle, &made, error) }
+    handle = made!
+  }
+
+  deinit { edgekit_session_destroy(handle) }
+
+  func cancel() { edgekit_session_cancel(handle) }
+
+  func run(
+    _ prompt: [Int32], _ most: Int, _ sampling: Sampling, _ stop: Set<Int32>, _ stopped: Flag,
+    _ yield: (Int32) -> Void
+  ) throws(EdgeError) {
+    edgekit_session_reset(handle)
+    var how = sampling.native
+    var plan = edgekit_plan()
+    edgekit_model_plan(model.handle, &plan)
+    if stopped.isSet { return }  // set before the cancellation that the reset may have cleared
+    try eval(prompt)
+    for i in 0..<max(0, most) {
+      if stopped.isSet { return }
+      var token: Int32 = 0
+      try check { error in edgekit_session_sample(handle, &how, &token, error) }
+      if stop.contains(token) { return }
+      yield(token)
+      if i + 1 == most || edgekit_session_position(handle) == plan.context { return }
+      try eval([token])
+    }
+  }
+
+  private func eval(_ tokens: [Int32]) throws(EdgeError) {
+    try check { error in edgekit_session_eval(handle, tokens, UInt32(tokens.count), 0, nil, error) }
+  }
+
+  func statistics() -> Statistics {
+    var s = edgekit_stats()
+    edgekit_session_stats(handle, &s)
+    return Statistics(
+      memory: s.memory_bytes, peakMemory: s.peak_memory_bytes, generatedTokens: s.generated_tokens,
+      generationSeconds: s.generation_seconds, generationBytesRead: s.generation_bytes_read,
+      windowHits: s.window_hits, windowMisses: s.window_misses)
+  }
+}

@@ -1,0 +1,58 @@
+/// Turns text into token ids and back. swift-transformers' tokenizers fit behind it; EdgeKit itself has none, so that it
+/// depends on nothing.
+public protocol Tokenizing: Sendable {
+  func encode(_ text: String) throws -> [Int32]
+  func decode(_ tokens: [Int32]) throws -> String
+}
+
+extension EdgeSession {
+  /// Continues a text, piece by piece; a piece never ends within a character.
+  public nonisolated func generate(
+    _ prompt: String, tokenizer: some Tokenizing, maxTokens: Int = 128, sampling: Sampling = Sampling(),
+    stop: Set<Int32> = []
+  ) -> AsyncThrowingStream<String, any Error> {
+    AsyncThrowingStream { continuation in
+      let task = Task {
+        do {
+          let ids = try tokenizer.encode(prompt)
+          var stream = TextStream(tokenizer: tokenizer, prompt: ids)
+          for try await token in generate(ids, maxTokens: maxTokens, sampling: sampling, stop: stop) {
+            let text = try stream.push(token)
+            if !text.isEmpty { continuation.yield(text) }
+          }
+          continuation.finish()
+        } catch {
+          continuation.finish(throwing: error)
+        }
+      }
+      continuation.onTermination = { _ in task.cancel() }
+    }
+  }
+}
+
+/// Text from tokens as they come. The prompt's last tokens stay in front, so that a leading space is decoded as within a
+/// text.
+struct TextStream<Tokenizer: Tokenizing> {
+  private let tokenizer: Tokenizer
+  private var ids: [Int32]
+  private var shown: String
+  private let kept: Int
+
+  init(tokenizer: Tokenizer, prompt: [Int32]) {
+    self.tokenizer = tokenizer
+    ids = Array(prompt.suffix(4))
+    kept = ids.count
+    shown = (try? tokenizer.decode(ids)) ?? ""
+  }
+
+  /// The text that this token completes; empty while a character is unfinished.
+  mutating func push(_ token: Int32) throws -> String {
+    ids.append(token)
+    let text = try tokenizer.decode(ids)
+    if text.hasSuffix("\u{FFFD}") || text.count <= shown.count { return "" }
+    let new = String(text.dropFirst(shown.count))
+    if ids.count > 2 * kept + 16 { ids.removeFirst(ids.count - kept - 8) }
+    shown = try tokenizer.decode(ids)
+    return new
+  }
+}
