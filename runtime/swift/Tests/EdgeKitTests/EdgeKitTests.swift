@@ -4,6 +4,12 @@ import XCTest
 
 @testable import EdgeKit
 
+private func collect(_ session: EdgeSession, _ prompt: [Int32], _ most: Int) async throws -> [Int32] {
+  var out: [Int32] = []
+  for try await token in session.generate(prompt, maxTokens: most, sampling: .greedy) { out.append(token) }
+  return out
+}
+
 final class EdgeKitTests: XCTestCase {
   private func variable(_ name: String) throws -> String {
     guard let value = ProcessInfo.processInfo.environment[name] else { throw XCTSkip("\(name) is not set") }
@@ -12,12 +18,6 @@ final class EdgeKitTests: XCTestCase {
 
   private func bundle() throws -> String { try variable("EDGEKIT_TEST_BUNDLE") }
   private func ids(_ name: String) throws -> [Int32] { try variable(name).split(separator: " ").compactMap { Int32($0) } }
-
-  private func collect(_ session: EdgeSession, _ prompt: [Int32], _ most: Int) async throws -> [Int32] {
-    var out: [Int32] = []
-    for try await token in session.generate(prompt, maxTokens: most, sampling: .greedy) { out.append(token) }
-    return out
-  }
 
   func testGoldenTokensWithinABudget() async throws {
     let (prompt, golden) = (try ids("EDGEKIT_TEST_PROMPT"), try ids("EDGEKIT_TEST_GOLDEN"))
@@ -51,7 +51,7 @@ final class EdgeKitTests: XCTestCase {
     let (prompt, golden) = (try ids("EDGEKIT_TEST_PROMPT"), try ids("EDGEKIT_TEST_GOLDEN"))
     let model = try EdgeModel(bundle: bundle(), options: .init(context: 128, sessions: 8))
     let texts = try await withThrowingTaskGroup(of: [Int32].self) { group in
-      for _ in 0..<8 { group.addTask { try await self.collect(EdgeSession(model), prompt, golden.count) } }
+      for _ in 0..<8 { group.addTask { try await collect(EdgeSession(model), prompt, golden.count) } }
       return try await group.reduce(into: []) { $0.append($1) }
     }
     XCTAssertEqual(texts, Array(repeating: golden, count: 8))
@@ -74,7 +74,7 @@ final class EdgeKitTests: XCTestCase {
       let after = try await collect(session, prompt, golden.count)
       XCTAssertEqual(after, golden)
     }
-    let endless = Task { try await self.collect(session, prompt, 500) }
+    let endless = Task { try await collect(session, prompt, 500) }
     endless.cancel()
     _ = try? await endless.value
     let again = try await collect(session, prompt, golden.count)
