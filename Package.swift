@@ -7,6 +7,7 @@ let package = Package(
   platforms: [.iOS(.v17), .macOS(.v14)],
   products: [
     .library(name: "EdgeKit", targets: ["EdgeKit"]),
+    .library(name: "EdgeKitDemoCore", targets: ["EdgeKitDemoCore"]),
     .executable(name: "edgekit-swift", targets: ["edgekit-swift"]),
   ],
   targets: [
@@ -26,6 +27,9 @@ let package = Package(
     ),
     .target(name: "EdgeKit", dependencies: ["CEdgeKit"], path: "runtime/swift/EdgeKit"),
     .executableTarget(name: "edgekit-swift", dependencies: ["EdgeKit"], path: "examples/swift"),
+    .target(name: "EdgeKitDemoCore", dependencies: ["EdgeKit"], path: "examples/EdgeKitDemo/Core"),
+    .testTarget(
+      name: "EdgeKitDemoCoreTests", dependencies: ["EdgeKitDemoCore"], path: "examples/EdgeKitDemo/CoreTests"),
     .testTarget(name: "EdgeKitTests", dependencies: ["EdgeKit"], path: "runtime/swift/Tests/EdgeKitTests"),
   ],
   swiftLanguageModes: [.v6],

@@ -128,3 +128,21 @@ final class EdgeKitTests: XCTestCase {
     XCTAssertEqual(MemoryPressure.Levels(normal: 50, floor: 100).critical, 100)
   }
 }
+
+final class FeedForwardTests: XCTestCase {
+  func testBlocksAreTheSameUnderAnyBudget() throws {
+    guard let path = ProcessInfo.processInfo.environment["EDGEKIT_TEST_BUNDLE"] else { throw XCTSkip("no bundle") }
+    let whole = try FeedForward(bundle: path, budget: nil)
+    let tight = try FeedForward(bundle: path, budget: 1 << 20)
+    let x = (0..<whole.hiddenSize).map { Float($0 % 7) - 3 }
+    for block in [1, 3, 5, 1] {
+      let (a, b) = (try whole(block: block, x), try tight(block: block, x))
+      for (p, q) in zip(a, b) { XCTAssertEqual(p, q, accuracy: 1e-4 * (1 + abs(p))) }
+    }
+    XCTAssertThrowsError(try whole(block: 0, x)) { XCTAssertEqual(($0 as? EdgeError)?.kind, .invalidArgument) }
+    XCTAssertThrowsError(try whole(block: 1, [1])) { XCTAssertEqual(($0 as? EdgeError)?.kind, .invalidArgument) }
+    XCTAssertThrowsError(try FeedForward(bundle: path, budget: 1000)) {
+      XCTAssertEqual(($0 as? EdgeError)?.kind, .overBudget)
+    }
+  }
+}
