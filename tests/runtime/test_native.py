@@ -80,8 +80,19 @@ def test_neon_kernels_under_qemu(bundles: list[Path]) -> None:
         f"-DCMAKE_CXX_COMPILER={compiler}",
         "-DCMAKE_EXE_LINKER_FLAGS=-static",
     )
-    for name in ("match", "half", "hostile_calls", "hostile_file", "session", "window", "region", "reader"):
-        assert "0 failures" in run([emulator, "-cpu", "cortex-a53", program, name], bundles[0])
+    for name in (
+        "match",
+        "half",
+        "hostile_calls",
+        "hostile_file",
+        "session",
+        "window",
+        "region",
+        "reader",
+        "feed_forward",
+    ):
+        for cpu in ("cortex-a53", "max"):  # without and with every extension
+            assert "0 failures" in run([emulator, "-cpu", cpu, program, name], bundles[0])
 
 
 @pytest.mark.parametrize("standard", ["c11", "c17"])
