@@ -1,4 +1,5 @@
-// edgekit-swift BUNDLE BUDGET_MIB TOKENS ID [ID ...]: token ids in, token ids out, as examples/c/generate.c.
+// edgekit-swift BUNDLE BUDGET_MIB TOKENS ID [ID ...] [--seed N]: token ids in, token ids out. Greedy, or with a seed
+// sampled as `edgekit run` does by default.
 import EdgeKit
 import Foundation
 
@@ -7,10 +8,15 @@ func fail(_ message: String, _ status: Int32) -> Never {
   exit(status)
 }
 
-
-let arguments = CommandLine.arguments
+var arguments = CommandLine.arguments
+var sampling = Sampling.greedy
+if let at = arguments.firstIndex(of: "--seed") {
+  guard at + 1 < arguments.count, let seed = UInt64(arguments[at + 1]) else { fail("--seed takes a whole number", 2) }
+  sampling = Sampling(seed: seed)
+  arguments.removeSubrange(at...(at + 1))
+}
 guard arguments.count >= 5, let budget = UInt64(arguments[2]), let most = Int(arguments[3]) else {
-  fail("usage: edgekit-swift BUNDLE BUDGET_MIB TOKENS ID [ID ...]", 2)
+  fail("usage: edgekit-swift BUNDLE BUDGET_MIB TOKENS ID [ID ...] [--seed N]", 2)
 }
 let prompt = arguments[4...].map { Int32($0) }
 guard !prompt.contains(nil) else { fail("token ids are whole numbers", 2) }
@@ -19,7 +25,7 @@ let ids = prompt.compactMap { $0 }
 do {
   let options = EdgeModel.Options(budget: budget << 20, context: UInt32(ids.count + most))
   let session = try EdgeSession(EdgeModel(bundle: arguments[1], options: options))
-  for try await token in session.generate(ids, maxTokens: most, sampling: .greedy) { print(token, terminator: " ") }
+  for try await token in session.generate(ids, maxTokens: most, sampling: sampling) { print(token, terminator: " ") }
   print()
   let s = await session.statistics()
   FileHandle.standardError.write(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -104,3 +105,36 @@ def test_header_compiles_as_c(standard: str, tmp_path: Path) -> None:
     source.write_text('#include "edgekit/edgekit.h"\nint main(void) { return (int)edgekit_abi_version() - 1; }\n')
     flags = [f"-std={standard}", "-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only"]
     subprocess.run([compiler, *flags, "-I", ROOT / "runtime" / "include", source], check=True)
+
+
+@pytest.mark.slow
+def test_the_library_links_for_macos(tmp_path: Path) -> None:
+    if importlib.util.find_spec("ziglang") is None:
+        pytest.skip("needs the ziglang wheel, a cross compiler with a macOS linker (pip install ziglang)")
+    sources = [str(p) for p in (ROOT / "runtime" / "src").rglob("*.cpp")]
+    include = [f"-I{ROOT / 'runtime' / folder}" for folder in ("include", "src")]
+    out = tmp_path / "libedgekit.dylib"
+    command = [
+        sys.executable,
+        "-m",
+        "ziglang",
+        "c++",
+        "-target",
+        "aarch64-macos",
+        "-std=c++17",
+        "-O1",
+        "-Wall",
+        "-Wextra",
+    ]
+    command += [
+        "-Werror",
+        "-fno-exceptions",
+        "-fno-rtti",
+        "-shared",
+        '-DEDGEKIT_VERSION_STRING="0"',
+        *include,
+        *sources,
+    ]
+    done = subprocess.run([*command, "-o", str(out)], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert out.read_bytes()[:4] == b"\xcf\xfa\xed\xfe"  # Mach-O, 64 bits

@@ -7,10 +7,6 @@
 
 namespace edgekit {
 
-namespace {
-constexpr uint64_t kHugePage = 2 << 20;
-}
-
 Outcome Budget::take(uint64_t bytes, const char* what) {
   uint64_t before = used_.load();
   const uint64_t limit = limit_.load();
@@ -40,6 +36,7 @@ Result<Buffer> Buffer::allocate(Budget& budget, uint64_t bytes, const char* what
   }
 #if defined(MADV_HUGEPAGE)
   // Weights are swept from end to end for every token: large pages spare most of the TLB misses.
+  constexpr uint64_t kHugePage = 2 << 20;
   if (charged >= kHugePage) madvise(data, charged, MADV_HUGEPAGE);
 #endif
   std::memset(data, 0, charged);
