@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.limits import drop_cache, run_limited
-from edgekit.converters.base import KINDS
+from edgekit.converters.kinds import KINDS
 from edgekit.native import library_path
 from edgekit.runtime import Options, Session, parse_bytes
 

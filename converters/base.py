@@ -1,4 +1,4 @@
-"""What every converter shares: the list of them, options, and how an artifact comes to lie on disk.
+"""What every converter shares: options, and how an artifact comes to lie on disk.
 
 An artifact is a folder `BUNDLE/artifacts/KIND/`. It is written beside its place and renamed when it is
 whole; `edgekit.json` in it says what it is and which bundle it was made from.
@@ -20,26 +20,18 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.bundle import manifest
+from edgekit.bundle.disk import put_in_place
 from edgekit.bundle.layout import MANIFEST
+from edgekit.converters.kinds import KINDS
 from edgekit.converters.weights import Json, Weights
-from edgekit.errors import BundleError, ConvertError
+from edgekit.errors import BundleError, ConvertError, MissingPackageError
+from edgekit.runtime import verify_units
 from edgekit.version import __version__
 
 ARTIFACTS = "artifacts"
 ABOUT = "edgekit.json"
 VERSION = 1
 
-# kind -> (module, extra of edgekit that it needs, what it is)
-KINDS: dict[str, tuple[str, str, str]] = {
-    "onnx": ("to_onnx", "onnx", "ONNX graph for onnxruntime and onnxruntime-genai"),
-    "onnx-exact": ("to_onnx", "onnx", "the same with every palette and scale kept, in plain operators"),
-    "onnx-flash": ("to_onnx", "onnx", "ONNX graph whose feed-forward blocks come from flash through this runtime"),
-    "mlx": ("to_mlx", "mlx", "folder that mlx_lm.generate loads"),
-    "mlx-exact": ("to_mlx_exact", "mlx", "MLX folder with every palette and scale kept, run by edgekit"),
-    "coreml": ("to_coreml", "coreml", "Core ML package (iOS 18, macOS 15)"),
-    "coreml-flash": ("to_coreml", "coreml", "Core ML packages around feed-forward blocks from flash"),
-    "coreai": ("to_coreai", "coreai", "Core AI model (iOS 27, macOS 27)"),
-}
 Progress = Callable[[int, int], None]
 
 
@@ -53,7 +45,7 @@ class Choices:
         accuracy_level: of ONNX's MatMulNBits (0: f32 arithmetic, 4: activations in int8, ten times as fast); None for 4
             in "onnx" and 0 in the exact variants.
         precision: of Core ML's and Core AI's arithmetic, "f16" or "f32".
-        chunk: tokens of one prefill call of a Core ML package.
+        chunk: tokens of one prefill call of a Core ML or Core AI model.
     """
 
     context: int | None = None
@@ -111,27 +103,27 @@ def load(kind: str, module: str | None = None) -> Any:
     """The module of a kind, or another one that needs the same extra.
 
     Raises:
-        ConvertError: a package is missing; the message names the pip command.
+        MissingPackageError: the message names the pip command.
     """
-    name, extra, _ = KINDS[kind]
-    if extra == "coreml":  # it greets with warnings about torch and the missing Core ML, and draws bars of its own
+    it = KINDS[kind]
+    if it.extra == "coreml":  # it greets with warnings about torch and the missing Core ML, and draws bars of its own
         logging.getLogger("coremltools").setLevel(logging.ERROR)
         os.environ.setdefault("TQDM_DISABLE", "1")
-    return package(f"edgekit.converters.{module or name}", extra)
+    return package(f"edgekit.converters.{module or it.module}", it.extra)
 
 
 def package(name: str, extra: str) -> Any:
     """A module that needs an extra of edgekit.
 
     Raises:
-        ConvertError: a package is missing; the message names the pip command.
+        MissingPackageError: the message names the pip command.
     """
     try:
         return importlib.import_module(name)
     except ImportError as error:
         if (error.name or "").startswith("edgekit"):
             raise
-        raise ConvertError(
+        raise MissingPackageError(
             f"this needs the package '{error.name}', which is not installed: pip install 'edgekit[{extra}]'"
         ) from error
 
@@ -163,6 +155,7 @@ def export(
     if target.exists() and not overwrite:
         raise ConvertError(f"{target}: exists already; pass --overwrite to replace it")
     module = load(kind)
+    verify_units(path)  # a damaged weight would go unnoticed into the artifact
     partial = target.with_name(kind + ".partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -175,8 +168,7 @@ def export(
             "requantized_rms": round(job.weights.loss.relative_rms, 6), "files": _files(partial),
         }  # fmt: skip
         (partial / ABOUT).write_text(json.dumps(about, indent=1))
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
+        put_in_place(partial, target)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         why = "the disk is full; free some space and export again" if full else error.strerror
@@ -225,8 +217,7 @@ def find(bundle: Path) -> list[Artifact]:
         BundleError: one that is damaged or newer.
     """
     folder = bundle / ARTIFACTS
-    kinds = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.suffix != ".partial") if folder.is_dir() else []
-    return [read(bundle, kind) for kind in kinds]
+    return [read(bundle, kind) for kind in sorted(KINDS) if (folder / kind).is_dir()]
 
 
 def _listed(about: Json) -> list[tuple[str, int]]:

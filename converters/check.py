@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +14,7 @@ from edgekit.codecs.base import F32
 from edgekit.converters import base
 from edgekit.converters.base import Artifact
 from edgekit.converters.engines import Engine, open_engine
-from edgekit.errors import ConvertError, EdgekitError
+from edgekit.errors import ConvertError, EdgekitError, MissingPackageError
 from edgekit.runtime import Options, Session
 from edgekit.tokenizer import Tokenizer
 
@@ -84,7 +82,7 @@ def check(bundle: Path, kinds: Sequence[str] = (), tokens: int = 48, note: Note 
         raise ConvertError(f"{bundle}: has no artifacts; make one with 'edgekit export {bundle} --to onnx'")
     data = manifest.read(bundle).data
     weights = sum(m["rows"] * p["cols"] for m in data["matrices"] for p in m["parts"])
-    shortest = min(tokens, *(a.about.get("context", tokens) for a in found))
+    shortest = min(tokens, *(a.about["context"] for a in found))
     prompt = _prompt(bundle, data["model"]["vocab_size"], max(1, shortest // 2))
     text, want = _native(bundle, prompt, shortest)
     out = []
@@ -148,9 +146,9 @@ def _verdict(
     )
     try:
         engine = open_engine(bundle, artifact.kind, Options(parts="feed_forward", select="all"), check=interpreted)
+    except MissingPackageError:
+        raise
     except ConvertError as error:
-        if "not installed" in str(error):
-            raise
         return replace(plain, note=str(error))
     try:
         got = _forced(engine, prompt, text)
@@ -179,12 +177,3 @@ def _bundle_bytes(bundle: Path, artifact: Artifact) -> int:
     used = ["flash.bin"] if artifact.kind == "coreml-flash" else ["flash.bin", "resident.bin"]
     libraries = [p for p in artifact.path.iterdir() if p.suffix in (".so", ".dylib")]
     return sum((bundle / name).stat().st_size for name in used) - sum(p.stat().st_size for p in libraries)
-
-
-def fingerprint(artifact: Artifact) -> str:
-    """SHA-256 over all files: two exports of the same bundle have the same."""
-    digest = hashlib.sha256()
-    for path in sorted(p for p in artifact.path.rglob("*") if p.is_file()):
-        digest.update(json.dumps(path.relative_to(artifact.path).as_posix()).encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes as c
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,13 +11,13 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from edgekit import native
 from edgekit.codecs.base import F32
 from edgekit.converters.base import Artifact
 from edgekit.converters.engines import Engine, one_line
 from edgekit.converters.weights import Json
 from edgekit.errors import ConvertError
-from edgekit.native import SELECTIONS, library_path
-from edgekit.runtime import Options, Plan, Stats, operator_counters, parse_bytes
+from edgekit.runtime import Options, Plan, Stats, parse_bytes, plan_from, stats_from
 
 
 class OnnxEngine(Engine):
@@ -26,19 +28,20 @@ class OnnxEngine(Engine):
         given = ort.SessionOptions()
         given.log_severity_level = 4  # errors come as exceptions
         given.intra_op_num_threads = options.threads
+        self.id = secrets.token_hex(8)  # names the operators of this session
         if artifact.kind == "onnx-flash":
             entries = {
                 "bundle": str(bundle),
                 "ram": str(parse_bytes(options.ram)),
                 "threads": str(options.threads),
-                "select": str(SELECTIONS[options.select]),
-                "id": f"{id(self)}",
+                "select": str(native.SELECTIONS[options.select]),
+                "id": self.id,
             }
             for name, value in entries.items():
                 given.add_session_config_entry(f"ai.edgekit.{name}", value)
             # Its threads would spin on the cores that the operator computes with.
             given.add_session_config_entry("session.intra_op.allow_spinning", "0")
-            given.register_custom_ops_library(str(library_path("libedgekit_onnx")))
+            given.register_custom_ops_library(str(native.library_path("libedgekit_onnx")))
         try:
             path = str(artifact.path / "model.onnx")
             self.session = ort.InferenceSession(path, given, providers=["CPUExecutionProvider"])
@@ -70,4 +73,11 @@ class OnnxEngine(Engine):
         return out
 
     def counters(self) -> tuple[Stats, Plan] | None:
-        return operator_counters(library_path("libedgekit_onnx"), f"{id(self)}") if self.flash else None
+        if not self.flash:
+            return None
+        function = c.CDLL(str(native.library_path("libedgekit_onnx"))).edgekit_onnx_stats
+        function.argtypes = (c.c_char_p, c.POINTER(native.Stats), c.POINTER(native.Plan))
+        stats, plan = native.Stats(), native.Plan()
+        if function(self.id.encode(), c.byref(stats), c.byref(plan)) != 0:
+            return None
+        return stats_from(stats), plan_from(plan)

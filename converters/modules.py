@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.bundle.disk import put_in_place
 from edgekit.codecs.palette import Palette
 from edgekit.converters import base, graphs
 from edgekit.converters.graph_coder import LEAST_CHANNELS, Scheme, table_rows
@@ -91,8 +92,7 @@ def _package(module: Any, example: Any, path: Path, scheme: Scheme) -> Compresse
     partial = path.with_name(path.stem + ".partial.mlpackage")
     try:
         coreml.save(program, partial)
-        shutil.rmtree(path, ignore_errors=True)
-        partial.rename(path)
+        put_in_place(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())

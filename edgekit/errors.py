@@ -30,9 +30,17 @@ class ConvertError(EdgekitError):
     """A conversion could not start or finish; what was done is kept for a resume."""
 
 
+class MissingPackageError(ConvertError):
+    """An extra of edgekit is not installed; the message names the pip command."""
+
+
 class BudgetError(EdgekitError):
     """The memory budget is below what the model needs at least."""
 
 
 class RuntimeFailure(EdgekitError):
     """The native runtime reported an error."""
+
+
+class ContextFullError(RuntimeFailure):
+    """The context has no room for that many tokens."""

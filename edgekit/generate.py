@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.bundle import manifest
-from edgekit.errors import RuntimeFailure
+from edgekit.errors import ContextFullError, RuntimeFailure
 from edgekit.runtime import Options, Plan, Sampling, Session, Stats, plan_bundle
 from edgekit.tokenizer import Stream, Tokenizer
 from edgekit.verify import check_files
@@ -97,15 +97,23 @@ class Model:
             self.session.eval(ids[self.session.position : begin + end])
             yield begin + end
 
-    def _restored(self, ids: Sequence[int], cache: Path | None) -> int:
+    def _cacheable(self) -> Session:
+        """The session, if its state can be saved and cut anywhere."""
+        if not isinstance(self.session, Session):
+            raise RuntimeFailure("a prompt cache needs the native backend; artifacts do not save their state")
+        if self._scaled:
+            raise RuntimeFailure("this model's keys depend on the length of the whole prompt, so no prompt cache fits")
+        return self.session
+
+    def _restored(self, session: Session, ids: Sequence[int], cache: Path) -> int:
         """Takes what a saved session has of a prompt's beginning; returns how many tokens that is."""
-        self.session.reset()
-        if cache is None or not cache.exists() or self._scaled or not isinstance(self.session, Session):
+        try:
+            session.restore(cache)
+        except ContextFullError:  # a longer prompt was saved; this one's will take its place
             return 0
-        self.session.restore(cache)
-        same = next((i for i, (a, b) in enumerate(zip(ids, self.session.tokens, strict=False)) if a != b), None)
-        kept = min(self.session.position if same is None else same, len(ids) - 1)  # the last one's logits are needed
-        self.session.rewind(kept)
+        same = next((i for i, (a, b) in enumerate(zip(ids, session.tokens, strict=False)) if a != b), None)
+        kept = min(session.position if same is None else same, len(ids) - 1)  # the last one's logits are needed
+        session.rewind(kept)
         return kept
 
     def generate(
@@ -132,7 +140,7 @@ class Model:
             ignore_eos: go on after EOS.
             progress: called with (tokens read, of the prompt's) while the prompt is evaluated.
             prompt_cache: file of a saved session: what it shares with the prompt is not evaluated again, and the
-                prompt is saved there. Not for models whose rotary frequencies change with the length.
+                prompt is saved there. Not for artifacts, nor models whose rotary frequencies change with the length.
 
         Raises:
             EdgekitError: from the runtime.
@@ -142,13 +150,14 @@ class Model:
             raise RuntimeFailure("the prompt is empty, and this tokenizer adds no BOS; give some text")
         how = sampling or Sampling()
         self.finish_reason = ""
-        cache = None if prompt_cache is None else Path(prompt_cache)
-        self.cached_tokens = self._restored(ids, cache)
+        saved = None if prompt_cache is None else (self._cacheable(), Path(prompt_cache))
+        self.session.reset()
+        self.cached_tokens = self._restored(saved[0], ids, saved[1]) if saved and saved[1].exists() else 0
         for done in self._read_prompt(ids, self.cached_tokens):
             if progress is not None:
                 progress(done, len(ids))
-        if cache is not None and isinstance(self.session, Session) and not self._scaled:
-            self.session.save(cache)
+        if saved is not None:
+            saved[0].save(saved[1])
         stream, held = Stream(self.tokenizer, ids), _Held(stop)
         for i in range(max_tokens):
             token = self.session.sample(how)

@@ -9,7 +9,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from edgekit.errors import BudgetError, BundleError, EdgekitError, RuntimeFailure
+from edgekit.errors import BudgetError, BundleError, ContextFullError, EdgekitError, RuntimeFailure
 
 ABI_VERSION = 1
 IO_MODES = {"auto": 0, "direct": 1, "buffered": 2}
@@ -21,7 +21,9 @@ WINDOW_NONE = (1 << 32) - 1
 Log = c.CFUNCTYPE(None, c.c_int32, c.c_char_p, c.c_void_p)
 Capture = c.CFUNCTYPE(None, c.c_uint32, c.POINTER(c.c_float), c.c_uint32, c.c_uint32, c.c_void_p)
 
-_STATUS_ERRORS: dict[int, type[EdgekitError]] = {2: BundleError, 3: BundleError, 4: BundleError, 6: BudgetError}
+_STATUS_ERRORS: dict[int, type[EdgekitError]] = {
+    2: BundleError, 3: BundleError, 4: BundleError, 6: BudgetError, 9: ContextFullError,
+}  # fmt: skip
 CANCELLED = 7
 
 

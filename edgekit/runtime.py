@@ -67,6 +67,8 @@ class Options:
             raise RuntimeFailure(f"io is one of {list(native.IO_MODES)}, cache_type one of {list(native.KV_TYPES)}")
         if self.engine not in native.ENGINES or self.select not in native.SELECTIONS:
             raise RuntimeFailure(f"engine is one of {list(native.ENGINES)}, select one of {list(native.SELECTIONS)}")
+        if self.parts not in native.PARTS:
+            raise RuntimeFailure(f"parts is one of {list(native.PARTS)}")
         for name in ("context", "threads", "batch", "sessions", "io_threads", "io_depth", "window"):
             if not 0 <= (getattr(self, name) or 0) < 1 << 31:
                 raise RuntimeFailure(f"{name} is {getattr(self, name)}, which is out of range")
@@ -164,12 +166,14 @@ def _pick(struct: c.Structure, names: Sequence[str]) -> dict[str, object]:
     return {n: getattr(struct, n) for n in names}
 
 
-def _stats(stats: native.Stats) -> Stats:
+def stats_from(stats: native.Stats) -> Stats:
+    """From the C struct."""
     values = _pick(stats, list(Stats.__dataclass_fields__))
     return Stats(**(values | {"io_direct": bool(stats.io_direct), "io_uring": bool(stats.io_uring)}))  # type: ignore[arg-type]
 
 
-def _plan(plan: native.Plan) -> Plan:
+def plan_from(plan: native.Plan) -> Plan:
+    """From the C struct."""
     names = {number: name for name, number in native.SELECTIONS.items()}
     values = _pick(plan, list(Plan.__dataclass_fields__)) | {"select": names[plan.select]}
     return Plan(**values)  # type: ignore[arg-type]
@@ -186,7 +190,7 @@ def plan_bundle(path: str | Path, options: Options) -> Plan:
     opts = options.native()
     status = native.library().edgekit_plan_bundle(_path(path), c.byref(opts), c.byref(plan), c.byref(error))
     native.check(status, error)
-    return _plan(plan)
+    return plan_from(plan)
 
 
 def verify_units(path: str | Path) -> None:
@@ -209,16 +213,6 @@ def process_peak_bytes() -> int:
     """Most memory that this process ever had resident, interpreter included."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def operator_counters(library: Path, name: str) -> tuple[Stats, Plan] | None:
-    """Counters and plan behind the FlashFFN operators of an onnxruntime session, by the id it was given."""
-    function = c.CDLL(str(library)).edgekit_onnx_stats
-    function.argtypes = (c.c_char_p, c.POINTER(native.Stats), c.POINTER(native.Plan))
-    stats, plan = native.Stats(), native.Plan()
-    if function(name.encode(), c.byref(stats), c.byref(plan)) != 0:
-        return None
-    return _stats(stats), _plan(plan)
 
 
 def _path(path: str | Path) -> bytes:
@@ -429,11 +423,11 @@ class Session:
         """What the planner decided."""
         plan = native.Plan()
         self._lib.edgekit_model_plan(self._model, c.byref(plan))
-        return _plan(plan)
+        return plan_from(plan)
 
     @property
     def stats(self) -> Stats:
         """Counters so far."""
         stats = native.Stats()
         self._lib.edgekit_session_stats(self._open(), c.byref(stats))
-        return _stats(stats)
+        return stats_from(stats)

@@ -7,12 +7,12 @@ whether the kill, or the power cut, came before or after they were written.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from edgekit.bundle.checksum import lane64
+from edgekit.bundle.disk import sync
 from edgekit.bundle.layout import RESIDENT, Layout, MatrixPlan
 
 JOURNAL = "journal.jsonl"
@@ -83,12 +83,3 @@ def note(journal: IO[str], name: str, finished: Done) -> None:
     """Appends an entry. The line feed comes first: a torn line before it must not swallow this one."""
     journal.write("\n" + json.dumps({"name": name, "units": finished.units, "luts": finished.luts}))
     journal.flush()
-
-
-def sync(path: Path) -> None:
-    """Makes the kernel write a file, or a folder's entries, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

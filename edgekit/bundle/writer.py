@@ -23,7 +23,8 @@ import numpy as np
 from edgekit.arch.spec import Model
 from edgekit.bundle import manifest
 from edgekit.bundle.checksum import lane64
-from edgekit.bundle.journal import JOURNAL, Done, Journal, note, sync
+from edgekit.bundle.disk import put_in_place, sync
+from edgekit.bundle.journal import JOURNAL, Done, Journal, note
 from edgekit.bundle.layout import (
     FLASH,
     MANIFEST,
@@ -121,15 +122,7 @@ class Writer:
             sync(path)
         self.journal.path.unlink()
         sync(self.partial)
-        if self.out.exists():  # the caller has said that it may be replaced
-            old = self.out.with_name(self.out.name + ".old")
-            shutil.rmtree(old, ignore_errors=True)
-            self.out.rename(old)
-            self.partial.rename(self.out)
-            shutil.rmtree(old)
-        else:
-            self.partial.rename(self.out)
-        sync(self.out.parent)
+        put_in_place(self.partial, self.out)  # if one is there, the caller has said that it may be replaced
 
     def _copy_tokenizer(self) -> None:
         folder = self.partial / TOKENIZER

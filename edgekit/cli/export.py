@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from edgekit.cli.common import human, json_option, print_json, progress_bar, quiet_option
+from edgekit.converters.kinds import KINDS
 
 context_option = click.option(
     "-c", "--ctx-size", "--max-context-length", "context", type=click.IntRange(1),
@@ -17,8 +18,7 @@ context_option = click.option(
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--to", "targets", required=True, help="Comma-separated: onnx, onnx-exact, onnx-flash, mlx, mlx-exact, "
-              "coreml, coreml-flash, coreai.")  # fmt: skip
+@click.option("--to", "targets", required=True, help=f"Comma-separated: {', '.join(KINDS)}.")
 @context_option
 @click.option(
     "--bits",
@@ -38,7 +38,7 @@ context_option = click.option(
     help="Core ML, Core AI: of the arithmetic.",
 )
 @click.option("--chunk", type=click.IntRange(2, 4096), default=64, show_default=True,
-              help="Core ML: tokens of one prefill call.")  # fmt: skip
+              help="Core ML, Core AI: tokens of one prefill call.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace artifacts that exist.")
 @json_option
 @quiet_option

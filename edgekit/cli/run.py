@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.common import human, json_option, print_json, progress_bar, quiet_option, waiting
+from edgekit.converters.kinds import KINDS
 
 if TYPE_CHECKING:
     from edgekit.runtime import Stats
@@ -99,9 +100,7 @@ if TYPE_CHECKING:
 @click.option("--kernels", help="Kernel set (avx512, avx2, neon, portable).  [default: the best]")
 @click.option(
     "--backend",
-    type=click.Choice(
-        ["native", "onnx", "onnx-exact", "onnx-flash", "mlx", "mlx-exact", "coreml"],
-    ),
+    type=click.Choice(["native", *(name for name, kind in KINDS.items() if kind.runs)]),
     default="native",
     show_default=True,
     help="What computes: this runtime, or an artifact of the bundle ('edgekit export').",

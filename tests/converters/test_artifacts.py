@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -15,9 +16,10 @@ from click.testing import CliRunner
 from edgekit.cli.main import cli, main
 from edgekit.conversion import convert
 from edgekit.converters import base
-from edgekit.converters.base import KINDS, Choices, export
-from edgekit.converters.check import check, fingerprint
+from edgekit.converters.base import Artifact, Choices, export
+from edgekit.converters.check import check
 from edgekit.converters.engines import open_engine
+from edgekit.converters.kinds import KINDS
 from edgekit.errors import BundleError, ConvertError
 from edgekit.runtime import Options
 from tests import tiny
@@ -39,6 +41,15 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy(demo: Path, tmp_path: Path) -> Path:
     """One that may be damaged."""
     return Path(shutil.copytree(demo, tmp_path / "copy.edgekit"))
+
+
+def fingerprint(artifact: Artifact) -> str:
+    """SHA-256 over the names and bytes of all files."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in artifact.path.rglob("*") if p.is_file()):
+        digest.update(json.dumps(path.relative_to(artifact.path).as_posix()).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
@@ -164,6 +175,7 @@ def test_errors_have_one_line(demo: Path, tmp_path: Path, capsys: pytest.Capture
         (["run", str(demo), "-p", "a", "--backend", "onnx", "--ram", "1G"], "no budget"),
         (["run", str(demo), "-p", "a", "--backend", "onnx-flash", "--ram", "1K"], "too small"),
         (["run", str(demo), "-p", "a", "--backend", "mlx", "-c", "600"], "beyond the artifact's 512"),
+        (["run", str(demo), "-p", "a", "--backend", "onnx", "--prompt-cache", str(tmp_path / "c")], "native backend"),
     ):
         assert main(command) == 1, command
         out = capsys.readouterr()
@@ -189,6 +201,28 @@ def test_an_export_that_fails_leaves_what_was_there(copy: Path) -> None:
         export(copy, "onnx", Choices(context=9999), overwrite=True)
     assert fingerprint(base.read(copy, "onnx")) == before
     assert not list((copy / "artifacts").glob("*.partial"))
+
+
+def test_a_damaged_bundle_is_not_exported(copy: Path) -> None:
+    before = fingerprint(base.read(copy, "onnx"))
+    with (copy / "flash.bin").open("r+b") as file:
+        file.seek(4096)
+        byte = file.read(1)[0]
+        file.seek(4096)
+        file.write(bytes([byte ^ 0x41]))
+    with pytest.raises(BundleError, match="checksum"):
+        export(copy, "onnx", overwrite=True)
+    assert fingerprint(base.read(copy, "onnx")) == before
+
+
+def test_an_export_replaces_only_what_is_whole(copy: Path) -> None:
+    """A kill between the two renames leaves both folders; the next export tidies up."""
+    folder = copy / "artifacts"
+    shutil.copytree(folder / "onnx", folder / "onnx.old")
+    shutil.copytree(folder / "onnx", folder / "onnx.partial")
+    assert {a.kind for a in base.find(copy)} == set(KINDS)
+    export(copy, "onnx", overwrite=True)
+    assert sorted(p.name for p in folder.iterdir()) == sorted(KINDS)
 
 
 def test_run_reports_a_backend(demo: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from edgekit.bundle.checksum import lane64
 from edgekit.cli.main import cli, main
 from edgekit.conversion import convert
 from edgekit.errors import BundleError, RuntimeFailure
+from edgekit.generate import Model
 from edgekit.runtime import Options, Sampling, Session, plan_bundle
 from tests import tiny
 from tests.conftest import ROOT
@@ -22,11 +24,19 @@ IDS = np.random.default_rng(0).integers(3, 199, 20).tolist()
 GREEDY = Sampling(temperature=0)
 
 
+DEMO = ROOT / "examples" / "demo_model" / "checkpoint"
+
+
+def make(model: str, folder: Path) -> Path:
+    """A tiny model as a bundle, with a tokenizer."""
+    tiny.make(model, folder / "checkpoint")
+    shutil.copy(DEMO / "tokenizer.json", folder / "checkpoint")
+    return convert(folder / "checkpoint", folder / "bundle", "q8").path
+
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("saved")
-    tiny.make("mistral", folder / "checkpoint")
-    return convert(folder / "checkpoint", folder / "bundle", "q8").path
+    return make("mistral", tmp_path_factory.mktemp("saved"))
 
 
 @pytest.fixture
@@ -125,8 +135,24 @@ def test_a_forged_header_reaches_no_memory(bundle: Path, saved: Path) -> None:
             session.restore(saved)
 
 
+def test_a_saved_prompt_beyond_the_context_is_read_afresh(bundle: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    with Model(bundle) as model:
+        list(model.generate(IDS, 1, GREEDY, prompt_cache=cache))
+        want = [p.token for p in model.generate(IDS[:6], 4, GREEDY)]
+    for cached in (0, 5):
+        with Model(bundle, Options(context=12)) as model:
+            assert [p.token for p in model.generate(IDS[:6], 4, GREEDY, prompt_cache=cache)] == want
+            assert model.cached_tokens == cached
+
+
+def test_keys_that_depend_on_the_length_are_not_cached(tmp_path: Path) -> None:
+    with Model(make("llama_dynamic", tmp_path)) as model, pytest.raises(RuntimeFailure, match="no prompt cache"):
+        next(model.generate(IDS, 1, GREEDY, prompt_cache=tmp_path / "cache"))
+
+
 def test_run_reads_only_what_is_new_of_a_prompt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    demo = convert(ROOT / "examples" / "demo_model" / "checkpoint", tmp_path / "demo", "palette4").path
+    demo = convert(DEMO, tmp_path / "demo", "palette4").path
     cache, told = tmp_path / "cache", []
     for prompt in ("Once upon a time there was a dog", "Once upon a time there was a dog", "Once upon a time a cat"):
         arguments = ["run", str(demo), "-p", prompt, "-n", "16", "--temp", "0", "--json"]
