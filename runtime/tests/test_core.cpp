@@ -1,6 +1,8 @@
 // Half floats, budget, threads, checksums.
 #include <atomic>
 #include <cmath>
+#include <mutex>
+#include <thread>
 #include <vector>
 
 #include "check.h"
@@ -8,6 +10,7 @@
 #include "core/checksum.h"
 #include "core/half.h"
 #include "core/threads.h"
+#include "core/turns.h"
 
 using namespace edgekit;
 
@@ -69,4 +72,22 @@ TEST(checksum_catches_every_flipped_bit_and_every_length) {
     data[i / 8] = static_cast<uint8_t>(data[i / 8] ^ 1u << i % 8);
   }
   for (size_t n = 0; n < data.size(); ++n) CHECK(lane64(data.data(), n) != sum);
+}
+
+TEST(turns_are_granted_in_the_order_they_were_asked_for) {
+  Turns turns;
+  std::vector<int> order;
+  std::vector<std::thread> waiting;
+  turns.lock();
+  for (int i = 0; i < 8; ++i) {
+    waiting.emplace_back([&turns, &order, i] {
+      std::lock_guard<Turns> turn(turns);
+      order.push_back(i);
+    });
+    while (turns.queue() < static_cast<uint64_t>(i) + 2) std::this_thread::yield();
+  }
+  turns.unlock();
+  for (auto& thread : waiting) thread.join();
+  CHECK(order == std::vector<int>({0, 1, 2, 3, 4, 5, 6, 7}));
+  CHECK(turns.queue() == 0);
 }

@@ -7,7 +7,8 @@
  *   - Handles are opaque. A model may be shared by sessions on different threads (their forward
  *     passes take turns); one session must not be used by two threads at once.
  *   - From any thread at any time: edgekit_session_cancel (a signal handler too),
- *     edgekit_model_set_budget, edgekit_model_info, and every function without a handle.
+ *     edgekit_session_stats, edgekit_model_set_budget, edgekit_model_info, and every function
+ *     without a handle.
  *   - Close a model after its sessions are destroyed and no other thread is in it.
  */
 #ifndef EDGEKIT_EDGEKIT_H
@@ -234,7 +235,7 @@ EDGEKIT_API void edgekit_session_destroy(edgekit_session* session);
 /* Forgets all tokens, and a cancellation that no evaluation has noticed; keeps the memory. */
 EDGEKIT_API void edgekit_session_reset(edgekit_session* session);
 EDGEKIT_API uint32_t edgekit_session_position(const edgekit_session* session);
-/* Waits for the pass of another session that is under way. */
+/* Any thread, also during an evaluation: waits for the pass that is under way (so not from a capture callback). */
 EDGEKIT_API void edgekit_session_stats(const edgekit_session* session, edgekit_stats* stats);
 /* Makes the running (or else the next) evaluation end with EDGEKIT_CANCELLED. */
 EDGEKIT_API void edgekit_session_cancel(edgekit_session* session);

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <mutex>
 
 #include "core/clock.h"
 #include "model/session_file.h"
@@ -132,7 +133,7 @@ void Model::log(int32_t level, const std::string& message) const {
 }
 
 Outcome Model::set_budget(uint64_t ram_bytes) {
-  std::lock_guard<std::mutex> hold(turn);
+  std::lock_guard<Turns> hold(turn);
   Plan next = plan;
   EK_TRY(change_budget(bundle->manifest(), ram_bytes, next));
   budget.set_limit(ram_bytes);
@@ -236,7 +237,7 @@ Outcome Session::eval(const int32_t* tokens, uint32_t count, float* last, float*
     return fail(EDGEKIT_INVALID_ARGUMENT, "this model was opened for parts of it only, and cannot evaluate tokens");
   }
   EK_TRY(check(tokens, count));
-  std::lock_guard<std::mutex> turn(model_.turn);
+  std::lock_guard<Turns> turn(model_.turn);
   const Moment begin = now();
   const bool prompt = count > 1 || position_ == 0;
   selection_.prompt = prompt;
@@ -258,7 +259,7 @@ Outcome Session::feed_forward(uint32_t block, const float* x, uint32_t tokens, f
     return fail(EDGEKIT_INVALID_ARGUMENT, "block " + std::to_string(block) + " is not a feed-forward block");
   }
   EK_TRY(check_batch(tokens));
-  std::lock_guard<std::mutex> turn(model_.turn);
+  std::lock_guard<Turns> turn(model_.turn);
   const Moment begin = now();
   selection_.prompt = tokens > 1;
   EK_TRY(model_.decoder->forward_block(block, x, tokens, selection_, out));
@@ -285,7 +286,7 @@ Outcome Session::linear(uint32_t matrix, const float* x, uint32_t columns, uint3
                                               " rows and " + std::to_string(m.parts[0].cols) + " columns");
   }
   EK_TRY(check_batch(tokens));
-  std::lock_guard<std::mutex> turn(model_.turn);
+  std::lock_guard<Turns> turn(model_.turn);
   const Moment begin = now();
   EK_TRY(model_.decoder->forward_matrix(static_cast<int32_t>(matrix), x, tokens, out));
   note(begin, 0, tokens > 1);
@@ -358,7 +359,7 @@ Outcome Session::generate(const int32_t* prompt, uint32_t prompt_count, uint32_t
 }
 
 void Session::stats(edgekit_stats& out) const {
-  std::lock_guard<std::mutex> turn(model_.turn);  // another session's pass counts in the same places
+  std::lock_guard<Turns> turn(model_.turn);  // another session's pass counts in the same places
   out = stats_;
   out.struct_size = sizeof(edgekit_stats);
   out.io_direct = model_.weights->direct();

@@ -3,9 +3,9 @@
 
 #include <atomic>
 #include <memory>
-#include <mutex>
 #include <string>
 
+#include "core/turns.h"
 #include "model/decoder.h"
 #include "sampling/sampler.h"
 
@@ -43,7 +43,7 @@ struct Model {
   std::unique_ptr<Weights> weights;
   Workspace workspace;
   std::unique_ptr<Decoder> decoder;
-  std::mutex turn;  // one forward pass at a time
+  Turns turn;  // one forward pass at a time
 };
 
 // Opens the bundle's manifest in `budget` and plans; `plan` is filled even when over budget.

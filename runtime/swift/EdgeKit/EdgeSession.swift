@@ -50,10 +50,11 @@ public struct Statistics: Sendable, Equatable {
   public var tokensPerSecond: Double { generationSeconds > 0 ? Double(generatedTokens) / generationSeconds : 0 }
 }
 
-/// One text under way. Computation runs on a queue of its own, never on Swift's cooperative threads.
-public actor EdgeSession {
-  public nonisolated let model: EdgeModel
-  private nonisolated let worker: Worker
+/// One text under way. Computation runs on a queue of its own, never on Swift's cooperative threads; generations of one
+/// session follow each other.
+public final class EdgeSession: Sendable {
+  public let model: EdgeModel
+  private let worker: Worker
 
   /// Makes a session; the model's budget must leave room for it.
   public init(_ model: EdgeModel) throws(EdgeError) {
@@ -63,7 +64,7 @@ public actor EdgeSession {
 
   /// Continues a prompt of token ids, token by token; begins afresh. Ends at a stop token, after `maxTokens`, when the
   /// context is full, or when the task that reads the stream is cancelled.
-  public nonisolated func generate(
+  public func generate(
     _ prompt: [Int32], maxTokens: Int = 128, sampling: Sampling = Sampling(), stop: Set<Int32> = []
   ) -> AsyncThrowingStream<Int32, any Error> {
     AsyncThrowingStream { continuation in
@@ -85,16 +86,16 @@ public actor EdgeSession {
     }
   }
 
-  /// Waits for what is under way, then tells the counters.
-  public nonisolated func statistics() async -> Statistics {
+  /// The counters as they are now, also while a text is generated; waits for one pass of the model at most.
+  public func statistics() async -> Statistics {
     let worker = self.worker
     return await withCheckedContinuation { continuation in
-      worker.queue.async { continuation.resume(returning: worker.statistics()) }
+      DispatchQueue.global(qos: .userInitiated).async { continuation.resume(returning: worker.statistics()) }
     }
   }
 
   /// Writes the session to a file, from which another of the same bundle goes on.
-  public nonisolated func save(to path: String) async throws {
+  public func save(to path: String) async throws {
     let worker = self.worker
     try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
       worker.queue.async {
@@ -112,7 +113,8 @@ final class Flag: @unchecked Sendable {
   var isSet: Bool { queue.sync { value } }
 }
 
-/// The C session and the serial queue on which alone it is used, but for `cancel`, which any thread may call.
+/// The C session and the serial queue on which alone it is used, but for `cancel` and `statistics`, which any thread may
+/// call.
 final class Worker: @unchecked Sendable {
   let model: EdgeModel  // outlives the session
   let handle: OpaquePointer

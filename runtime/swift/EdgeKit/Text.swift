@@ -6,8 +6,9 @@ public protocol Tokenizing: Sendable {
 }
 
 extension EdgeSession {
-  /// Continues a text, piece by piece; a piece never ends within a character.
-  public nonisolated func generate(
+  /// Continues a text, piece by piece; a piece never ends within a Unicode scalar. (A later piece can still add an accent
+  /// to a character that was shown.)
+  public func generate(
     _ prompt: String, tokenizer: some Tokenizing, maxTokens: Int = 128, sampling: Sampling = Sampling(),
     stop: Set<Int32> = []
   ) -> AsyncThrowingStream<String, any Error> {
@@ -31,28 +32,29 @@ extension EdgeSession {
 }
 
 /// Text from tokens as they come. The prompt's last tokens stay in front, so that a leading space is decoded as within a
-/// text.
+/// text. Scalars are counted, not characters: a combining accent or a joined emoji changes the last character, and adds
+/// none.
 struct TextStream<Tokenizer: Tokenizing> {
   private let tokenizer: Tokenizer
   private var ids: [Int32]
-  private var shown: String
+  private var shown: Int  // scalars of `ids` that were given out
   private let kept: Int
 
   init(tokenizer: Tokenizer, prompt: [Int32]) {
     self.tokenizer = tokenizer
     ids = Array(prompt.suffix(4))
     kept = ids.count
-    shown = (try? tokenizer.decode(ids)) ?? ""
+    shown = (try? tokenizer.decode(ids).unicodeScalars.count) ?? 0
   }
 
   /// The text that this token completes; empty while a character is unfinished.
   mutating func push(_ token: Int32) throws -> String {
     ids.append(token)
-    let text = try tokenizer.decode(ids)
-    if text.hasSuffix("\u{FFFD}") || text.count <= shown.count { return "" }
-    let new = String(text.dropFirst(shown.count))
+    let text = try tokenizer.decode(ids).unicodeScalars
+    if text.last == "\u{FFFD}" || text.count <= shown { return "" }
+    let new = String(String.UnicodeScalarView(text.dropFirst(shown)))
     if ids.count > 2 * kept + 16 { ids.removeFirst(ids.count - kept - 8) }
-    shown = try tokenizer.decode(ids)
+    shown = try tokenizer.decode(ids).unicodeScalars.count
     return new
   }
 }

@@ -47,6 +47,17 @@ final class EdgeKitTests: XCTestCase {
     XCTAssertEqual(out, golden)
   }
 
+  func testStatisticsComeWhileATextIsGenerated() async throws {
+    let prompt = try ids("EDGEKIT_TEST_PROMPT")
+    let session = try EdgeSession(EdgeModel(bundle: bundle(), options: .init(context: 512)))
+    let text = Task { try await collect(session, prompt, 400) }
+    var looks: [UInt64] = []
+    while (looks.last ?? 0) < 200 { looks.append(await session.statistics().generatedTokens) }
+    _ = try await text.value
+    XCTAssertLessThan(try XCTUnwrap(looks.last), 399)
+    XCTAssertEqual(looks, looks.sorted())
+  }
+
   func testEightSessionsAtOnce() async throws {
     let (prompt, golden) = (try ids("EDGEKIT_TEST_PROMPT"), try ids("EDGEKIT_TEST_GOLDEN"))
     let model = try EdgeModel(bundle: bundle(), options: .init(context: 128, sessions: 8))
@@ -116,7 +127,7 @@ final class EdgeKitTests: XCTestCase {
       func decode(_ tokens: [Int32]) -> String { String(decoding: tokens.map { UInt8($0) }, as: UTF8.self) }
     }
     var stream = TextStream(tokenizer: Bytes(), prompt: Bytes().encode("ab"))
-    let text = "né 🙂, and a longer end that goes on"
+    let text = "né 🙂, e\u{301} and a\u{308}\u{304}, 👩\u{200D}🚀🇮🇸, and a longer end that goes on"
     let pieces = try Bytes().encode(text).map { try stream.push($0) }
     XCTAssertEqual(pieces.joined(), text)
     XCTAssertTrue(pieces.allSatisfy { !$0.contains("\u{FFFD}") })
