@@ -70,6 +70,14 @@ class Job:
     choices: Choices
     about: Json = field(default_factory=dict)
 
+    def copy_tokenizer(self, folder: str = "", leave: str = "") -> None:
+        """Copies the bundle's tokenizer into the artifact, or a folder of it; `leave`: a file not to copy."""
+        target = self.folder / folder
+        target.mkdir(exist_ok=True)
+        for file in sorted((self.bundle / "tokenizer").iterdir()):
+            if file.name != leave:
+                shutil.copyfile(file, target / file.name)
+
 
 @dataclass(frozen=True)
 class Artifact:

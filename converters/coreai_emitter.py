@@ -18,7 +18,7 @@ from coreai.authoring import reduction_ops as ops
 from coreai.authoring.constant import constant
 
 from edgekit.converters.static import HIDDEN_SCORE, LEAST_LARGEST, Array, StaticEmitter, Store
-from edgekit.converters.weights import Json, Part, bitstream
+from edgekit.converters.weights import Part, bitstream
 
 Value = Any
 ELEMENTS: dict[str, Any] = {"float16": F16Type.get, "float32": F32Type.get, "int32": lambda: IntegerType.get_signed(32)}
@@ -150,7 +150,7 @@ class CoreAiEmitter(StaticEmitter[Value]):
         y = y if weight is None else self.mul(y, weight)
         return y if bias is None else self.add(y, bias)
 
-    def _width(self, norm: Json, x: Value) -> int:
+    def _width(self, x: Value) -> int:
         return int(x.type.shape[-1])
 
     # --- shapes ------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import types
 
 from edgekit.converters.static import HIDDEN_SCORE, LEAST_LARGEST, Array, StaticEmitter, Store
-from edgekit.converters.weights import Json, Part
+from edgekit.converters.weights import Part
 
 Var = Any  # coremltools has no types
 CODES = {b: types.string_to_nptype(f"uint{b}") for b in (1, 2, 3, 4, 6, 8)}
@@ -123,7 +123,7 @@ class MilEmitter(StaticEmitter[Var]):
         more = {k: v for k, v in {"gamma": weight, "beta": bias}.items() if v is not None}
         return mb.layer_norm(x=x, axes=[-1], epsilon=self.number(eps), **more)
 
-    def _width(self, norm: Json, x: Var) -> int:
+    def _width(self, x: Var) -> int:
         return int(x.shape[-1])
 
     # --- shapes ------------------------------------------------------------------------------

@@ -31,12 +31,9 @@ class DataFile:
         self.stream.close()
 
     def tensor(self, name: str, values: Array, dtype: ir.DataType | None = None) -> ir.TensorProtocol:
-        """A tensor of the graph. `dtype`: of what `values` holds bytes of (4-bit codes, two in a byte)."""
+        """A tensor of the graph. `dtype`: of what `values` holds the bits of (bf16)."""
         values = np.ascontiguousarray(values)
         kind = dtype or ir.DataType.from_numpy(values.dtype)
-        shape = list(values.shape)
-        if kind in (ir.DataType.UINT4, ir.DataType.INT4):
-            shape[-1] *= 2
         if values.nbytes <= INLINE and dtype is None:
             return ir.tensor(values, name=name)
         align = PAGE if values.nbytes >= PAGED_FROM else SMALL
@@ -45,7 +42,7 @@ class DataFile:
         offset = at + -at % align
         self.stream.write(values.data.cast("B"))
         return ir.ExternalTensor(
-            self.name, offset, values.nbytes, kind, shape=ir.Shape(shape), name=name, base_dir=str(self.folder)
+            self.name, offset, values.nbytes, kind, shape=ir.Shape(values.shape), name=name, base_dir=str(self.folder)
         )
 
 

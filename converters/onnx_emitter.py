@@ -99,7 +99,7 @@ class OnnxEmitter(OnnxWeights):
 
     def norm(self, norm: Json, x: Value, heads: int = 0) -> Value:
         weight = norm.get("weight")
-        scale = self._vector(weight) if weight else self._ones(norm, x, heads)
+        scale = self._vector(weight) if weight else self._ones()
         y = self.op("Reshape", x, self.ints(0, 0, heads, -1)) if heads else x
         if norm["kind"] == "rms":
             y = self.op("RMSNormalization", y, scale, axis=-1, epsilon=norm["eps"])
@@ -109,7 +109,7 @@ class OnnxEmitter(OnnxWeights):
             y = self.op("LayerNormalization", y, scale, *bias, axis=-1, epsilon=norm["eps"])
         return self.op("Reshape", y, self.ints(0, 0, -1)) if heads else y
 
-    def _ones(self, norm: Json, x: Value, heads: int) -> Value:
+    def _ones(self) -> Value:
         width = self.w.model["hidden_size"]
         return self.const(f"ones_{width}", np.ones(width, np.float32))
 

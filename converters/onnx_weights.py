@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
+from edgekit.codecs.plain import bf16_bits
 from edgekit.converters.base import Choices
 from edgekit.converters.lower import Emitter
 from edgekit.converters.onnx_data import Array, DataFile, blocks_of
@@ -34,16 +35,9 @@ class OnnxWeights(Emitter[Value]):
 
     # --- plumbing ----------------------------------------------------------------------------
 
-    def op(
-        self,
-        kind: str,
-        *inputs: Value | None,
-        domain: str = "",
-        output: Value | None = None,
-        **attributes: Any,
-    ) -> Value:
+    def op(self, kind: str, *inputs: Value | None, domain: str = "", **attributes: Any) -> Value:
         """One node with one output."""
-        return self.tape.op(kind, list(inputs), attributes, domain=domain, output=output)
+        return self.tape.op(kind, list(inputs), attributes, domain=domain)
 
     def ops(self, kind: str, inputs: Sequence[Value | None], count: int, domain: str, **attributes: Any) -> list[Value]:
         """One node with several outputs."""
@@ -127,8 +121,7 @@ class OnnxWeights(Emitter[Value]):
 
     def _plain(self, name: str, values: Array, dtype: str) -> Value:
         if dtype == "bf16":
-            raw = (values.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
-            return self.const(name, raw, ir.DataType.BFLOAT16)
+            return self.const(name, bf16_bits(np.ascontiguousarray(values)), ir.DataType.BFLOAT16)
         return self.const(name, values.astype(_FLOAT[dtype]))
 
     def _f32(self, x: Value) -> Value:

@@ -173,7 +173,7 @@ class StaticEmitter(Emitter[V]):
         return self.mul(x, self.number(by))
 
     def norm(self, norm: Json, x: V, heads: int = 0) -> V:
-        width = self._width(norm, x)
+        width = self._width(x)
         y = self.reshape(x, 1, self.tokens, heads, width // heads) if heads else x
         weight = self.vector(norm["weight"]) if norm.get("weight") else None
         bias = self.vector(norm["bias"]) if norm.get("bias") else None
@@ -186,7 +186,7 @@ class StaticEmitter(Emitter[V]):
         return self.reshape(y, 1, self.tokens, width) if heads else y
 
     @abstractmethod
-    def _width(self, norm: Json, x: V) -> int:
+    def _width(self, x: V) -> int:
         """Size of the last axis of x."""
 
     def _rms(self, x: V, eps: float) -> V:

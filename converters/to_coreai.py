@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import shutil
 import types
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,7 +41,7 @@ def export(job: Job) -> None:
     module.verify()
     AIProgram(module).save_asset(job.folder / MODEL)
     _pin(job.folder / MODEL)
-    shutil.copytree(job.bundle / "tokenizer", job.folder / "tokenizer")
+    job.copy_tokenizer("tokenizer")
     job.about |= {"context": context, "chunk": chunk, "precision": job.choices.precision}
 
 
@@ -84,6 +83,3 @@ def _pin(path: Path) -> None:
     told = json.loads(file.read_text())
     told["creationDate"] = CREATED
     file.write_text(json.dumps(told, indent=1, sort_keys=True))
-
-
-__all__ = ["MODEL", "export"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ def export(job: Job) -> None:
     program.default_function_name = stretch_name(None, DECODE) if flash else DECODE
     program.export_as_multifunction = True
     save(program, job.folder / PACKAGE)
-    shutil.copytree(job.bundle / "tokenizer", job.folder / "tokenizer")
+    job.copy_tokenizer("tokenizer")
     job.about |= {"context": context, "chunk": chunk, "precision": job.choices.precision}
 
 
@@ -136,6 +135,3 @@ def _pin(path: Path) -> None:
     told["itemInfoEntries"] = {names[old]: entry for old, entry in entries}
     told["rootModelIdentifier"] = names[told["rootModelIdentifier"]]
     file.write_text(json.dumps(told, indent=4, sort_keys=True))
-
-
-__all__ = ["DECODE", "PACKAGE", "PREFILL", "export", "save", "stretch_name", "stretches"]

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections import defaultdict
 from typing import Any
 
 import numpy as np
 
 from edgekit.arch.spec import Attention, Ffn, Model
+from edgekit.codecs.plain import bf16_bits
 from edgekit.converters.base import Job
 from edgekit.converters.checkpoint import Piece, assembled, config_of, described, matrices, vectors
 from edgekit.converters.mlx_pack import GROUP, words
@@ -65,9 +65,7 @@ def export(job: Job) -> None:
         file.add(_named(prefix, tensor), values.astype(np.float32 if _wide(job) else np.float16))
     file.close()
     (job.folder / "config.json").write_text(json.dumps(_config(model, config), indent=1))
-    for source in sorted((job.bundle / "tokenizer").iterdir()):
-        if source.name != "config.json":
-            shutil.copyfile(source, job.folder / source.name)
+    job.copy_tokenizer(leave="config.json")
 
 
 def _named(prefix: str, tensor: str) -> str:
@@ -118,7 +116,7 @@ def _add(file: SafetensorsFile, name: str, weights: list[Weight], *, stacked: bo
     values = joined([w.dense() for w in weights])
     kind = first.dtype if isinstance(first, Plain) else "f16"
     if kind == "bf16":
-        file.add(f"{name}.weight", (values.view(np.uint32) >> np.uint32(16)).astype(np.uint16), "bfloat16")
+        file.add(f"{name}.weight", bf16_bits(values), "bfloat16")
     else:
         file.add(f"{name}.weight", values.astype(np.float16 if kind == "f16" else np.float32))
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from typing import Any
 
 import numpy as np
 
+from edgekit.codecs.plain import bf16_bits
 from edgekit.converters.base import Job
 from edgekit.converters.mlx_pack import GROUP, WIDTHS, padded_groups, words
 from edgekit.converters.safetensors_file import SafetensorsFile
@@ -30,9 +30,7 @@ def export(job: Job) -> None:
     file.close()
     config = {"model_type": "edgekit", "model": job.weights.model, "parts": parts}
     (job.folder / CONFIG).write_text(json.dumps(config, indent=1))
-    for tokenizer in sorted((job.bundle / "tokenizer").iterdir()):
-        if tokenizer.name != CONFIG:
-            shutil.copyfile(tokenizer, job.folder / tokenizer.name)
+    job.copy_tokenizer(leave=CONFIG)
     job.about["context"] = job.weights.model["max_context"]
 
 
@@ -53,7 +51,7 @@ def _add(file: SafetensorsFile, name: str, w: Weight) -> dict[str, Any]:
         file.add(f"{name}.lut", lut)
         return {"kind": "palette", "bits": bits, "lut_rows": w.lut_rows, "cols": cols}
     if w.dtype == "bf16":
-        file.add(name, (w.values.view(np.uint32) >> np.uint32(16)).astype(np.uint16), "bfloat16")
+        file.add(name, bf16_bits(w.values), "bfloat16")
     else:
         file.add(name, w.values.astype(np.float16 if w.dtype == "f16" else np.float32))
     return {"kind": "plain"}

@@ -48,8 +48,7 @@ def export(job: Job) -> None:
     )
     made = ir.Model(graph, ir_version=IR_VERSION, producer_name="edgekit", producer_version=__version__)
     ir.save(made, job.folder / GRAPH)
-    for file in sorted((job.bundle / "tokenizer").iterdir()):
-        shutil.copyfile(file, job.folder / file.name)
+    job.copy_tokenizer()
     config = _genai(model, context)
     if flash:  # onnxruntime-genai loads custom operators from the model's folder only
         for stem in LIBRARIES:

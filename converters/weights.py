@@ -16,7 +16,7 @@ import numpy as np
 from edgekit.bundle.weights import BundleWeights
 from edgekit.codecs.affine import Affine
 from edgekit.codecs.base import F16, F32, U8
-from edgekit.codecs.palette import Palette
+from edgekit.codecs.palette import Palette, looked_up
 
 Json = dict[str, Any]
 
@@ -62,11 +62,7 @@ class Coded:
 
     def dense(self) -> F32:
         """f32 [rows, cols]."""
-        group = np.arange(self.codes.shape[1]) // self.group_size
-        scale = self.scale.astype(np.float32)
-        bias = scale * -float(1 << (self.bits - 1)) if self.symmetric else self.bias.astype(np.float32)
-        out: F32 = self.codes * scale[:, group] + bias[:, group]
-        return out
+        return Affine(self.bits, self.group_size, self.symmetric).values(self.codes, self.scale, self.bias)
 
 
 @dataclass(frozen=True)
@@ -80,9 +76,7 @@ class Indexed:
 
     def dense(self) -> F32:
         """f32 [rows, cols]."""
-        table = np.arange(len(self.codes)) // self.lut_rows
-        out: F32 = self.lut.astype(np.float32)[table[:, None], self.codes]
-        return out
+        return looked_up(self.codes, self.lut, self.lut_rows)
 
 
 Weight = Plain | Coded | Indexed
@@ -128,6 +122,9 @@ class Weights:
     progress: Callable[[int, int], None] | None = None
     seen: set[Part] = field(default_factory=set)
 
+    def __post_init__(self) -> None:
+        self.total = sum(len(m["parts"]) for m in self.bundle.data["matrices"])
+
     @staticmethod
     def open(path: Path, progress: Callable[[int, int], None] | None = None) -> Weights:
         """Opens a bundle; `progress` is called with (weights read, weights in all).
@@ -164,8 +161,7 @@ class Weights:
         told = self.kind(part)
         if self.progress is not None:
             self.seen.add(part)
-            total = sum(len(m["parts"]) for m in self.bundle.data["matrices"])
-            self.progress(len(self.seen), total)
+            self.progress(len(self.seen), self.total)
         if isinstance(codec, Affine):
             codes, scale, bias = codec.codes(records, told["cols"])
             return Coded(codes, codec.bits, scale, bias, codec.group_size, codec.symmetric)

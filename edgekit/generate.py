@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgekit.bundle import manifest
 from edgekit.errors import ContextFullError, RuntimeFailure
-from edgekit.runtime import Options, Plan, Sampling, Session, Stats, plan_bundle
+from edgekit.runtime import Options, Plan, Sampling, Session, Stats
 from edgekit.tokenizer import Stream, Tokenizer
 from edgekit.verify import check_files
 
@@ -241,6 +241,3 @@ def load(
         BundleError: not a bundle, or damaged.
     """
     return Model(path, Options(ram, context, threads, batch, 1, io, cache_type, 0, kernels))
-
-
-__all__ = ["Model", "Piece", "Sampling", "load", "plan_bundle"]

@@ -84,9 +84,13 @@ class Affine(Codec):
 
     def decode(self, records: U8, cols: int, lut: F16 | None = None) -> F32:
         codes, scale16, bias16 = self.codes(records, cols)
+        return self.values(codes, scale16, bias16)
+
+    def values(self, codes: U8, scale16: F16, bias16: F16) -> F32:
+        """What `codes` returned, as numbers f32 [n, cols]."""
         scale = scale16.astype(np.float32)
         bias = scale * -float(1 << (self.bits - 1)) if self.symmetric else bias16.astype(np.float32)
-        group = np.arange(cols) // self.group_size
+        group = np.arange(codes.shape[1]) // self.group_size
         out = codes.astype(np.float32) * scale[:, group] + bias[:, group]
         return out.astype(np.float32)
 

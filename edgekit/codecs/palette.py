@@ -78,14 +78,17 @@ class Palette(Codec):
 
     def decode(self, records: U8, cols: int, lut: F16 | None = None) -> F32:
         assert lut is not None, "a palette cannot be decoded without its tables"
-        codes = self.codes(records, cols)
-        step = self.group_size or len(records)
-        table = np.arange(len(records)) // step
-        out: F32 = lut.astype(np.float32)[table[:, None], codes]
-        return out
+        return looked_up(self.codes(records, cols), lut, self.group_size or len(records))
 
     def manifest(self) -> dict[str, Any]:
         return {"codec": self.name, "bits": self.bits}
+
+
+def looked_up(codes: U8, lut: F16, lut_rows: int) -> F32:
+    """Codes [n, cols] through tables [tables, entries], one table for `lut_rows` rows: f32 [n, cols]."""
+    table = np.arange(len(codes)) // lut_rows
+    out: F32 = lut.astype(np.float32)[table[:, None], codes]
+    return out
 
 
 def _table(centroids: F32) -> F16:

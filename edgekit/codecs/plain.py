@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgekit.codecs.base import F16, F32, U8, Codec, Encoded, pad_record, padded, records_from, register
 from edgekit.errors import RecipeError
@@ -30,9 +31,7 @@ class Plain(Codec):
             with np.errstate(over="ignore"):
                 raw = np.clip(wide, -65504, 65504).astype("<f2").view(np.uint8)
         else:
-            bits = wide.view(np.uint32)
-            rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-            raw = (rounded >> np.uint32(16)).astype("<u2").view(np.uint8)
+            raw = bf16_bits(wide).view(np.uint8)
         return Encoded(records_from([raw], self.record_bytes(rows.shape[1])))
 
     def decode(self, records: U8, cols: int, lut: F16 | None = None) -> F32:
@@ -47,6 +46,13 @@ class Plain(Codec):
 
     def manifest(self) -> dict[str, Any]:
         return {"codec": self.name, "bits": self.bits}
+
+
+def bf16_bits(values: F32) -> npt.NDArray[np.uint16]:
+    """Numbers rounded to the nearest bf16, as their 16 bits."""
+    bits = values.view(np.uint32)
+    rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    return (rounded >> np.uint32(16)).astype("<u2")
 
 
 def _plain(name: str, bits: int) -> None:

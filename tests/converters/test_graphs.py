@@ -88,6 +88,21 @@ def test_graphs_compute_with_exactly_the_coded_weights(scheme: Scheme, small: Pa
     assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "out.onnx").read_bytes()
 
 
+@pytest.mark.parametrize("method", ["palette", "affine"])
+def test_half_precision_graphs_stay_in_half_precision(method: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 24, 3), torch.nn.ReLU(), torch.nn.Conv2d(24, 16, 3)).eval().half()
+    source, x = tmp_path / "half.onnx", torch.randn(1, 3, 8, 8).half()
+    torch.onnx.export(net, (x,), str(source), dynamo=True, verbose=False, external_data=False)
+    done = compress(source, tmp_path / "out.onnx", Scheme(method, 8))
+    assert done.tensors == 2
+    name = ort.InferenceSession(str(source)).get_inputs()[0].name
+    (want,), (got,) = run(source, **{name: x.numpy()}), run(done.path, **{name: x.numpy()})
+    assert got.dtype == want.dtype == np.float16
+    largest = np.abs(want.astype(np.float32)).max()
+    assert np.abs(got.astype(np.float32) - want).max() <= 0.02 * largest  # 8 bits, and f16 sums in another order
+
+
 def test_fewer_bits_make_smaller_files_and_larger_errors(small: Path, tmp_path: Path) -> None:
     done = [compress(small, tmp_path / "out.onnx", Scheme("palette", b), overwrite=True) for b in (8, 6, 4, 2)]
     assert [d.bytes_after for d in done] == sorted((d.bytes_after for d in done), reverse=True)
@@ -131,7 +146,7 @@ def test_a_torch_module_goes_to_onnx_and_core_ml(depth: int, data: Path, tmp_pat
         assert np.abs(logits - want).max() <= 0.05 * np.abs(want).max()
 
 
-def test_f16_and_bad_modules_are_told(tmp_path: Path) -> None:
+def test_modules_that_cannot_be_exported_are_told(tmp_path: Path) -> None:
     x = torch.zeros(1, 3, 8, 8)
     with pytest.raises(ConvertError, match=r"\.mlpackage or \.onnx"):
         export_module(Small(), x, tmp_path / "out.bin")

@@ -210,8 +210,7 @@ Outcome Session::rewind(uint32_t position) {
 }
 
 uint32_t Session::tokens(int32_t* out, uint32_t room) const {
-  const int32_t* from = reinterpret_cast<const int32_t*>(state_.data() + size_t{12} * vocab_);
-  for (uint32_t i = 0; i < std::min(room, position_); ++i) out[i] = from[i];
+  std::copy_n(history(), std::min(room, position_), out);
   return position_;
 }
 

@@ -88,6 +88,7 @@ class Session {
   Candidate* candidates() { return reinterpret_cast<Candidate*>(state_.f32() + vocab_); }
   Outcome check_whole() const;
   int32_t* history() { return reinterpret_cast<int32_t*>(state_.f32() + size_t{3} * vocab_); }
+  const int32_t* history() const { return const_cast<Session*>(this)->history(); }
 
   Model& model_;
   KvCache cache_;
