@@ -129,7 +129,7 @@ def row_text(row: Row, r: dict[str, Any], bundle: Path, base: dict[str, float]) 
     flash = bundle / "flash.bin"
     read, operations = r["generation_bytes_read"], r["read_operations"]
     if row.options["select"] == "all":
-        test = device.measure_reads(flash, *device.STREAM, 1.0, sequential=True)
+        test = device.measure_reads(flash, *device.STREAM, 1.0, sequential=True, engine="threads")
         io = read / (test.bytes / test.elapsed)
         selected = 1.0
     else:
@@ -174,8 +174,8 @@ def ladder(shape: planted.Shape, work: Path, recipe: str, tokens: int) -> list[s
     limit = size // 2
     flash = bundles["bundle"] / "flash.bin"
     limits.drop_cache(bundles["bundle"])
-    first = device.measure_reads(flash, *device.STREAM, 60.0, sequential=True, once=True)
-    again = device.measure_reads(flash, *device.STREAM, 2.0, sequential=True)
+    first = device.measure_reads(flash, *device.STREAM, 60.0, sequential=True, once=True, engine="threads")
+    again = device.measure_reads(flash, *device.STREAM, 2.0, sequential=True, engine="threads")
     lines = [
         f"## {shape.name}, {recipe}: {size / MIB:.0f} MiB, limit {limit / MIB:.0f} MiB",
         "",

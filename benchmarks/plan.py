@@ -1,9 +1,9 @@
 """python -m benchmarks.plan PROFILE JOB...: what `edgekit plan` says beside what is measured.
 
 A job is BUNDLE:SELECTION:BUDGET[,BUDGET...]. Runs are those of benchmarks.decode, without a limit, page
-cache dropped. The profile is one of this machine (edgekit profile); as its flash wanders by a factor of two
-within minutes, the reads that a plan rests on are measured again right before and right after each run,
-and the plan gets their mean.
+cache dropped. The profile is one of this machine (edgekit profile); as its flash and its processor (others use both)
+wander by a factor of two within minutes, each pair is run three times, the rates that its plan rests on are measured
+before, between and after, and medians are compared.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from benchmarks import limits
 from edgekit.bundle import manifest
 from edgekit.plan import device
 from edgekit.plan.device import Profile, Reads
-from edgekit.plan.predict import predict
+from edgekit.plan.predict import Prediction, predict
 from edgekit.runtime import Options, parse_bytes
 
 CONTEXT = 160
+RUNS = 3
 
 
 def measure(bundle: Path, ram: int, select: str, tokens: int) -> tuple[float, float]:
@@ -36,17 +37,40 @@ def measure(bundle: Path, ram: int, select: str, tokens: int) -> tuple[float, fl
     return found["tokens_per_second"], found["generation_bytes_read"] / 2**20
 
 
-def rates(bundle: Path, unit: int) -> tuple[float, float]:
-    """Bytes per second of streaming, and of random reads of a unit, 128 under way: now."""
-    stream = device.measure_reads(bundle / "flash.bin", *device.STREAM, 0.7, sequential=True)
-    reads = device.measure_reads(bundle / "flash.bin", unit, 128, 0.7)
-    return stream.bytes / stream.elapsed, reads.bytes / reads.elapsed
+def rates(bundle: Path, unit: int, threads: int) -> dict[str, float]:
+    """Bytes per second, now: of streaming, of random reads of a unit, 128 under way, and of the bundle's kernels."""
+    stream = device.measure_reads(bundle / "flash.bin", *device.STREAM, 0.5, sequential=True, engine="threads")
+    reads = device.measure_reads(bundle / "flash.bin", unit, 128, 0.5)
+    out = {"stream": stream.bytes / stream.elapsed, "reads": reads.bytes / reads.elapsed}
+    codecs = {(p["codec"], p["bits"]) for m in manifest.read(bundle).data["matrices"] for p in m["parts"]}
+    for codec, bits in sorted(codecs):
+        for down in (False, True):
+            rate = device.measure_kernel(codec, bits, threads, 0.3, down=down)
+            out[device.kernel_name(codec, bits, down=down)] = rate
+    return out
 
 
-def at_rates(profile: Profile, unit: int, before: tuple[float, float], after: tuple[float, float]) -> Profile:
-    """The profile with those in place of its own."""
-    stream, reads = ((b + a) / 2 for b, a in zip(before, after, strict=True))
-    return replace(profile, stream=stream, reads=(Reads(unit, 128, reads),))
+def at_rates(profile: Profile, unit: int, measured: list[dict[str, float]]) -> Profile:
+    """The profile with the medians of those in place of its own."""
+    now = {name: statistics.median(m[name] for m in measured) for name in measured[0]}
+    reads = (Reads(unit, 128, now.pop("reads")),)
+    return replace(profile, stream=now.pop("stream"), reads=reads, kernels={**profile.kernels, **now})
+
+
+def compare(bundle: Path, ram: int, select: str, tokens: int, profile: Profile) -> tuple[Prediction, float, float]:
+    """The plan, and medians of tokens per second and of MiB read per token."""
+    matrices = manifest.read(bundle).data["matrices"]
+    unit = min(m["unit_stride"] for m in matrices if m["file"] == "flash.bin")
+    measured, speeds, reads = [rates(bundle, unit, profile.threads)], [], []
+    for _ in range(RUNS):
+        speed, read = measure(bundle, ram, select, tokens)
+        speeds.append(speed)
+        reads.append(read)
+        measured.append(rates(bundle, unit, profile.threads))
+    said = predict(
+        bundle, Options(ram=ram, context=CONTEXT, batch=16, select=select), at_rates(profile, unit, measured)
+    )
+    return said, statistics.median(speeds), statistics.median(reads)
 
 
 def main() -> None:
@@ -67,13 +91,7 @@ def main() -> None:
         path, select, budgets = job.rsplit(":", 2)
         for budget in budgets.split(","):
             ram = parse_bytes(budget)
-            bundle = Path(path)
-            matrices = manifest.read(bundle).data["matrices"]
-            unit = min(m["unit_stride"] for m in matrices if m["file"] == "flash.bin")
-            before = rates(bundle, unit)
-            speed, read = measure(bundle, ram, select, a.tokens)
-            now = at_rates(profile, unit, before, rates(bundle, unit))
-            said = predict(bundle, Options(ram=ram, context=CONTEXT, batch=16, select=select), now)
+            said, speed, read = compare(Path(path), ram, select, a.tokens, profile)
             off.append(said.tokens_per_second / speed - 1)
             name = f"{Path(path).parent.name}/{Path(path).stem}"
             lines.append(

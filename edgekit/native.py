@@ -167,6 +167,8 @@ class KernelTest(_Struct):
         ("seconds", c.c_double),
         ("elapsed", c.c_double),
         ("bytes", c.c_uint64),
+        ("down", c.c_uint32),
+        ("reserved", c.c_uint32),
     )
 
 

@@ -20,10 +20,10 @@ from edgekit.errors import RuntimeFailure
 
 SIZES = (4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20)
 DEPTHS = (1, 8, 32, 128)
-STREAM = (1 << 20, 4)  # how the runtime streams layers: size and reads under way
+STREAM = (1 << 20, 4)  # how the runtime streams layers: size and reads under way, each by a thread
 KERNELS = (("f32", 32), ("f16", 16), ("affine", 8), ("affine", 4), ("palette", 8), ("palette", 6), ("palette", 4),
            ("palette", 3), ("palette", 2), ("palette", 1))  # fmt: skip
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Profile:
         first_touch: bytes per second of the file's first reading from end to end (hosts cache below us).
         stream: bytes per second as layers are streamed, again and again.
         reads: random reads.
-        kernels: bytes of weights per second, by codec and bits ("palette4").
+        kernels: bytes of weights per second, by codec and bits ("palette4"), and in sums of rows ("palette4.down").
     """
 
     machine: str
@@ -138,17 +138,21 @@ def measure_reads(
     return test
 
 
-def measure_kernel(codec: str, bits: int, threads: int, seconds: float, cols: int = 4096) -> float:
-    """Bytes of weights per second."""
-    test = native.KernelTest(bits=bits, cols=cols, threads=threads, codec=codec.encode(), seconds=seconds)
+def measure_kernel(
+    codec: str, bits: int, threads: int, seconds: float, cols: int = 4096, *, down: bool = False
+) -> float:
+    """Bytes of weights per second, of products with a vector or (`down`) of sums of rows."""
+    test = native.KernelTest(
+        bits=bits, cols=cols, threads=threads, codec=codec.encode(), seconds=seconds, down=int(down)
+    )
     error = native.Error()
     native.check(native.library().edgekit_measure_kernel(c.byref(test), c.byref(error)), error)
     return float(test.bytes / test.elapsed)
 
 
-def kernel_name(codec: str, bits: int) -> str:
+def kernel_name(codec: str, bits: int, *, down: bool = False) -> str:
     """How a profile calls a kernel."""
-    return codec if codec.startswith(("f", "b")) else f"{codec}{bits}"
+    return (codec if codec.startswith(("f", "b")) else f"{codec}{bits}") + (".down" if down else "")
 
 
 def profile(file: Path, threads: int, seconds: float, progress: Callable[[int, int], None]) -> Profile:
@@ -161,8 +165,8 @@ def profile(file: Path, threads: int, seconds: float, progress: Callable[[int, i
         progress: called with (tests done, of all).
     """
     size, under_way = STREAM
-    first = measure_reads(file, size, under_way, 30.0, sequential=True, once=True)
-    total = len(SIZES) * len(DEPTHS) + len(KERNELS) + 1
+    first = measure_reads(file, size, under_way, 30.0, sequential=True, once=True, engine="threads")
+    total = len(SIZES) * len(DEPTHS) + 3 * 2 * len(KERNELS) + 1
     tests: dict[tuple[int, int], list[float]] = {}
     done = 0
     for at, depth in [(s, d) for s in SIZES for d in DEPTHS]:
@@ -171,20 +175,22 @@ def profile(file: Path, threads: int, seconds: float, progress: Callable[[int, i
             tests.setdefault((at, depth), []).append(test.bytes / test.elapsed)
         done += 1
         progress(done, total)
-    again = [measure_reads(file, size, under_way, 3 * seconds, sequential=True) for _ in range(3)]
+    again = [measure_reads(file, size, under_way, 3 * seconds, sequential=True, engine="threads") for _ in range(3)]
     done += 1
-    kernels = {}
-    for codec, bits in KERNELS:
-        rates = [measure_kernel(codec, bits, threads, seconds) for _ in range(3)]
-        kernels[kernel_name(codec, bits)] = statistics.median(rates)
+    # The best of rounds that lie apart: what else runs on the machine only slows a kernel down.
+    kernels: dict[str, float] = {}
+    for codec, bits, down in [(*kernel, d) for _ in range(3) for kernel in KERNELS for d in (False, True)]:
+        name = kernel_name(codec, bits, down=down)
+        rate = measure_kernel(codec, bits, threads, seconds, down=down)
+        kernels[name] = max(rate, kernels.get(name, 0.0))
         done += 1
         progress(done, total)
-    kernels["bf16"] = kernels["f16"]
+    kernels |= {"bf16": kernels["f16"], "bf16.down": kernels["f16.down"]}
     return Profile(
         platform.platform(),
         threads,
         bool(first.direct),
-        "uring" if first.uring else "threads",
+        "uring" if test.uring else "threads",
         first.bytes / first.elapsed,
         statistics.median(t.bytes / t.elapsed for t in again),
         tuple(Reads(s, d, statistics.median(r)) for (s, d), r in tests.items()),

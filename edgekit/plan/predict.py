@@ -1,9 +1,8 @@
 """Speed and reads of a model on this device, before it runs.
 
-A token's time is the longer of its reads and its arithmetic, as the runtime overlaps them, and what
-cannot be overlapped. Arithmetic is bytes of weights over the measured rate of their kernel; reads are
-bytes over the measured rate at their size and depth; what a window saves comes from the reuse curve
-that calibration recorded.
+A token's time is that of its reads and of its arithmetic, which the runtime overlaps. Arithmetic is bytes of
+weights over the measured rate of their kernels; reads are bytes over the measured rate at their size and
+depth; what a window saves comes from the reuse curve that calibration recorded.
 """
 
 from __future__ import annotations
@@ -21,8 +20,14 @@ from edgekit.runtime import Options, Plan, plan_bundle
 CHECKSUM = 12e9  # bytes per second and core, of checking what was read
 PER_READ = 3e-6  # seconds of a core, to find a slot, queue a read and take it in
 PER_BLOCK = 30e-6  # seconds of a block's small steps: norms, rotations, waking the threads
-PER_NEURON = 75e-9  # seconds of a selecting block's bookkeeping per neuron it has: scores, lists, partial sums
+PER_NEURON = 30e-9  # seconds of a core, for a neuron's activation and the calls of its kernels
+PER_SCORE = 75e-9  # seconds of a selecting block's bookkeeping per neuron it has: scores, lists, partial sums
 SPARSE_SELECTED = 0.1  # share of neurons that exact selection finds active, when nobody measured it
+# Two activities that overlap take longer than the longer: neither has work for the other all the time, and
+# reading takes some of the processor. 1 would be one after the other, infinity the longer alone.
+OVERLAP = 2.5
+
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -52,31 +57,14 @@ class Prediction:
     why: tuple[str, ...]
 
 
-def _blocks(data: dict[str, Any]) -> list[dict[str, Any]]:
-    return [b for b in data["model"]["blocks"] if b["kind"] == "ffn"]
+def overlapped(a: float, b: float) -> float:
+    """Seconds that two activities take side by side."""
+    most = max(a, b)
+    return most and most * ((a / most) ** OVERLAP + (b / most) ** OVERLAP) ** (1 / OVERLAP)
 
 
-class _Costs:
-    """Sums over a manifest's matrices."""
-
-    def __init__(self, data: dict[str, Any], profile: Profile) -> None:
-        self.data, self.profile = data, profile
-        self.matrices = {m["name"]: m for m in data["matrices"]}
-
-    def seconds(self, name: str) -> float:
-        """Time to multiply by a matrix."""
-        total = 0.0
-        for part in self.matrices[name]["parts"]:
-            rate = self.profile.kernels.get(kernel_name(part["codec"], part["bits"]), 10e9)
-            total += self.matrices[name]["rows"] * part["cols"] * part["bits"] / 8 / rate
-        return total
-
-    def units(self, name: str) -> int:
-        m = self.matrices[name]
-        return -(-int(m["rows"]) // int(m["rows_per_unit"]))
-
-
-def _selected(block: dict[str, Any], select: str, sparsity: float) -> float:
+def _selected(block: Json, select: str, sparsity: float) -> float:
+    """Share of a block's neurons that a token computes."""
     if select == "predicted" and "predictor" in block:
         return float(block["predictor"].get("predicted", 0.1))
     if select == "exact" and "selector" in block:
@@ -86,66 +74,104 @@ def _selected(block: dict[str, Any], select: str, sparsity: float) -> float:
     return 1.0
 
 
+class _Token:
+    """Sums over the blocks that one token passes."""
+
+    def __init__(self, data: Json, plan: Plan, options: Options, profile: Profile) -> None:
+        self.plan, self.options, self.profile = plan, options, profile
+        self.matrices: dict[str, Json] = {m["name"]: m for m in data["matrices"]}
+        self.compute = 0.0  # seconds
+        self.needed = self.fresh = self.unit_bytes = 0.0  # units that a token needs; that are read, and their bytes
+        self.selected: list[float] = []
+        blocks = data["model"]["blocks"]
+        windowed = [m for b in blocks if b["kind"] != "attention" for m in b["matrices"]]
+        slots = plan.window_bytes / max((self.matrices[m]["unit_stride"] for m in windowed), default=1)
+        self.share_held = slots / max(1, sum(self._units(m) for m in windowed))
+        for block in blocks:
+            self.compute += PER_BLOCK
+            {"attention": self._attention, "ffn": self._ffn, "experts": self._experts}[block["kind"]](block)
+        self.head = self._seconds(data["model"]["head"]["matrix"])
+        self.compute += self.head
+        self.compute += (plan.streamed_bytes + self.unit_bytes) / CHECKSUM / profile.threads + self.fresh * PER_READ
+
+    def _units(self, name: str) -> int:
+        m = self.matrices[name]
+        return -(-int(m["rows"]) // int(m["rows_per_unit"]))
+
+    def _seconds(self, name: str, *, neurons: bool = False) -> float:
+        """Time to multiply by a matrix; the last part of one that holds neurons is their down projection."""
+        m, total = self.matrices[name], 0.0
+        for i, part in enumerate(m["parts"]):
+            down = neurons and i + 1 == len(m["parts"])
+            rate = self.profile.kernels.get(kernel_name(part["codec"], part["bits"], down=down), 10e9)
+            total += m["rows"] * part["cols"] * part["bits"] / 8 / rate
+        return total + (m["rows"] * PER_NEURON / self.profile.threads if neurons else 0.0)
+
+    def _attention(self, block: Json) -> None:
+        self.compute += sum(self._seconds(block[p]) for p in ("q", "k", "v", "o"))
+
+    def _experts(self, block: Json) -> None:
+        share = block["top_k"] / len(block["matrices"])
+        self.compute += self._seconds(block["router"])
+        self.compute += sum(self._seconds(m, neurons=True) for m in block["matrices"]) * share
+        # Without a record of what the router chooses: as if it had no favourites.
+        for name in block["matrices"] if self.plan.window_bytes else []:
+            self._read(name, share * self._units(name), min(1.0, self.share_held))
+
+    def _ffn(self, block: Json) -> None:
+        part = _selected(block, self.plan.select, self.options.sparsity)
+        self.selected.append(part)
+        name = block["matrices"][0]
+        predicted = self.plan.select == "predicted"
+        self.compute += self._seconds(name, neurons=True) * part
+        if "selector" in block:
+            self.compute += self._seconds(block["selector"]) * (part if predicted else 1.0)
+        if predicted and "predictor" in block:
+            self.compute += 2 * sum(self._seconds(block["predictor"][p]) for p in ("down", "up"))
+        if part == 1:
+            return
+        self.compute += PER_SCORE * block["size"]
+        if self.plan.window_bytes:
+            units = self._units(name) * (1 - (1 - part) ** self.matrices[name]["rows_per_unit"])
+            curve = [tuple(p) for p in block.get("predictor", {}).get("reuse", [])]
+            self._read(name, units, interpolate(curve, self.share_held))
+
+    def _read(self, name: str, units: float, hits: float) -> None:
+        """A token needs so many units of a matrix and finds a share of them in the window."""
+        self.needed += units
+        self.fresh += units * (1 - hits)
+        self.unit_bytes += units * (1 - hits) * self.matrices[name]["unit_stride"]
+
+    @property
+    def read(self) -> float:
+        """Seconds of the device."""
+        size = self.unit_bytes / self.fresh if self.fresh else 0.0
+        small = self.profile.read_seconds(size, self.fresh, self.options.io_depth or 128)
+        return small + self.plan.streamed_bytes / self.profile.stream
+
+
 def predict(bundle: Path, options: Options, profile: Profile) -> Prediction:
     """What decoding will take.
 
     Raises:
         BudgetError: the budget is below the floor.
     """
-    data = manifest.read(bundle).data
     plan = plan_bundle(bundle, options)
-    costs = _Costs(data, profile)
-    model = data["model"]
-    head = costs.seconds(model["head"]["matrix"])
-    compute = head + PER_BLOCK * len(model["blocks"])
-    needed = 0.0  # units that tokens need
-    fresh, unit_bytes, selected = 0.0, 0.0, []
-    windowed = plan.window_bytes > 0
-    room = [costs.units(b["matrices"][0]) for b in _blocks(data)]
-    slots = plan.window_bytes / max((costs.matrices[b["matrices"][0]]["unit_stride"] for b in _blocks(data)), default=1)
-    share_held = slots / max(1, sum(room))
-    for block in model["blocks"]:
-        if block["kind"] == "attention":
-            compute += sum(costs.seconds(block[p]) for p in ("q", "k", "v", "o"))
-            continue
-        if block["kind"] == "experts":
-            compute += costs.seconds(block["router"])
-            compute += sum(costs.seconds(m) for m in block["matrices"]) * block["top_k"] / len(block["matrices"])
-            continue
-        part = _selected(block, plan.select, options.sparsity)
-        selected.append(part)
-        name = block["matrices"][0]
-        compute += costs.seconds(name) * part
-        if "selector" in block:
-            compute += costs.seconds(block["selector"]) * (part if plan.select == "predicted" else 1.0)
-        if plan.select == "predicted" and "predictor" in block:
-            compute += 2 * sum(costs.seconds(block["predictor"][p]) for p in ("down", "up"))
-        if part < 1:
-            compute += PER_NEURON * block["size"]
-        if windowed and part < 1:
-            m = costs.matrices[name]
-            per = m["rows_per_unit"]
-            units = costs.units(name) * (1 - (1 - part) ** per)
-            curve = [tuple(p) for p in block.get("predictor", {}).get("reuse", [])]
-            hits = interpolate(curve, share_held)
-            needed += units
-            fresh += units * (1 - hits)
-            unit_bytes += units * (1 - hits) * m["unit_stride"]
-    size = unit_bytes / fresh if fresh else 0.0
-    small = profile.read_seconds(size, fresh, options.io_depth or 128)
-    stream = plan.streamed_bytes / profile.stream
-    read = small + stream
-    check = (plan.streamed_bytes + unit_bytes) / CHECKSUM / profile.threads + fresh * PER_READ
-    compute += check
-    overlapped = options.lookahead or plan.select != "predicted"
-    seconds = max(compute, read + (head if fresh else 0)) if overlapped else compute + read
-    mean = sum(selected) / len(selected) if selected else 1.0
-    hit_rate = 1 - fresh / needed if needed else 0.0
+    token = _Token(manifest.read(bundle).data, plan, options, profile)
+    compute, read = token.compute, token.read
+    if options.lookahead or plan.select not in ("predicted", "router"):
+        # Nothing that selects can be read while the head computes: the next token is not known.
+        hidden = compute - (token.head if token.fresh else 0.0)
+        seconds = overlapped(hidden, read) + compute - hidden
+    else:
+        seconds = compute + read
+    mean = sum(token.selected) / len(token.selected) if token.selected else 1.0
+    hit_rate = 1 - token.fresh / token.needed if token.needed else 0.0
     return Prediction(
         plan,
         1 / seconds,
-        int(unit_bytes + plan.streamed_bytes),
-        round(fresh),
+        int(token.unit_bytes + plan.streamed_bytes),
+        round(token.fresh),
         mean,
         hit_rate,
         compute,

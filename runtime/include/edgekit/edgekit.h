@@ -182,7 +182,7 @@ typedef struct edgekit_read_test {
   uint64_t reads, bytes; /* out */
 } edgekit_read_test;
 
-/* A matrix that no cache holds times a vector. */
+/* A matrix that no cache holds times a vector, or its rows times numbers, added up. */
 typedef struct edgekit_kernel_test {
   uint32_t struct_size;
   uint32_t bits, cols, threads;
@@ -190,6 +190,8 @@ typedef struct edgekit_kernel_test {
   double seconds;    /* how long to go on */
   double elapsed;    /* out */
   uint64_t bytes;    /* out: of weights */
+  uint32_t down;     /* 1: rows are added up, as those of a down projection are */
+  uint32_t reserved;
 } edgekit_kernel_test;
 
 typedef struct edgekit_model edgekit_model;

@@ -25,7 +25,7 @@ Result<std::unique_ptr<Weights>> Weights::load(Bundle& bundle, Budget& budget, c
 // The ring and the window, once the plan has them.
 Outcome Weights::start_reading() {
   if (plan_.slots == 0) return Nothing{};
-  EK_TRY(stream_.start(bundle_, budget_, plan_.slots, plan_.slot_bytes, io_.threads));
+  EK_TRY(stream_.start(bundle_, budget_, pool_, plan_.slots, plan_.slot_bytes, io_.threads));
   if (plan_.window_most_bytes == 0) return Nothing{};
   EK_TRY(window_.start(budget_, bundle_.manifest(), plan_.windowed, plan_.window_slot_bytes, plan_.window_bytes,
                        plan_.window_most_bytes));

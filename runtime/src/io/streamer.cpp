@@ -1,96 +1,91 @@
 #include "io/streamer.h"
 
-#include <chrono>
+#include <algorithm>
+#include <atomic>
+
+#include "core/clock.h"
+#include "edgekit/edgekit.h"
 
 namespace edgekit {
 
-Streamer::~Streamer() {
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    stop_ = true;
-  }
-  work_.notify_all();
-  for (pthread_t id : threads_) pthread_join(id, nullptr);
-}
-
-Outcome Streamer::start(Bundle& bundle, Budget& budget, uint32_t slots, uint64_t slot_bytes, uint32_t threads) {
+Outcome Streamer::start(Bundle& bundle, Budget& budget, ThreadPool& pool, uint32_t slots, uint64_t slot_bytes,
+                        uint32_t threads) {
   bundle_ = &bundle;
+  pool_ = &pool;
   slot_bytes_ = slot_bytes;
   EK_ASSIGN(ring_, Buffer::allocate(budget, slots * slot_bytes, "read-ahead buffer"));
   slots_.resize(slots);
-  for (uint32_t i = 0; i < threads; ++i) {
-    pthread_t id;
-    if (pthread_create(&id, nullptr, thread_main, this) != 0) {
-      return fail(EDGEKIT_NO_MEMORY, "cannot start a reader thread; lower io_threads");
-    }
-    threads_.push_back(id);
-  }
-  return Nothing{};
+  // Submitting a large read takes long (its pages are pinned one by one): better by threads than by this one.
+  return reader_.start(EDGEKIT_ENGINE_THREADS, slots, threads);
 }
 
-void* Streamer::thread_main(void* self) {
-  static_cast<Streamer*>(self)->read_loop();
-  return nullptr;
-}
-
-void Streamer::read_loop() {
-  std::unique_lock<std::mutex> lock(mutex_);
-  while (true) {
-    work_.wait(lock, [&] { return stop_ || (!queue_.empty() && claimed_ < released_ + slots_.size()); });
-    if (stop_) return;
-    const Chunk chunk = queue_.front();
+void Streamer::start_reads() {
+  while (!queue_.empty() && claimed_ < released_ + slots_.size()) {
+    Slot& slot = slots_[claimed_ % slots_.size()];
+    slot = {queue_.front(), false, {}};
     queue_.pop_front();
-    const size_t at = claimed_++ % slots_.size();
-    ++reading_;
-    slots_[at].ready = false;
-    slots_[at].error = Error{};
-    lock.unlock();
-    auto outcome =
-        bundle_->read_units(bundle_->matrix(chunk.matrix), chunk.unit, chunk.count, ring_.data() + at * slot_bytes_);
-    lock.lock();
-    --reading_;
-    slots_[at].ready = true;
-    if (!outcome.ok()) slots_[at].error = outcome.error();
-    done_.notify_all();
+    const Matrix& m = bundle_->matrix(slot.chunk.matrix);
+    reader_.add(bundle_->file(m), m.offset + slot.chunk.unit * m.unit_stride, slot.chunk.count * m.unit_stride,
+                data(claimed_), static_cast<uint32_t>(claimed_ % slots_.size()));
+    ++claimed_;
   }
+  reader_.flush();
 }
 
 void Streamer::push(Chunk chunk) {
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    queue_.push_back(chunk);
+  queue_.push_back(chunk);
+  start_reads();
+}
+
+// Waits for a read. One that failed is its chunk's error, and nobody else's: it may never be needed.
+void Streamer::take_in() {
+  arrived_.clear();
+  failed_.clear();
+  const auto outcome = reader_.reap(true, arrived_, failed_);
+  for (uint32_t at : arrived_) slots_[at].ready = true;
+  for (uint32_t at : failed_) {
+    slots_[at].ready = true;
+    slots_[at].error = outcome.error();
   }
-  work_.notify_one();
 }
 
 void Streamer::clear() {
-  std::unique_lock<std::mutex> lock(mutex_);
   queue_.clear();
-  done_.wait(lock, [&] { return reading_ == 0; });
+  while (!reader_.idle()) take_in();
   acquired_ = released_ = claimed_;
 }
 
 Result<const uint8_t*> Streamer::acquire() {
-  std::unique_lock<std::mutex> lock(mutex_);
-  const size_t at = acquired_ % slots_.size();
-  const auto arrived = [&] { return claimed_ > acquired_ && slots_[at].ready; };
-  if (!arrived()) {
-    const auto begin = std::chrono::steady_clock::now();
-    done_.wait(lock, arrived);
-    wait_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  Slot& slot = slots_[acquired_ % slots_.size()];
+  if (!slot.ready) {
+    const double begin = seconds();
+    while (!slot.ready && !reader_.idle()) take_in();
+    if (!slot.ready) return fail(EDGEKIT_IO, "a chunk was wanted that nobody had asked for");
+    wait_seconds_ += seconds() - begin;
   }
-  if (slots_[at].error.status != EDGEKIT_OK) return slots_[at].error;
+  if (slot.error.status != EDGEKIT_OK) return slot.error;
+  const uint8_t* units = data(acquired_);
+  EK_TRY(check(slot.chunk, units));
   ++acquired_;
-  return const_cast<const uint8_t*>(ring_.data() + at * slot_bytes_);
+  return units;
+}
+
+Outcome Streamer::check(const Chunk& chunk, const uint8_t* units) {
+  const Matrix& m = bundle_->matrix(chunk.matrix);
+  std::atomic<uint32_t> bad{UINT32_MAX};
+  const uint32_t grain = std::max(1u, chunk.count / (2 * pool_->size()));
+  pool_->parallel_for(chunk.count, grain, [&](uint32_t begin, uint32_t end, uint32_t) {
+    for (uint32_t i = begin; i < end; ++i) {
+      if (!bundle_->check_unit(m, chunk.unit + i, units + i * m.unit_stride).ok()) bad.store(i);
+    }
+  });
+  if (bad.load() == UINT32_MAX) return Nothing{};
+  return bundle_->check_unit(m, chunk.unit + bad.load(), units + bad.load() * m.unit_stride);
 }
 
 void Streamer::release() {
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    ++released_;
-    slots_[(released_ - 1) % slots_.size()].ready = false;
-  }
-  work_.notify_one();
+  ++released_;
+  start_reads();
 }
 
 }  // namespace edgekit

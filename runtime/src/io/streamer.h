@@ -1,15 +1,13 @@
-// Read-ahead: chunks of units are read in the order they will be needed, into a ring of slots, by
-// threads of their own, while the caller computes on the oldest one.
+// Read-ahead: chunks of units are read in the order they will be needed, into a ring of slots, while the
+// caller computes on the oldest one.
 #pragma once
 
-#include <pthread.h>
-
-#include <condition_variable>
 #include <deque>
-#include <mutex>
 #include <vector>
 
 #include "core/budget.h"
+#include "core/threads.h"
+#include "io/async_reader.h"
 #include "io/bundle.h"
 
 namespace edgekit {
@@ -24,9 +22,11 @@ class Streamer {
  public:
   Streamer() = default;
   Streamer(const Streamer&) = delete;
-  ~Streamer();
+  ~Streamer() { clear(); }
 
-  Outcome start(Bundle& bundle, Budget& budget, uint32_t slots, uint64_t slot_bytes, uint32_t threads);
+  // `threads` read; checksums are compared by the pool.
+  Outcome start(Bundle& bundle, Budget& budget, ThreadPool& pool, uint32_t slots, uint64_t slot_bytes,
+                uint32_t threads);
   // Appends a chunk to the order of reading.
   void push(Chunk chunk);
   // Forgets what was pushed and not yet acquired; waits for reads under way.
@@ -38,25 +38,26 @@ class Streamer {
 
  private:
   struct Slot {
-    bool ready = false;
+    Chunk chunk;
+    bool ready = false;  // arrived, or failed
     Error error;
   };
-  static void* thread_main(void* self);
-  void read_loop();
+  uint8_t* data(uint64_t number) { return ring_.data() + number % slots_.size() * slot_bytes_; }
+  void start_reads();
+  void take_in();
+  Outcome check(const Chunk& chunk, const uint8_t* units);
 
   Bundle* bundle_ = nullptr;
-  Buffer ring_;
+  ThreadPool* pool_ = nullptr;
+  Buffer ring_;  // [slots][slot_bytes]
   uint64_t slot_bytes_ = 0;
   std::vector<Slot> slots_;
-  std::vector<pthread_t> threads_;
-  std::mutex mutex_;
-  std::condition_variable work_, done_;
   std::deque<Chunk> queue_;  // chunks [claimed_, pushed)
   // Sequence numbers: released_ <= acquired_ <= claimed_; a chunk's slot is its number modulo slots.
   uint64_t claimed_ = 0, acquired_ = 0, released_ = 0;
-  uint32_t reading_ = 0;
-  bool stop_ = false;
+  std::vector<uint32_t> arrived_, failed_;
   double wait_seconds_ = 0;
+  AsyncReader reader_;  // declared after what it writes to
 };
 
 }  // namespace edgekit

@@ -104,13 +104,20 @@ Outcome measure_kernel(edgekit_kernel_test& test) {
   ThreadPool pool;
   EK_TRY(pool.start(test.threads));
   const DotFn dot = kernels->dot[static_cast<int>(part.codec)];
-  std::vector<float> out(rows);
+  const AxpyFn axpy = kernels->axpy[static_cast<int>(part.codec)];
+  const size_t width = padded_cols(part.cols);
+  std::vector<float> out(test.down != 0 ? width * pool.size() : rows);
   uint64_t passes = 0;
   const double begin = seconds();
   do {
-    pool.parallel_for(rows, std::max(16u, rows / (4 * pool.size())), [&](uint32_t first, uint32_t last, uint32_t) {
+    pool.parallel_for(rows, std::max(16u, rows / (4 * pool.size())), [&](uint32_t first, uint32_t last, uint32_t w) {
       for (uint32_t r = first; r < last; ++r) {
-        out[r] = dot(part, weights.data() + uint64_t{r} * part.bytes, lut.u16(), x.f32(), sums.f32());
+        const uint8_t* row = weights.data() + uint64_t{r} * part.bytes;
+        if (test.down != 0) {
+          axpy(part, row, lut.u16(), 1.0f, 0, part.cols, out.data() + w * width);
+        } else {
+          out[r] = dot(part, row, lut.u16(), x.f32(), sums.f32());
+        }
       }
     });
     ++passes;

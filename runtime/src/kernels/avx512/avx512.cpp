@@ -76,21 +76,34 @@ class Unpack {  // palettes of at most 16 entries
   V table_;
 };
 
+// Tables of 64 or 256 halves lie in registers too: a permute of two of them looks up 64 entries.
 template <Codec C, int kEntries>
 class UnpackLarge {
  public:
   UnpackLarge(const Part&, const uint8_t* row, const uint16_t* lut) : row_(row) {
-    for (int i = 0; i < kEntries; i += 16) _mm512_storeu_ps(table_ + i, load_half(lut + i));
+    for (int i = 0; i < kEntries / 32; ++i) table_[i] = _mm512_loadu_si512(lut + i * 32);
   }
   void block(size_t b, V out[2]) const {
-    const __m256i index = codes<C>(row_, b);
-    out[0] = _mm512_i32gather_ps(widen(_mm256_castsi256_si128(index)), table_, 4);
-    out[1] = _mm512_i32gather_ps(widen(_mm256_extracti128_si256(index, 1)), table_, 4);
+    const __m512i index = _mm512_cvtepu8_epi16(codes<C>(row_, b));
+    __m512i value = among64(index, 0);
+    if constexpr (kEntries == 256) {
+      const __mmask32 odd = _mm512_test_epi16_mask(index, _mm512_set1_epi16(64));
+      const __mmask32 upper = _mm512_test_epi16_mask(index, _mm512_set1_epi16(128));
+      value = _mm512_mask_mov_epi16(value, odd, among64(index, 1));
+      const __m512i high = _mm512_mask_mov_epi16(among64(index, 2), odd, among64(index, 3));
+      value = _mm512_mask_mov_epi16(value, upper, high);
+    }
+    out[0] = _mm512_cvtph_ps(_mm512_castsi512_si256(value));
+    out[1] = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(value, 1));
   }
 
  private:
+  // The entry of the low six bits in a quarter of the table.
+  __m512i among64(__m512i index, int quarter) const {
+    return _mm512_permutex2var_epi16(table_[2 * quarter], index, table_[2 * quarter + 1]);
+  }
   const uint8_t* row_;
-  float table_[kEntries];
+  __m512i table_[kEntries / 32];
 };
 template <>
 class Unpack<Codec::palette8> : public UnpackLarge<Codec::palette8, 256> {
