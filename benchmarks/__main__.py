@@ -17,10 +17,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import limits
-from benchmarks.synthetic import LLAMA_1B, llama_shapes, make_checkpoint
+from benchmarks import limits, llamacpp
+from benchmarks.synthetic import LLAMA_1B, make_checkpoint
 
-PEER = str(Path(__file__).with_name("peer.py"))
 PROMPT = "Once upon a time there was a little girl who loved to play outside in the park with her friends."
 MIB = 1 << 20
 OVERHEAD = 60 * MIB  # the interpreter, tokenizer and libraries, beside the runtime's budget
@@ -37,20 +36,6 @@ def generate(bundle: Path, tokens: int, *more: str, limit: int | None = None) ->
     """A greedy run that does not stop early."""
     options = ["-p", PROMPT, "-n", str(tokens), "--temp", "0", "--ignore-eos", *more]
     return edgekit("run", str(bundle), *options, limit=limit)
-
-
-def peer(
-    python: str, gguf: Path, tokens: int, repack: bool, limit: int | None = None
-) -> tuple[limits.Limited, dict[str, float]]:
-    """A run of llama.cpp; its result is empty if it was killed."""
-    command = [python, PEER, "run", str(gguf), "26", str(tokens), str(os.cpu_count()), str(int(repack))]
-    done = limits.run_limited(command, limit)
-    return done, json.loads(done.stdout) if done.returncode == 0 else {}
-
-
-def has_peer(python: str) -> bool:
-    """Whether that interpreter has llama-cpp-python and gguf."""
-    return subprocess.run([python, "-c", "import llama_cpp, gguf"], capture_output=True).returncode == 0
 
 
 def convert_table(work: Path) -> list[str]:
@@ -81,8 +66,8 @@ def resident_table(work: Path, python: str, tokens: int, repeats: int) -> list[s
         for recipe in ("palette4", "q4"):
             _, r = generate(work / f"{recipe}.edgekit", tokens)
             speeds.setdefault(f"edgekit {recipe}", []).append((r["prompt_tokens_per_second"], r["tokens_per_second"]))
-        if has_peer(python):
-            _, p = peer(python, work / "peer.gguf", tokens, True)
+        if llamacpp.available(python):
+            _, p = llamacpp.run(python, work / "peer.gguf", tokens, repack=True)
             speeds.setdefault("llama.cpp Q4_0", []).append((p["prompt"], p["generation"]))
     medians = {k: tuple(statistics.median(x) for x in zip(*v, strict=True)) for k, v in speeds.items()}
     base = medians.get("llama.cpp Q4_0")
@@ -125,9 +110,9 @@ def limited_table(work: Path, python: str, tokens: int) -> list[str]:
             f"| {done.peak / MIB:.0f} MiB | {len(r['token_ids'])} tokens |"
         )
     for repack, name in ((False, "llama.cpp Q4_0, mmap, no repack"), (True, "llama.cpp Q4_0, default")):
-        if has_peer(python):
+        if llamacpp.available(python):
             limits.drop_cache(work / "peer.gguf")
-            done, p = peer(python, work / "peer.gguf", max(4, tokens // 8), repack, limit)
+            done, p = llamacpp.run(python, work / "peer.gguf", max(4, tokens // 8), repack=repack, limit=limit)
             speed = f"{p['generation']:.2f}" if p else "-"
             rows.append(f"| {name} | | {speed} | | | {done.peak / MIB:.0f} MiB | {outcome(done)} |")
     return rows
@@ -152,9 +137,8 @@ def main() -> None:
         work.mkdir(parents=True, exist_ok=True)
         if not (work / "checkpoint").exists():
             make_checkpoint(work / "checkpoint")
-        if has_peer(a.peer_python) and not (work / "peer.gguf").exists():
-            job = json.dumps({"config": LLAMA_1B, "shapes": list(llama_shapes(LLAMA_1B))})
-            subprocess.run([a.peer_python, PEER, "make", str(work / "peer.gguf")], input=job, text=True, check=True)
+        if llamacpp.available(a.peer_python):
+            llamacpp.make(a.peer_python, work / "peer.gguf", LLAMA_1B)
         for recipe in ("palette4", "q4"):
             subprocess.run(["rm", "-rf", str(work / f"{recipe}.edgekit")], check=True)
         lines = [

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import limits, planted
+from benchmarks import limits, llamacpp, planted
 from edgekit.arch import describe
 from edgekit.bundle import manifest
 from edgekit.bundle.layout import Arrangement, plan_layout
@@ -33,6 +33,7 @@ MIB = 1 << 20
 OVERHEAD = 64 * MIB  # interpreter and libraries, beside the runtime's budget
 BASE = {"context": 160, "batch": 16}
 OFF = {"lookahead": False}
+PEER_CONFIG = {"rms_norm_eps": 1e-5, "tie_word_embeddings": False}
 SHAPES = {"opt": planted.OPT_7B, "llama": planted.LLAMA_7B, "moe": planted.MOE_7B}
 
 
@@ -166,8 +167,24 @@ HEAD = (
 )
 
 
-def ladder(shape: planted.Shape, work: Path, recipe: str, tokens: int) -> list[str]:
-    """The table of one shape and recipe."""
+def peer_rows(shape: planted.Shape, work: Path, python: str, limit: int, base: dict[str, float]) -> list[str]:
+    """llama.cpp on a Q4_0 file of the same shape, under the same limit: it computes and reads every neuron."""
+    gguf = work / "peer.gguf"
+    llamacpp.make(python, gguf, planted.config_of(shape) | PEER_CONFIG)
+    lines = []
+    for repack, name in ((False, "mapped, no repack"), (True, "default")):
+        limits.drop_cache(gguf)
+        done, found = llamacpp.run(python, gguf, 4, repack=repack, prompt=2, limit=limit)
+        size, peak = gguf.stat().st_size / MIB, done.peak / MIB
+        speed = found.get("generation", 0.0)
+        told = f"{speed:.2f} | {speed / base['naive']:.1f}x | {speed / base['hybrid']:.1f}x" if found else "killed | |"
+        lines.append(f"| llama.cpp Q4_0 ({size:.0f} MiB), {name} | {told} {'| ' * 11}| {peak:.0f} |")
+        print(lines[-1], file=sys.stderr, flush=True)
+    return lines
+
+
+def ladder(shape: planted.Shape, work: Path, recipe: str, tokens: int, python: str | None) -> list[str]:
+    """The table of one shape and recipe; `python`: an interpreter that has the peer."""
     rungs = MIXTURE if shape.experts else LADDER
     bundles = {layout: build(shape, work, recipe, layout) for layout in {r.layout for r in rungs}}
     size = sum(f.stat().st_size for f in bundles["bundle"].rglob("*") if f.is_file())
@@ -196,6 +213,8 @@ def ladder(shape: planted.Shape, work: Path, recipe: str, tokens: int) -> list[s
         result = decode(bundle, {**row.options, "ram": ram}, limit, warm, count)
         lines.append(row_text(row, result, bundle, base))
         print(lines[-1], file=sys.stderr, flush=True)
+    if python and shape.gated and not shape.experts and "4" in recipe:
+        lines += peer_rows(shape, work, python, limit, base)
     return [*lines, ""]
 
 
@@ -207,9 +226,11 @@ def main() -> None:
     cli.add_argument("--recipe", action="append")
     cli.add_argument("--layers", type=int, default=32, help="fewer for a quick look")
     cli.add_argument("--tokens", type=int, default=64)
+    cli.add_argument("--peer-python", default=sys.executable, help="interpreter with llama-cpp-python and gguf")
     a = cli.parse_args()
     if not limits.available():
         sys.exit("benchmarks.flash needs root, for memory groups")
+    peer = a.peer_python if llamacpp.available(a.peer_python) else None
     lines = ["# The ladder", "", *str(__doc__).splitlines()[2:], ""]
     with tempfile.TemporaryDirectory() as scratch:
         for name in a.shape or list(SHAPES):
@@ -217,7 +238,7 @@ def main() -> None:
             work = (a.work or Path(scratch)) / f"{name}{a.layers}"
             work.mkdir(parents=True, exist_ok=True)
             for recipe in a.recipe or ["f16", "palette4"]:
-                lines += ladder(shape, work, recipe, a.tokens)
+                lines += ladder(shape, work, recipe, a.tokens, peer)
             if a.work is None:
                 subprocess.run(["rm", "-rf", str(work)], check=True)
     text = "\n".join(lines) + "\n"

@@ -141,7 +141,8 @@ class Ffn:
     """A feed-forward block, dense (`experts` empty, one entry in `bundles`) or a mixture of experts.
 
     `parallel`: reads the residual from before the preceding attention was added (GPT-NeoX). `up_relu`: ReLU
-    on up too (dReLU, arXiv 2406.05955). `pre_relu`, here and in attention: ReLU after the pre norm.
+    on up too (dReLU, arXiv 2406.05955). `pre_relu`, here and in attention: ReLU after the pre norm. `reuse`: of
+    experts, how often those that are wanted were kept, by the share of them held (a calibration measures it).
     """
 
     size: int
@@ -157,6 +158,7 @@ class Ffn:
     normalize: bool = False
     predictor: Predictor | None = None
     cuts: Vector | None = None
+    reuse: tuple[tuple[float, float], ...] = ()
     up_relu: bool = False
     pre_relu: bool = False
     pre_norm: Norm | None = None

@@ -108,6 +108,7 @@ def _ffn(b: Ffn, matrices: set[str]) -> Json:
     table |= {"predictor": _predictor(b.predictor), "cuts": _name(b.cuts)}
     if b.router is not None:
         table |= {"router": b.router.name, "top_k": b.top_k, "normalize": b.normalize}
+        table |= {"reuse": [list(p) for p in b.reuse] or None}
     return table
 
 

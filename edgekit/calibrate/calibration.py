@@ -89,9 +89,9 @@ def calibrate(bundle: Path, model: Model, how: Calibration, out: Path, ram: int,
     """
     from safetensors.numpy import save_file
 
-    blocks = [i for i, b in enumerate(model.blocks) if isinstance(b, Ffn) and b.router is None]
-    if not blocks:
-        raise ConvertError("--calibration: this model has only expert blocks, whose router already chooses")
+    blocks = [i for i, b in enumerate(model.blocks) if isinstance(b, Ffn)]
+    if how.predictor and all(_chooses(model.blocks[i]) for i in blocks):
+        raise ConvertError("--predictor: this model has only expert blocks, whose router already chooses")
     folder = out.with_name(out.name + ".inputs")
     folder.mkdir(exist_ok=True)
     tokenizer = Tokenizer(bundle / "tokenizer")
@@ -104,7 +104,10 @@ def calibrate(bundle: Path, model: Model, how: Calibration, out: Path, ram: int,
         note("learning from it", n, len(blocks))
         described = weights.data["model"]["blocks"][i]
         x = np.fromfile(inputs[i], np.float32).reshape(-1, model.hidden_size)
-        made, report = _learn(Selecting(weights, described), x, how)
+        if _chooses(model.blocks[i]):
+            made, report = {}, {"reuse": reuse_curve(_routed(weights, described, x))}
+        else:
+            made, report = _learn(Selecting(weights, described), x, how)
         tensors |= {f"{PREFIX}{i}.{name}": array for name, array in made.items()}
         reports[str(i)] = report
         inputs[i].unlink()
@@ -113,6 +116,20 @@ def calibrate(bundle: Path, model: Model, how: Calibration, out: Path, ram: int,
     partial = out.with_name(out.name + ".new")
     save_file(tensors, partial, {"reports": json.dumps(reports)})
     partial.replace(out)
+
+
+def _chooses(block: Attention | Ffn) -> bool:
+    """Whether a router chooses among a block's experts."""
+    return isinstance(block, Ffn) and block.router is not None
+
+
+def _routed(weights: BundleWeights, block: dict[str, Any], x: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """The experts that inputs [tokens, hidden] choose, bool [tokens, experts]."""
+    count = len(block["matrices"])
+    scores = x @ weights.rows(block["router"], 0, 0, count).T
+    chosen = np.zeros(scores.shape, np.bool_)
+    np.put_along_axis(chosen, np.argpartition(-scores, block["top_k"] - 1, axis=1)[:, : block["top_k"]], True, axis=1)
+    return chosen
 
 
 def _learn(
@@ -161,13 +178,15 @@ def apply(model: Model, file: Path) -> Model:
         shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
         reports = json.loads(opened.metadata()["reports"])
     blocks = [
-        _applied(i, b, shapes, reports.get(str(i), {})) if isinstance(b, Ffn) and b.router is None else b
-        for i, b in enumerate(model.blocks)
+        _applied(i, b, shapes, reports.get(str(i), {})) if isinstance(b, Ffn) else b for i, b in enumerate(model.blocks)
     ]
     return dataclasses.replace(model, blocks=tuple(blocks))
 
 
 def _applied(i: int, block: Ffn, shapes: dict[str, tuple[int, ...]], report: dict[str, Any]) -> Ffn | Attention:
+    if block.router is not None:
+        return dataclasses.replace(block, reuse=tuple(tuple(point) for point in report.get("reuse", [])))
+
     def name(what: str) -> str | None:
         return f"{PREFIX}{i}.{what}" if f"{PREFIX}{i}.{what}" in shapes else None
 

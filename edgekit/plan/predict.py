@@ -115,8 +115,10 @@ class _Token:
         self.compute += self._seconds(block["router"])
         self.compute += sum(self._seconds(m, neurons=True) for m in block["matrices"]) * share
         # Without a record of what the router chooses: as if it had no favourites.
+        curve = [tuple(p) for p in block.get("reuse", [])]
+        hits = interpolate(curve, self.share_held) if curve else min(1.0, self.share_held)
         for name in block["matrices"] if self.plan.window_bytes else []:
-            self._read(name, share * self._units(name), min(1.0, self.share_held))
+            self._read(name, share * self._units(name), hits)
 
     def _ffn(self, block: Json) -> None:
         part = _selected(block, self.plan.select, self.options.sparsity)

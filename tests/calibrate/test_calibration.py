@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import transformers
 
 from edgekit.bundle.weights import BundleWeights
 from edgekit.calibrate import activity
@@ -15,9 +17,11 @@ from edgekit.calibrate.order import coactive_order, runs_per_token
 from edgekit.conversion import convert
 from edgekit.errors import ConvertError
 from edgekit.evaluate.divergence import divergence
+from edgekit.plan.reuse import reuse_curve
 from edgekit.reference import Reference
 from edgekit.runtime import Options, Session
 from edgekit.tokenizer import Tokenizer
+from tests import tiny
 from tests.conftest import ROOT
 
 DEMO = ROOT / "examples" / "demo_model" / "checkpoint"
@@ -181,6 +185,33 @@ def test_calibration_without_text_or_blocks_is_refused(tmp_path: Path) -> None:
         convert(DEMO, tmp_path / "demo", calibration=Calibration((tmp_path / "short.txt",)))
     with pytest.raises(ConvertError, match="cannot read the calibration text"):
         convert(DEMO, tmp_path / "demo", calibration=Calibration((tmp_path / "none.txt",)))
+
+
+def test_a_mixture_records_how_often_its_experts_come_back(text: Path, tmp_path: Path) -> None:
+    sizes = {**tiny.GQA, "vocab_size": 2048, "max_position_embeddings": 256}
+    config = transformers.MixtralConfig(**sizes, num_local_experts=8, num_experts_per_tok=2, sliding_window=None)
+    transformers.MixtralForCausalLM(config).save_pretrained(tmp_path / "mixture")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(DEMO / name, tmp_path / "mixture" / name)
+    how = Calibration((text,), tokens=1024)
+    bundle = convert(tmp_path / "mixture", tmp_path / "bundle", "f16", calibration=how).path
+    weights = BundleWeights(bundle)
+    ids = activity.token_runs(Tokenizer(bundle / "tokenizer"), activity.documents([text]), 1024, 256)
+    chosen: dict[int, list[np.ndarray]] = {}  # by the reference's rule: softmax keeps the order of scores
+    with Session(bundle, Options(context=256)) as session:
+        for run in ids:
+            session.reset()
+            with session.capturing(lambda block, x: chosen.setdefault(block, []).append(x)):
+                session.eval(run)
+    for block, rows in chosen.items():
+        described = weights.data["model"]["blocks"][block]
+        scores = np.concatenate(rows) @ weights.matrix(described["router"])[0].T
+        needed = np.argsort(np.argsort(-scores, axis=1), axis=1) < 2
+        assert described["reuse"] == [list(point) for point in reuse_curve(needed)]
+        hits = [hit for _, hit in described["reuse"]]
+        assert 0 < hits[0] < hits[-1] <= 1
+    with pytest.raises(ConvertError, match="only expert blocks"):
+        convert(tmp_path / "mixture", tmp_path / "other", calibration=Calibration((text,), predictor=True))
 
 
 def test_coactive_order_brings_together_what_fires_together() -> None:

@@ -12,8 +12,7 @@ namespace edgekit {
 namespace {
 
 constexpr uint64_t kSlotTarget = 1 << 20;  // large enough for a device's full bandwidth
-constexpr uint32_t kSlots = 8;
-constexpr uint32_t kMinSlots = 2;
+constexpr uint32_t kMinSlots = 2, kSlots = 8, kMaxSlots = 32;
 
 // What is worth keeping first. Every dense byte is used once per token, so among those the order
 // only decides which reads remain: FFN units are the ones laid out for reading. A table that is
@@ -63,9 +62,12 @@ uint64_t keep(const Manifest& m, const std::vector<Class>& kinds, Class kind, ui
 
 uint64_t ring_bytes(const Plan& plan) { return Buffer::charge(plan.slots * plan.slot_bytes); }
 
+// `most` is what the ring may take if it must. A deep one keeps the device busy while a layer's resident part is
+// computed (docs/design/0002-flash.md); where a token's units come through the window, the memory is better there.
 void choose_ring(Plan& plan, uint64_t most) {
+  const uint32_t deepest = plan.window_most_bytes > 0 ? kSlots : kMaxSlots;
   plan.slot_bytes = std::max(plan.largest_unit, kSlotTarget);
-  plan.slots = kSlots;
+  plan.slots = static_cast<uint32_t>(std::clamp<uint64_t>(most / 2 / plan.slot_bytes, kSlots, deepest));
   while (plan.slots > kMinSlots && ring_bytes(plan) > most) --plan.slots;
   while (plan.slot_bytes > plan.largest_unit && ring_bytes(plan) > most) {
     plan.slot_bytes = std::max(plan.largest_unit, plan.slot_bytes / 2);
