@@ -130,8 +130,7 @@ def row_text(row: Row, r: dict[str, Any], bundle: Path, base: dict[str, float]) 
     flash = bundle / "flash.bin"
     read, operations = r["generation_bytes_read"], r["read_operations"]
     if row.options["select"] == "all":
-        test = device.measure_reads(flash, *device.STREAM, 1.0, sequential=True, engine="threads")
-        io = read / (test.bytes / test.elapsed)
+        io = read / device.measure_stream(flash, 1.0)
         selected = 1.0
     else:
         size = max(4096, round(read / max(1.0, operations) / 4096) * 4096)
@@ -191,13 +190,12 @@ def ladder(shape: planted.Shape, work: Path, recipe: str, tokens: int, python: s
     limit = size // 2
     flash = bundles["bundle"] / "flash.bin"
     limits.drop_cache(bundles["bundle"])
-    first = device.measure_reads(flash, *device.STREAM, 60.0, sequential=True, once=True, engine="threads")
-    again = device.measure_reads(flash, *device.STREAM, 2.0, sequential=True, engine="threads")
+    first = device.measure_stream(flash, 60.0, once=True)
+    again = device.measure_stream(flash, 2.0)
     lines = [
         f"## {shape.name}, {recipe}: {size / MIB:.0f} MiB, limit {limit / MIB:.0f} MiB",
         "",
-        f"The file's first reading from end to end in this run: {first.bytes / first.elapsed / 1e9:.2f} GB/s; "
-        f"again: {again.bytes / again.elapsed / 1e9:.2f} GB/s.",
+        f"The file's first reading from end to end in this run: {first / 1e9:.2f} GB/s; again: {again / 1e9:.2f} GB/s.",
         "",
         *HEAD,
     ]

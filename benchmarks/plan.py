@@ -39,9 +39,9 @@ def measure(bundle: Path, ram: int, select: str, tokens: int) -> tuple[float, fl
 
 def rates(bundle: Path, unit: int, threads: int) -> dict[str, float]:
     """Bytes per second, now: of streaming, of random reads of a unit, 128 under way, and of the bundle's kernels."""
-    stream = device.measure_reads(bundle / "flash.bin", *device.STREAM, 0.5, sequential=True, engine="threads")
+    stream = device.measure_stream(bundle / "flash.bin", 0.5)
     reads = device.measure_reads(bundle / "flash.bin", unit, 128, 0.5)
-    out = {"stream": stream.bytes / stream.elapsed, "reads": reads.bytes / reads.elapsed}
+    out = {"stream": stream, "reads": reads.bytes / reads.elapsed}
     codecs = {(p["codec"], p["bits"]) for m in manifest.read(bundle).data["matrices"] for p in m["parts"]}
     for codec, bits in sorted(codecs):
         for down in (False, True):

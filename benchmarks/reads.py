@@ -22,25 +22,32 @@ DEPTHS = (32, 128)
 ROUNDS = 3
 
 
-def fio(file: Path, size: int, depth: int, seconds: float, *, sequential: bool, threads: bool) -> float:
-    """Bytes per second that fio reaches."""
-    how = ["--ioengine=psync", "--thread", f"--numjobs={min(depth, 16)}"] if threads else ["--ioengine=io_uring"]
+def fio(file: Path, size: int, depth: int, seconds: float, *, sequential: bool, threads: int) -> float:
+    """Bytes per second that fio reaches; with `threads` of them, or through io_uring."""
+    how = ["--ioengine=psync", "--thread", f"--numjobs={threads}"] if threads else ["--ioengine=io_uring"]
     command = [
         "fio", "--name=read", f"--filename={file}", f"--rw={'read' if sequential else 'randread'}", f"--bs={size}",
-        f"--iodepth={depth}", "--direct=1", "--norandommap", "--readonly", "--time_based", f"--runtime={seconds}",
+        f"--iodepth={depth}", "--direct=1", "--offset_increment=25%", "--norandommap", "--readonly", "--time_based", f"--runtime={seconds}",
         "--group_reporting", "--output-format=json", *how,
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(json.loads(done.stdout)["jobs"][0]["read"]["bw_bytes"])
 
 
-def row(file: Path, size: int, depth: int, seconds: float, *, sequential: bool, threads: bool) -> str:
+def row(file: Path, size: int, depth: int, seconds: float, *, sequential: bool, threads: int) -> str:
     """A line of the table."""
     peer, ours = [], []
     for seed in range(ROUNDS):
         peer.append(fio(file, size, depth, seconds, sequential=sequential, threads=threads))
         test = device.measure_reads(
-            file, size, depth, seconds, sequential=sequential, engine="threads" if threads else "auto", seed=seed + 1
+            file,
+            size,
+            depth,
+            seconds,
+            sequential=sequential,
+            engine="threads" if threads else "auto",
+            threads=threads or 16,
+            seed=seed + 1,
         )
         ours.append(test.bytes / test.elapsed)
     share = statistics.median(o / p for o, p in zip(ours, peer, strict=True))
@@ -60,9 +67,8 @@ def main() -> None:
     a = cli.parse_args()
     if shutil.which("fio") is None:
         sys.exit("benchmarks.reads needs fio (apt-get install fio)")
-    size, depth = device.STREAM
-    jobs = [(s, d, False, False) for s in SIZES for d in DEPTHS]
-    jobs += [(s, 32, False, True) for s in SIZES[:3]] + [(size, depth, True, False)]
+    jobs = [(s, d, False, 0) for s in SIZES for d in DEPTHS] + [(s, 32, False, 16) for s in SIZES[:3]]
+    jobs += [(device.STREAM_BYTES, device.STREAM_DEPTH, True, device.STREAM_THREADS)]
     lines = ["# Reads", "", *str(__doc__).splitlines()[2:], ""]
     lines += ["| engine | order | KiB | under way | fio MB/s | edgekit MB/s | of fio |", "|---" * 7 + "|"]
     for s, d, sequential, threads in jobs:

@@ -105,11 +105,10 @@ def calibrate(bundle: Path, model: Model, how: Calibration, out: Path, ram: int,
         described = weights.data["model"]["blocks"][i]
         x = np.fromfile(inputs[i], np.float32).reshape(-1, model.hidden_size)
         if _chooses(model.blocks[i]):
-            made, report = {}, {"reuse": reuse_curve(_routed(weights, described, x))}
+            reports[str(i)] = {"reuse": reuse_curve(_routed(weights, described, x))}
         else:
-            made, report = _learn(Selecting(weights, described), x, how)
-        tensors |= {f"{PREFIX}{i}.{name}": array for name, array in made.items()}
-        reports[str(i)] = report
+            made, reports[str(i)] = _learn(Selecting(weights, described), x, how)
+            tensors |= {f"{PREFIX}{i}.{name}": array for name, array in made.items()}
         inputs[i].unlink()
     note("learning from it", len(blocks), len(blocks))
     folder.rmdir()

@@ -20,7 +20,7 @@ from edgekit.errors import RuntimeFailure
 
 SIZES = (4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20)
 DEPTHS = (1, 8, 32, 128)
-STREAM = (1 << 20, 4)  # how the runtime streams layers: size and reads under way, each by a thread
+STREAM_BYTES, STREAM_DEPTH, STREAM_THREADS = 1 << 20, 32, 4  # how the runtime streams layers
 KERNELS = (("f32", 32), ("f16", 16), ("affine", 8), ("affine", 4), ("palette", 8), ("palette", 6), ("palette", 4),
            ("palette", 3), ("palette", 2), ("palette", 1))  # fmt: skip
 VERSION = 2
@@ -122,20 +122,33 @@ def measure_reads(
     sequential: bool = False,
     once: bool = False,
     engine: str = "auto",
+    threads: int = 16,
     seed: int = 1,
 ) -> native.ReadTest:
-    """One test of reads.
+    """One test of reads; `threads` read where io_uring does not.
 
     Raises:
         RuntimeFailure: the file cannot be read that way.
     """
     test = native.ReadTest(
-        io_engine=native.ENGINES[engine], depth=depth, threads=min(depth, 16), chunk_bytes=size,
+        io_engine=native.ENGINES[engine], depth=depth, threads=min(depth, threads), chunk_bytes=size,
         seconds=seconds, sequential=int(sequential), once=int(once), seed=seed,
     )  # fmt: skip
     error = native.Error()
     native.check(native.library().edgekit_measure_reads(str(path).encode(), c.byref(test), c.byref(error)), error)
     return test
+
+
+def measure_stream(path: Path, seconds: float, *, once: bool = False) -> float:
+    """Bytes per second of a file read as layers are streamed; `once`: from end to end, and no longer.
+
+    Raises:
+        RuntimeFailure: the file cannot be read that way.
+    """
+    test = measure_reads(
+        path, STREAM_BYTES, STREAM_DEPTH, seconds, sequential=True, once=once, engine="threads", threads=STREAM_THREADS
+    )
+    return float(test.bytes / test.elapsed)
 
 
 def measure_kernel(
@@ -164,8 +177,7 @@ def profile(file: Path, threads: int, seconds: float, progress: Callable[[int, i
         seconds: of each of the tests, three of each.
         progress: called with (tests done, of all).
     """
-    size, under_way = STREAM
-    first = measure_reads(file, size, under_way, 30.0, sequential=True, once=True, engine="threads")
+    first = measure_stream(file, 30.0, once=True)
     total = len(SIZES) * len(DEPTHS) + 3 * 2 * len(KERNELS) + 1
     tests: dict[tuple[int, int], list[float]] = {}
     done = 0
@@ -175,7 +187,7 @@ def profile(file: Path, threads: int, seconds: float, progress: Callable[[int, i
             tests.setdefault((at, depth), []).append(test.bytes / test.elapsed)
         done += 1
         progress(done, total)
-    again = [measure_reads(file, size, under_way, 3 * seconds, sequential=True, engine="threads") for _ in range(3)]
+    again = [measure_stream(file, 3 * seconds) for _ in range(3)]
     done += 1
     # The best of rounds that lie apart: what else runs on the machine only slows a kernel down.
     kernels: dict[str, float] = {}
@@ -189,10 +201,10 @@ def profile(file: Path, threads: int, seconds: float, progress: Callable[[int, i
     return Profile(
         platform.platform(),
         threads,
-        bool(first.direct),
+        bool(test.direct),
         "uring" if test.uring else "threads",
-        first.bytes / first.elapsed,
-        statistics.median(t.bytes / t.elapsed for t in again),
+        first,
+        statistics.median(again),
         tuple(Reads(s, d, statistics.median(r)) for (s, d), r in tests.items()),
         kernels,
     )
