@@ -28,15 +28,15 @@ Result<Buffer> Buffer::allocate(Budget& budget, uint64_t bytes, const char* what
   if (bytes > (uint64_t{1} << 46)) return fail(EDGEKIT_CORRUPT, std::string("absurd size of ") + what);
   const uint64_t charged = charge(bytes);
   EK_TRY(budget.take(charged, what));
+  constexpr uint64_t kHugePage = 2 << 20;
   void* data = nullptr;
-  if (posix_memalign(&data, kAlignment, charged) != 0) {
+  if (posix_memalign(&data, charged >= kHugePage ? kHugePage : kAlignment, charged) != 0) {
     budget.give(charged);
     return fail(EDGEKIT_NO_MEMORY, std::string("the system refused ") + std::to_string(bytes) + " bytes of " + what +
                                        "; free memory or lower ram_bytes");
   }
 #if defined(MADV_HUGEPAGE)
-  // Weights are swept from end to end for every token: large pages spare most of the TLB misses.
-  constexpr uint64_t kHugePage = 2 << 20;
+  // Large pages spare most of the TLB misses, and the device a list of small ones.
   if (charged >= kHugePage) madvise(data, charged, MADV_HUGEPAGE);
 #endif
   std::memset(data, 0, charged);

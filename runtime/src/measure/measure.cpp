@@ -57,8 +57,10 @@ Outcome measure_reads(const std::string& path, edgekit_read_test& test) {
   const uint64_t chunks = file.size() / test.chunk_bytes;
   if (chunks == 0) return fail(EDGEKIT_INVALID_ARGUMENT, path + " is smaller than one piece to read");
   Budget unlimited(0);
+  // At least a large page, as the window has them: reads into small ones are slower.
   Buffer buffer;
-  EK_ASSIGN(buffer, Buffer::allocate(unlimited, test.depth * test.chunk_bytes, "read buffer"));
+  EK_ASSIGN(buffer,
+            Buffer::allocate(unlimited, std::max<uint64_t>(2 << 20, test.depth * test.chunk_bytes), "read buffer"));
   AsyncReader reader;  // declared after the memory it writes to
   EK_TRY(reader.start(test.io_engine, test.depth, test.threads));
   uint64_t state = 0x9E3779B97F4A7C15 ^ (test.seed << 1 | 1), at = 0;
