@@ -33,7 +33,9 @@ def fio(file: Path, size: int, depth: int, seconds: float, *, sequential: bool, 
     ]  # fmt: skip
     if sequential:
         command.append(f"--offset_increment={100 // max(1, threads)}%")  # each thread has a part of the file
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"fio failed; has it huge pages? {(done.stderr + done.stdout).strip()[-200:]}")
     told = done.stdout[done.stdout.index("{") :]  # notes may come before it
     return float(json.loads(told)["jobs"][0]["read"]["bw_bytes"])
 

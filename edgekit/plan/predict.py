@@ -59,8 +59,7 @@ class Prediction:
 
 def overlapped(a: float, b: float) -> float:
     """Seconds that two activities take side by side."""
-    most = max(a, b)
-    return most and most * ((a / most) ** OVERLAP + (b / most) ** OVERLAP) ** (1 / OVERLAP)
+    return float((a**OVERLAP + b**OVERLAP) ** (1 / OVERLAP))
 
 
 def _selected(block: Json, select: str, sparsity: float) -> float:

@@ -4,6 +4,7 @@ import EdgeKitDemoCore
 import EdgeKitTokenizers
 import Foundation
 import Observation
+import os
 
 /// What the views observe: a `Chat`, once a bundle is open, and the way to one.
 @MainActor @Observable
@@ -87,9 +88,9 @@ final class ChatStore {
   /// Bytes that the app may still allocate.
   private static var available: UInt64 {
     #if os(iOS)
-    UInt64(os_proc_available_memory())
+    return UInt64(os_proc_available_memory())
     #else
-    ProcessInfo.processInfo.physicalMemory / 2
+    return ProcessInfo.processInfo.physicalMemory / 2
     #endif
   }
 }

@@ -15,8 +15,8 @@ struct SettingsView: View {
             let budget = Binding(
               get: { Double(store.settings.budget) }, set: { store.settings.budget = UInt64($0) })
             Slider(value: budget, in: Double(advice.least)...Double(max(advice.most, advice.least + 1)))
-            LabeledContent("Budget", value: store.settings.budget, format: .byteCount(style: .memory))
-            LabeledContent("Least", value: advice.least, format: .byteCount(style: .memory))
+            LabeledContent("Budget", value: Int64(store.settings.budget), format: .byteCount(style: .memory))
+            LabeledContent("Least", value: Int64(advice.least), format: .byteCount(style: .memory))
           }
         }
         Section("Sampling") {
