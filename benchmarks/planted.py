@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.synthetic import llama_shapes, write_checkpoint
-from edgekit.plan.reuse import reuse_curve
+from edgekit.plan.reuse import TOKENS, reuse_curves
 
 F32 = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
 RANK = 128
 NOISE = 0.4  # of a pre-activation, beside a low-rank part of deviation 1
 SPREAD = 1.4  # of the logarithms of firing probabilities
@@ -233,21 +234,26 @@ def calibration(shape: Shape, file: Path) -> None:
         tensors[at + "up"], tensors[at + "down"] = factors(shape, layer)
         tensors[at + "bias"] = (-cut + shift(cut)).astype(np.float32)
     found = report(shape)  # every layer is planted alike
-    reports = {str(2 * layer + 1): found for layer in range(shape.layers)}
+    curves = reuse_curves([taken(shape, layer)[1] for layer in range(shape.layers)])
+    reports = {str(2 * layer + 1): {**found, "reuse": curve} for layer, curve in enumerate(curves)}
     save_file(tensors, file, {"reports": json.dumps(reports)})
 
 
-def report(shape: Shape) -> dict[str, Any]:
-    """What a calibration would have measured of a layer: shares, and how often neurons come back."""
-    cut, (up, _) = thresholds(shape, 0), factors(shape, 0)
-    rng = _rng("report")
-    low = rng.standard_normal((512, RANK), np.float32) @ up.T
+def taken(shape: Shape, layer: int) -> tuple[Bools, Bools]:
+    """Which neurons fire, and which the predictor takes, for inputs as the planting has them, bool [TOKENS, ffn]."""
+    cut, (up, _) = thresholds(shape, layer), factors(shape, layer)
+    rng = _rng("report", layer)
+    low = rng.standard_normal((TOKENS, RANK), np.float32) @ up.T
     fires = low + NOISE * rng.standard_normal(low.shape, np.float32) > cut
-    taken = low - cut + shift(cut) > 0
+    return fires, low - cut + shift(cut) > 0
+
+
+def report(shape: Shape) -> dict[str, Any]:
+    """What a calibration would have measured of a layer."""
+    fires, predicted = taken(shape, 0)
     return {
         "active": round(float(fires.mean()), 4),
-        "predicted": round(float(taken.mean()), 4),
-        "false_negatives": round(float((fires & ~taken).sum() / fires.sum()), 4),
-        "false_positives": round(float((taken & ~fires).sum() / (~fires).sum()), 4),
-        "reuse": reuse_curve(taken),
+        "predicted": round(float(predicted.mean()), 4),
+        "false_negatives": round(float((fires & ~predicted).sum() / fires.sum()), 4),
+        "false_positives": round(float((predicted & ~fires).sum() / (~fires).sum()), 4),
     }

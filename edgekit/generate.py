@@ -116,6 +116,26 @@ class Model:
         session.rewind(kept)
         return kept
 
+    def _sampled(self, how: Sampling) -> Iterator[int]:
+        """Tokens that follow what was evaluated, until the context is full. Asking for one more appends the last."""
+        session, context = self.session, self.plan.context
+        token = session.sample(how)
+        if not isinstance(session, Session) or session.draft_tokens == 0:
+            yield token
+            while session.position < context:
+                session.eval([token])
+                token = session.sample(how)
+                yield token
+            return
+        yield token
+        while session.position < context:
+            guesses = session.guess(token)
+            kept, following = session.verify([token, *guesses], how)
+            for token in guesses[: kept - 1]:
+                yield token
+            token = following
+            yield token
+
     def generate(
         self,
         prompt: str | Sequence[int],
@@ -159,8 +179,7 @@ class Model:
         if saved is not None:
             saved[0].save(saved[1])
         stream, held = Stream(self.tokenizer, ids), _Held(stop)
-        for i in range(max_tokens):
-            token = self.session.sample(how)
+        for count, token in enumerate(self._sampled(how), 1):
             if token in self.eos_token_ids and not ignore_eos:
                 self.finish_reason = "eos"
                 break
@@ -170,13 +189,10 @@ class Model:
                 yield Piece(token, text)
                 return
             yield Piece(token, text)
-            if i + 1 == max_tokens:
+            if count == max_tokens:
                 self.finish_reason = "length"
-            elif self.session.position == self.plan.context:
-                self.finish_reason = "context"
                 break
-            else:
-                self.session.eval([token])
+        self.finish_reason = self.finish_reason or "context"
         rest = held.rest()
         if rest:
             yield Piece(-1, rest)

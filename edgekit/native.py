@@ -57,7 +57,7 @@ class Options(_Struct):
         ("sparsity", c.c_float),
         ("no_lookahead", c.c_uint32),
         ("parts", c.c_uint32),
-        ("reserved", c.c_uint32),
+        ("draft_tokens", c.c_uint32),
         ("log", Log),
         ("log_user", c.c_void_p),
     )
@@ -108,6 +108,9 @@ class Stats(_Struct):
         ("read_operations", c.c_uint64),
         ("io_uring", c.c_uint32),
         ("reserved", c.c_uint32),
+        ("window_vain", c.c_uint64),
+        ("drafted_tokens", c.c_uint64),
+        ("accepted_tokens", c.c_uint64),
     )
 
 
@@ -235,6 +238,12 @@ def library() -> c.CDLL:
         "session_capture": (None, (handle, Capture, c.c_void_p)),
         "session_eval": (status, (handle, ids, c.c_uint32, c.c_uint32, c.c_void_p, error_p)),
         "session_sample": (status, (handle, c.POINTER(Sampling), ids, error_p)),
+        "session_guess": (status, (handle, c.c_int32, ids, c.c_uint32, c.POINTER(c.c_uint32), error_p)),
+        "session_verify": (
+            status,
+            (handle, ids, c.c_uint32, c.POINTER(Sampling), c.POINTER(c.c_uint32), ids, error_p),
+        ),
+        "session_set_draft": (status, (handle, handle, error_p)),
         "session_save": (status, (handle, c.c_char_p, error_p)),
         "session_restore": (status, (handle, c.c_char_p, error_p)),
         "session_rewind": (status, (handle, c.c_uint32, error_p)),

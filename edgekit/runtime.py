@@ -56,6 +56,7 @@ class Options:
     io_depth: int = 0
     lookahead: bool = True
     parts: str = "all"  # or "feed_forward", "products": another engine has the rest
+    draft: int = 0  # most tokens guessed and then checked in one pass
 
     def native(self) -> native.Options:
         """As the C struct.
@@ -69,7 +70,7 @@ class Options:
             raise RuntimeFailure(f"engine is one of {list(native.ENGINES)}, select one of {list(native.SELECTIONS)}")
         if self.parts not in native.PARTS:
             raise RuntimeFailure(f"parts is one of {list(native.PARTS)}")
-        for name in ("context", "threads", "batch", "sessions", "io_threads", "io_depth", "window"):
+        for name in ("context", "threads", "batch", "sessions", "io_threads", "io_depth", "window", "draft"):
             if not 0 <= (getattr(self, name) or 0) < 1 << 31:
                 raise RuntimeFailure(f"{name} is {getattr(self, name)}, which is out of range")
         return native.Options(
@@ -89,6 +90,7 @@ class Options:
             sparsity=self.sparsity,
             no_lookahead=0 if self.lookahead else 1,
             parts=native.PARTS[self.parts],
+            draft_tokens=self.draft,
         )
 
 
@@ -135,6 +137,9 @@ class Stats:
     manage_seconds: float
     read_operations: int
     io_uring: bool
+    window_vain: int
+    drafted_tokens: int
+    accepted_tokens: int
 
 
 @dataclass(frozen=True)
@@ -256,7 +261,9 @@ class Session:
         """
         self._lib, self._error = native.library(), native.Error()
         self._model, self._session = c.c_void_p(), c.c_void_p()
+        self.draft: Session | None = None  # that guesses for this one
         opts = (options or Options()).native()
+        self.draft_tokens: int = opts.draft_tokens
         self._check(
             self._lib.edgekit_model_open(_path(path), c.byref(opts), c.byref(self._model), c.byref(self._error))
         )
@@ -289,6 +296,8 @@ class Session:
         if self._model:
             self._lib.edgekit_model_close(self._model)
             self._model = c.c_void_p()
+        if self.draft is not None:
+            self.draft.close()
 
     def __enter__(self) -> Session:
         return self
@@ -372,6 +381,44 @@ class Session:
             )
             self._check(status)
         return out
+
+    def draft_with(self, draft: Session) -> None:
+        """Guesses come from a smaller model with the same vocabulary, which from now on belongs to this session.
+
+        Raises:
+            RuntimeFailure: another vocabulary, or this model was not opened with `draft`.
+        """
+        self._check(self._lib.edgekit_session_set_draft(self._open(), draft._open(), c.byref(self._error)))
+        self.draft = draft
+
+    def guess(self, token: int) -> list[int]:
+        """Tokens that may follow one that was chosen and not yet appended (edgekit_session_guess).
+
+        Raises:
+            RuntimeFailure: this model or its selection takes no drafts.
+        """
+        room = max(1, self.draft_tokens)
+        ids, count = (c.c_int32 * room)(), c.c_uint32()
+        status = self._lib.edgekit_session_guess(self._open(), token, ids, room, c.byref(count), c.byref(self._error))
+        self._check(status)
+        return ids[: count.value]
+
+    def verify(self, tokens: Sequence[int], sampling: Sampling) -> tuple[int, int]:
+        """Evaluates a chosen token and guesses behind it in one pass, and appends those that sampling agrees with.
+
+        Returns:
+            How many were appended, the first always; and the token sampled after them.
+
+        Raises:
+            RuntimeFailure, BundleError: as `eval`.
+        """
+        ids, how = (c.c_int32 * len(tokens))(*tokens), sampling.native()
+        kept, following = c.c_uint32(), c.c_int32()
+        status = self._lib.edgekit_session_verify(
+            self._open(), ids, len(tokens), c.byref(how), c.byref(kept), c.byref(following), c.byref(self._error)
+        )
+        self._check(status)
+        return kept.value, following.value
 
     def sample(self, sampling: Sampling) -> int:
         """A token chosen from the logits of the last one; does not append it."""

@@ -26,7 +26,7 @@ from edgekit.calibrate.predictor import train
 from edgekit.checkpoint import Checkpoint
 from edgekit.checkpoint.safetensors import read_header
 from edgekit.errors import ConvertError
-from edgekit.plan.reuse import TOKENS, reuse_curve
+from edgekit.plan.reuse import TOKENS, Bools, reuse_curves, unit_activity
 from edgekit.tokenizer import Tokenizer
 
 PREFIX = "calibration."
@@ -100,16 +100,24 @@ def calibrate(bundle: Path, model: Model, how: Calibration, out: Path, ram: int,
     weights = BundleWeights(bundle)
     tensors: dict[str, npt.NDArray[np.float32]] = {}
     reports: dict[str, dict[str, Any]] = {}
+    neurons: dict[str, Bools] = {}  # units that tokens need, of blocks with predictors
+    experts: dict[str, Bools] = {}
     for n, i in enumerate(blocks):
         note("learning from it", n, len(blocks))
         described = weights.data["model"]["blocks"][i]
         x = np.fromfile(inputs[i], np.float32).reshape(-1, model.hidden_size)
         if _chooses(model.blocks[i]):
-            reports[str(i)] = {"reuse": reuse_curve(_routed(weights, described, x))}
+            reports[str(i)] = {}
+            experts[str(i)] = _routed(weights, described, x[-TOKENS:])
         else:
-            made, reports[str(i)] = _learn(Selecting(weights, described), x, how)
+            made, reports[str(i)], needed = _learn(Selecting(weights, described), x, how)
+            if needed is not None:
+                neurons[str(i)] = needed
             tensors |= {f"{PREFIX}{i}.{name}": array for name, array in made.items()}
         inputs[i].unlink()
+    for group in (neurons, experts):
+        for name, curve in zip(group, reuse_curves(list(group.values())), strict=True):
+            reports[name]["reuse"] = curve
     note("learning from it", len(blocks), len(blocks))
     folder.rmdir()
     partial = out.with_name(out.name + ".new")
@@ -133,8 +141,8 @@ def _routed(weights: BundleWeights, block: dict[str, Any], x: npt.NDArray[np.flo
 
 def _learn(
     source: Selecting, x: npt.NDArray[np.float32], how: Calibration
-) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, Any]]:
-    """Tensors and report of one block."""
+) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, Any], Bools | None]:
+    """Tensors and report of one block, and the units that its predictor takes, bool [TOKENS, units]."""
     made: dict[str, npt.NDArray[np.float32]] = {"cuts": activity.cuts(source, x)}
     sparse = source.block["activation"] in SPARSE
     y = activity.active(source, x, None if sparse else how.active)
@@ -147,6 +155,7 @@ def _learn(
             "runs_before": round(runs_per_token(y[-512:], np.arange(source.size)), 2),
             "runs_after": round(runs_per_token(y[-512:], order), 2),
         }
+    needed = None
     if how.predictor:
         best = train(
             source,
@@ -159,8 +168,8 @@ def _learn(
         )
         made |= {"down": best.down, "up": best.up[order], "bias": best.bias[order]}
         report |= dict(best.report())
-        report["reuse"] = reuse_curve(best.predict(x[-TOKENS:])[:, order], how.per_unit(source))
-    return {k: np.ascontiguousarray(v) for k, v in made.items()}, report
+        needed = unit_activity(best.predict(x[-TOKENS:])[:, order], how.per_unit(source))
+    return {k: np.ascontiguousarray(v) for k, v in made.items()}, report, needed
 
 
 def extend(checkpoint: Checkpoint, file: Path) -> Checkpoint:

@@ -15,7 +15,8 @@ from edgekit.cli.common import human, json_option, print_json, progress_bar, qui
 from edgekit.converters.kinds import KINDS
 
 if TYPE_CHECKING:
-    from edgekit.runtime import Stats
+    from edgekit.generate import Model
+    from edgekit.runtime import Options, Stats
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -91,6 +92,23 @@ if TYPE_CHECKING:
 @click.option("--io-engine", type=click.Choice(["auto", "uring", "threads"]), default="auto", show_default=True)
 @click.option("--io-depth", type=click.IntRange(0, 4096), default=0, help="Small reads under way.  [default: 128]")
 @click.option("--no-lookahead", is_flag=True, help="Do not read for the next layer while attention computes.")
+@click.option(
+    "--draft-max",
+    "--draft",
+    "--num-draft-tokens",
+    "draft_max",
+    type=click.IntRange(0, 64),
+    help="Guess up to N tokens and check them in one pass: from the text so far, or with --draft-model.  "
+    "[default: 0; 8 with --draft-model]",
+)
+@click.option(
+    "--draft-model",
+    "--model-draft",
+    "-md",
+    "draft_model",
+    type=click.Path(path_type=Path),
+    help="Smaller bundle with the same tokenizer that guesses; --ram holds both.",
+)
 @click.option("--stats", "stats_file", type=click.Path(path_type=Path), help="Write counters per token to a JSON file.")
 @click.option(
     "--prompt-cache",
@@ -119,8 +137,15 @@ def command(
       edgekit run tiny.edgekit -p "Once upon a time" -n 64
       edgekit run tiny.edgekit -p "Once upon a time" --ram 300M --temp 0
       edgekit run tiny.edgekit -f prompt.txt --json
+      edgekit run large.edgekit -p "Once upon a time" --ram 2G --draft-model small.edgekit
     """
     from edgekit.tokenizer import Tokenizer
+
+    drafts = flags["draft_model"] is not None or flags["draft_max"]
+    if drafts and flags["backend"] != "native":
+        raise click.UsageError("Drafts need the native backend.")
+    if flags["draft_model"] is not None and flags["draft_max"] == 0:
+        raise click.UsageError("--draft-max 0 leaves --draft-model nothing to do.")
 
     text = _prompt(prompt, prompt_file)
     tokenizer = Tokenizer(bundle / "tokenizer") if (bundle / "manifest.json").is_file() else None
@@ -147,7 +172,6 @@ def _prompt(prompt: str | None, prompt_file: Path | None) -> str:
 def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
     from edgekit.bundle import manifest
     from edgekit.cli.token_log import TokenLog
-    from edgekit.generate import Model
     from edgekit.plan.predict import expected
     from edgekit.runtime import Options, Sampling, process_peak_bytes
 
@@ -170,19 +194,16 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
         flags["io_engine"],
         flags["io_depth"],
         not flags["no_lookahead"],
+        draft=flags["draft_max"] or 0,
     )
     sampling = Sampling(
         flags["temperature"], flags["top_k"], flags["top_p"], flags["min_p"],
         flags["repeat_penalty"], flags["repeat_last_n"], seed,
     )  # fmt: skip
+    plain = flags["backend"] == "native" and not options.draft and flags["draft_model"] is None
     begin = time.monotonic()
     with waiting(f"loading {bundle}", flags["quiet"] or flags["as_json"]):
-        session = None
-        if flags["backend"] != "native":
-            from edgekit.converters.session import ArtifactSession
-
-            session = ArtifactSession(bundle, flags["backend"], options)
-        opened = Model(bundle, options, session)
+        opened = _open(bundle, options, flags)
     with opened as model:
         loaded = time.monotonic() - begin
         pieces, tokens, log = [], [], TokenLog(model) if flags["stats_file"] else None
@@ -201,6 +222,7 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
                 click.echo(piece.text, nl=False)
                 sys.stdout.flush()
         s, plan = model.stats, model.plan
+        draft = getattr(model.session, "draft", None)
         report = {
             "text": "".join(pieces),
             "token_ids": tokens,
@@ -209,11 +231,11 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
             "cached_tokens": model.cached_tokens,
             "prompt_tokens_per_second": _rate(s.prompt_tokens, s.prompt_seconds),
             "tokens_per_second": _rate(s.generated_tokens, s.generation_seconds),
-            "expected_tokens_per_second": expected(bundle, options) if session is None else None,
+            "expected_tokens_per_second": expected(bundle, options) if plain else None,
             "load_seconds": round(loaded, 3),
-            "peak_memory_bytes": s.peak_memory_bytes,
+            "peak_memory_bytes": s.peak_memory_bytes + (draft.stats.peak_memory_bytes if draft else 0),
             "process_peak_memory_bytes": process_peak_bytes(),
-            "budget_bytes": plan.budget_bytes,
+            "budget_bytes": plan.budget_bytes + (draft.plan.budget_bytes if draft else 0),
             "floor_bytes": plan.floor_bytes,
             "resident_bytes": plan.resident_bytes,
             "weight_bytes": plan.weight_bytes,
@@ -225,6 +247,8 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
             "select": plan.select,
             "window_bytes": plan.window_bytes,
             **selection_report(s),
+            "drafted_tokens": s.drafted_tokens,
+            "accepted_tokens": s.accepted_tokens,
             "backend": flags["backend"],
             "kernels": model.session.kernels,
             "threads": model.session.threads,
@@ -237,6 +261,20 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
     elif not flags["quiet"]:
         click.echo()
         _summary(report)
+
+
+def _open(bundle: Path, options: Options, flags: dict[str, Any]) -> Model:
+    from edgekit.generate import Model
+
+    if flags["draft_model"] is not None:
+        from edgekit.speculate import open_with_draft
+
+        return open_with_draft(bundle, flags["draft_model"], options)
+    if flags["backend"] != "native":
+        from edgekit.converters.session import ArtifactSession
+
+        return Model(bundle, options, ArtifactSession(bundle, flags["backend"], options))
+    return Model(bundle, options)
 
 
 def selection_report(s: Stats) -> dict[str, Any]:
@@ -271,6 +309,9 @@ def _summary(r: dict[str, Any]) -> None:
         f"selection   {r['select']}: {r['selected_share']:.1%} of the neurons, {r['window_hit_rate']:.1%} of their "
         f"units in the window of {human(r['window_bytes'])}"
         if r["select"] not in ("all", "router")
+        else "",
+        f"drafts      {r['accepted_tokens']} of {r['drafted_tokens']} guessed tokens were right"
+        if r["drafted_tokens"]
         else "",
     )
     for line in filter(None, lines):

@@ -23,9 +23,12 @@ PER_BLOCK = 30e-6  # seconds of a block's small steps: norms, rotations, waking 
 PER_NEURON = 30e-9  # seconds of a core, for a neuron's activation and the calls of its kernels
 PER_SCORE = 75e-9  # seconds of a selecting block's bookkeeping per neuron it has: scores, lists, partial sums
 SPARSE_SELECTED = 0.1  # share of neurons that exact selection finds active, when nobody measured it
+AHEAD = 0.1  # of the misses: what look-ahead adds; it learns to be wrong no more than once in ten (select/ahead.h)
 # Two activities that overlap take longer than the longer: neither has work for the other all the time, and
-# reading takes some of the processor. 1 would be one after the other, infinity the longer alone.
-OVERLAP = 2.5
+# reading takes some of the processor. 1 would be one after the other, infinity the longer alone. Layers are read
+# long before they are needed; which neurons are needed is known late, and look-ahead makes up for a part of that.
+OVERLAP_LAYERS = 2.5
+OVERLAP_NEURONS = 1.5
 
 Json = dict[str, Any]
 
@@ -57,9 +60,9 @@ class Prediction:
     why: tuple[str, ...]
 
 
-def overlapped(a: float, b: float) -> float:
+def overlapped(a: float, b: float, power: float) -> float:
     """Seconds that two activities take side by side."""
-    return float((a**OVERLAP + b**OVERLAP) ** (1 / OVERLAP))
+    return float((a**power + b**power) ** (1 / power))
 
 
 def _selected(block: Json, select: str, sparsity: float) -> float:
@@ -80,7 +83,8 @@ class _Token:
         self.plan, self.options, self.profile = plan, options, profile
         self.matrices: dict[str, Json] = {m["name"]: m for m in data["matrices"]}
         self.compute = 0.0  # seconds
-        self.needed = self.fresh = self.unit_bytes = 0.0  # units that a token needs; that are read, and their bytes
+        # Units that a token needs, does not find in the window, reads (some in vain), and the bytes of those.
+        self.needed = self.missing = self.fresh = self.unit_bytes = 0.0
         self.selected: list[float] = []
         blocks = data["model"]["blocks"]
         windowed = [m for b in blocks if b["kind"] != "attention" for m in b["matrices"]]
@@ -139,9 +143,11 @@ class _Token:
 
     def _read(self, name: str, units: float, hits: float) -> None:
         """A token needs so many units of a matrix and finds a share of them in the window."""
+        ahead = 1 + AHEAD if self.options.lookahead and self.plan.select == "predicted" else 1.0
         self.needed += units
-        self.fresh += units * (1 - hits)
-        self.unit_bytes += units * (1 - hits) * self.matrices[name]["unit_stride"]
+        self.missing += units * (1 - hits)
+        self.fresh += units * (1 - hits) * ahead
+        self.unit_bytes += units * (1 - hits) * ahead * self.matrices[name]["unit_stride"]
 
     @property
     def read(self) -> float:
@@ -163,11 +169,12 @@ def predict(bundle: Path, options: Options, profile: Profile) -> Prediction:
     if options.lookahead or plan.select not in ("predicted", "router"):
         # Nothing that selects can be read while the head computes: the next token is not known.
         hidden = compute - (token.head if token.fresh else 0.0)
-        seconds = overlapped(hidden, read) + compute - hidden
+        power = OVERLAP_NEURONS if token.fresh else OVERLAP_LAYERS
+        seconds = overlapped(hidden, read, power) + compute - hidden
     else:
         seconds = compute + read
     mean = sum(token.selected) / len(token.selected) if token.selected else 1.0
-    hit_rate = 1 - token.fresh / token.needed if token.needed else 0.0
+    hit_rate = 1 - token.missing / token.needed if token.needed else 0.0
     return Prediction(
         plan,
         1 / seconds,

@@ -75,6 +75,23 @@ void compare(const KernelSet& set, const Case& c, Random& random) {
   const float code = c.part.codec == Codec::affine8 ? 256.f : 16.f;  // biases cancel codes of this size
   CHECK(near(a, b, code * std::sqrt(static_cast<float>(cols)) + 1));
 
+  std::vector<float> many(5 * padded), y1(5), y2(5);
+  for (uint32_t t = 0; t < 5; ++t) std::copy(x.begin(), x.end(), many.begin() + t * padded);
+  for (uint32_t tokens = 1; tokens <= 5; ++tokens) {
+    many[(tokens - 1) * padded] += 1.0f;  // each differs from the others
+    reference.dots[k](c.part, c.row.data(), c.lut.data(), many.data(), padded, tokens, y1.data(), 1);
+    set.dots[k](c.part, c.row.data(), c.lut.data(), many.data(), padded, tokens, y2.data(), 1);
+    for (uint32_t t = 0; t < tokens; ++t) CHECK(near(y1[t], y2[t], code * std::sqrt(static_cast<float>(cols)) + 1));
+    // A token's values do not depend on how many it came with.
+    for (const KernelSet* one : {&reference, &set}) {
+      std::vector<float> row(padded), y3(5);
+      one->dots[k](c.part, c.row.data(), c.lut.data(), many.data(), padded, tokens, y2.data(), 1);
+      one->decode[k](c.part, c.row.data(), c.lut.data(), 0, cols, row.data());
+      one->gemm(row.data(), padded, 1, many.data(), padded, tokens, padded, y3.data(), 1);
+      for (uint32_t t = 0; t < tokens; ++t) CHECK(y2[t] == y3[t]);
+    }
+  }
+
   for (uint32_t begin = 0; begin < cols; begin += 64) {
     for (uint32_t end : {std::min(begin + 32, cols), cols}) {
       reference.decode[k](c.part, c.row.data(), c.lut.data(), begin, end, want.data());

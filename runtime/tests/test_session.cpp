@@ -1,4 +1,5 @@
 // Sessions through the C ABI, on the bundle named by EDGEKIT_TEST_BUNDLE.
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <thread>
@@ -134,4 +135,50 @@ TEST(session_cancelled_from_another_thread_keeps_its_tokens) {
   CHECK(edgekit_session_position(session) == 1);
   edgekit_session_destroy(session);
   edgekit_model_close(model);
+}
+
+TEST(drafted_text_is_the_same_text) {
+  if (bundle() == nullptr) return;
+  edgekit_model* plain = open(0, 1, 2);
+  edgekit_options options{};
+  options.struct_size = sizeof(options);
+  options.threads = 2;
+  options.context = 48;
+  options.sessions = 2;
+  options.select = EDGEKIT_SELECT_ALL;
+  options.draft_tokens = 5;
+  edgekit_model* drafting = nullptr;
+  CHECK(edgekit_model_open(bundle(), &options, &drafting, nullptr) == EDGEKIT_OK);
+  edgekit_session *one = nullptr, *guessing = nullptr, *draft = nullptr;
+  CHECK(edgekit_session_create(plain, &one, nullptr) == EDGEKIT_OK);
+  CHECK(edgekit_session_create(drafting, &guessing, nullptr) == EDGEKIT_OK);
+  CHECK(edgekit_session_create(drafting, &draft, nullptr) == EDGEKIT_OK);
+  for (edgekit_session* source : {static_cast<edgekit_session*>(nullptr), draft}) {
+    CHECK(edgekit_session_set_draft(guessing, source, nullptr) == EDGEKIT_OK);
+    for (float temperature : {0.0f, 1.0f}) {
+      const auto how = sampling(temperature);
+      const auto want = generate(one, how, 18);
+      CHECK(generate(guessing, how, 18) == want);
+      // A stop token in the middle of what was accepted leaves the session behind the token before it.
+      const int32_t last = want[9];
+      const auto until = generate(guessing, how, 18, {last});
+      CHECK(std::find(until.begin(), until.end(), last) == until.end());
+      CHECK(edgekit_session_position(guessing) == 3 + until.size());
+      CHECK(generate(guessing, how, 60).size() == 20);
+    }
+  }
+  edgekit_stats stats{};
+  stats.struct_size = sizeof(stats);
+  edgekit_session_stats(guessing, &stats);
+  CHECK(stats.struct_size == sizeof(stats) && stats.accepted_tokens > 0);
+  edgekit_stats first{};  // a caller that does not say how much room it has knows the first version
+  first.accepted_tokens = 77;
+  edgekit_session_stats(guessing, &first);
+  CHECK(first.generated_tokens == stats.generated_tokens && first.accepted_tokens == 77);
+  CHECK(edgekit_session_set_draft(guessing, guessing, nullptr) == EDGEKIT_INVALID_ARGUMENT);
+  edgekit_session_destroy(guessing);
+  edgekit_session_destroy(draft);
+  edgekit_session_destroy(one);
+  edgekit_model_close(drafting);
+  edgekit_model_close(plain);
 }

@@ -13,6 +13,7 @@
 #include "check.h"
 #include "edgekit/edgekit.h"
 #include "io/async_reader.h"
+#include "select/ahead.h"
 
 using namespace edgekit;
 
@@ -187,6 +188,42 @@ TEST(reader_brings_every_piece_with_either_engine) {
     }
   }
   unlink(path.c_str());
+}
+
+TEST(reads_that_have_not_begun_can_be_withdrawn) {
+  const std::string path = file_of(64 * kSlot);
+  for (uint32_t engine : {EDGEKIT_ENGINE_AUTO, EDGEKIT_ENGINE_THREADS}) {
+    File file;
+    CHECK(file.open(path, EDGEKIT_IO_AUTO).ok());
+    Budget budget(0);
+    auto buffer = Buffer::allocate(budget, 64 * kSlot, "test");
+    std::memset(buffer.value().data(), 0, 64 * kSlot);
+    AsyncReader reader;
+    CHECK(reader.start(engine, 2, 2).ok());
+    for (uint32_t unit = 0; unit < 64; unit += 2) {
+      reader.add(file, unit * kSlot, kSlot, buffer.value().data() + unit * kSlot, unit);
+    }
+    reader.flush();  // units 0 and 2 are under way
+    std::vector<uint32_t> withdrawn, arrived, failed;
+    reader.withdraw([](uint32_t unit) { return unit % 4 == 0; }, withdrawn);
+    CHECK(withdrawn.size() == 15 && withdrawn.front() == 4);
+    while (!reader.idle()) CHECK(reader.reap(true, arrived, failed).ok());
+    CHECK(arrived.size() == 17 && failed.empty());
+    CHECK(buffer.value().data()[4 * kSlot + 1] == 0 && buffer.value().data()[6 * kSlot + 1] != 0);
+  }
+  unlink(path.c_str());
+}
+
+TEST(less_is_read_ahead_while_guesses_are_wrong) {
+  Ahead ahead;
+  const uint32_t first = ahead.surest(1000);
+  for (int i = 0; i < 20; ++i) ahead.learn(10, 5);
+  const uint32_t bad = ahead.surest(1000);
+  CHECK(bad < first && bad >= 1);
+  for (int i = 0; i < 1000; ++i) ahead.learn(0, 5);
+  CHECK(ahead.surest(1000) < bad && ahead.surest(1) == 1 && ahead.surest(0) == 0);
+  for (int i = 0; i < 1000; ++i) ahead.learn(95, 5);
+  CHECK(ahead.surest(1000) == 1000);
 }
 
 TEST(reader_reports_a_file_that_ends_too_early) {

@@ -17,9 +17,9 @@ from edgekit.calibrate.order import coactive_order, runs_per_token
 from edgekit.conversion import convert
 from edgekit.errors import ConvertError
 from edgekit.evaluate.divergence import divergence
-from edgekit.plan.reuse import reuse_curve
+from edgekit.plan.reuse import TOKENS, hit_rates, reuse_curves, unit_activity
 from edgekit.reference import Reference
-from edgekit.runtime import Options, Session
+from edgekit.runtime import Options, Session, plan_bundle
 from edgekit.tokenizer import Tokenizer
 from tests import tiny
 from tests.conftest import ROOT
@@ -84,6 +84,44 @@ def test_predictor_in_the_runtime_is_the_one_that_was_measured(calibrated: Path,
         scores = np.concatenate(rows) @ down.T @ up.T + weights.vector(at["bias"])
         expected += int((scores > 0).sum())
     assert selected == pytest.approx(expected, rel=0.002)  # sums in another order flip a few near zero
+
+
+def test_the_simulated_window_hits_as_often_as_the_real_one(calibrated: Path, text: Path) -> None:
+    weights = BundleWeights(calibrated)
+    ids = activity.token_runs(Tokenizer(calibrated / "tokenizer"), activity.documents([text]), TOKENS, TOKENS)[0]
+    options = {"context": 320, "select": "predicted"}
+    taken: dict[int, list[np.ndarray]] = {}
+    with (
+        Session(calibrated, Options(**options)) as session,
+        session.capturing(lambda block, x: taken.setdefault(block, []).append(x)),
+    ):
+        session.eval(ids)
+    needed, stride = [], 0
+    for i, inputs in sorted(taken.items()):
+        block = weights.data["model"]["blocks"][i]
+        down, up = (weights.matrix(block["predictor"][p])[0] for p in ("down", "up"))
+        scores = np.concatenate(inputs) @ down.T @ up.T + weights.vector(block["predictor"]["bias"])
+        matrix = weights.matrix_entry(block["matrices"][0])
+        needed.append(unit_activity(scores > 0, matrix["rows_per_unit"]))
+        stride = matrix["unit_stride"]
+    units = sum(n.shape[1] for n in needed)
+    floor = plan_bundle(calibrated, Options(**options)).floor_bytes
+    budgets = [floor + (k << 16) for k in range(128)]
+    held = [plan_bundle(calibrated, Options(ram=b, **options)).window_bytes / stride / units for b in budgets]
+    for least in (0.05, 0.15):
+        ram, share = next((b, h) for b, h in zip(budgets, held, strict=True) if h > least)
+        with Session(calibrated, Options(ram=ram, lookahead=False, **options)) as session:
+            session.eval(ids[:2])
+            for token in ids[2 : len(ids) // 2]:
+                session.eval([token])
+            before = session.stats
+            for token in ids[len(ids) // 2 :]:
+                session.eval([token])
+            hits, misses = (getattr(session.stats, n) - getattr(before, n) for n in ("window_hits", "window_misses"))
+        counts = [n[len(n) // 2 :].sum() for n in needed]
+        simulated = float(np.average(hit_rates(needed, share), weights=counts))
+        assert share < 0.9
+        assert hits / (hits + misses) == pytest.approx(simulated, abs=0.05)
 
 
 def test_predictor_misses_few_of_the_active_and_takes_few_of_the_others(calibrated: Path, text: Path) -> None:
@@ -203,13 +241,13 @@ def test_a_mixture_records_how_often_its_experts_come_back(text: Path, tmp_path:
             session.reset()
             with session.capturing(lambda block, x: chosen.setdefault(block, []).append(x)):
                 session.eval(run)
-    for block, rows in chosen.items():
-        described = weights.data["model"]["blocks"][block]
-        scores = np.concatenate(rows) @ weights.matrix(described["router"])[0].T
-        needed = np.argsort(np.argsort(-scores, axis=1), axis=1) < 2
-        assert described["reuse"] == [list(point) for point in reuse_curve(needed)]
+    blocks = {i: weights.data["model"]["blocks"][i] for i in chosen}
+    scores = [np.concatenate(chosen[i]) @ weights.matrix(b["router"])[0].T for i, b in blocks.items()]
+    needed = [np.argsort(np.argsort(-s, axis=1), axis=1) < 2 for s in scores]
+    for described, curve in zip(blocks.values(), reuse_curves(needed), strict=True):
+        assert described["reuse"] == [list(point) for point in curve]
         hits = [hit for _, hit in described["reuse"]]
-        assert 0 < hits[0] < hits[-1] <= 1
+        assert 0 <= hits[0] < hits[-1] <= 1
     with pytest.raises(ConvertError, match="only expert blocks"):
         convert(tmp_path / "mixture", tmp_path / "other", calibration=Calibration((text,), predictor=True))
 

@@ -15,7 +15,7 @@ from edgekit.errors import RuntimeFailure
 from edgekit.plan import device
 from edgekit.plan.device import KERNELS, Profile, Reads, kernel_name
 from edgekit.plan.predict import predict
-from edgekit.plan.reuse import hit_rate, interpolate, reuse_curve
+from edgekit.plan.reuse import hit_rates, interpolate, reuse_curves
 from edgekit.runtime import Options, Session, plan_bundle
 from tests import tiny
 
@@ -65,18 +65,26 @@ def test_resident_on_a_slow_processor_takes_bytes_over_the_kernels_rate(bundle: 
     assert expected.tokens_per_second == pytest.approx(1 / expected.compute_seconds)
 
 
-def test_reuse_curve_of_known_activity() -> None:
+def test_hit_rates_of_known_activity() -> None:
     tokens, units = 400, 100
     steady = np.zeros((tokens, units), np.bool_)
     steady[:, :10] = True
-    assert hit_rate(steady, 0.1) == 1
+    never = np.zeros((tokens, units), np.bool_)
+    assert hit_rates([steady, never], 0.05) == [1.0, 1.0]
     rng = np.random.default_rng(0)
-    uniform = rng.random((tokens, units)) < 0.1
-    assert hit_rate(uniform, 0.5) == pytest.approx(0.45, abs=0.07)  # what is left of it after the pinned
-    curve = reuse_curve(uniform)
+    uniform = [rng.random((tokens, units)) < 0.1 for _ in range(4)]
+    assert hit_rates(uniform, 0.5) == pytest.approx([0.5] * 4, abs=0.05)
+    assert hit_rates(uniform, 0.01) == pytest.approx([0.01] * 4, abs=0.02)  # less than a block needs at once
+
+
+def test_reuse_curves_rise_to_all_of_it() -> None:
+    rng = np.random.default_rng(0)
+    (curve,) = reuse_curves([rng.random((300, 100)) < 0.1])
     assert [s for s, _ in curve] == sorted(s for s, _ in curve)
+    assert [h for _, h in curve] == sorted(h for _, h in curve)
     assert interpolate(curve, 1.0) == 1
     assert interpolate([(0.5, 0.4)], 0.25) == pytest.approx(0.2)
+    assert reuse_curves([]) == []
 
 
 def test_profile_is_measured_saved_and_read_back(bundle: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 
 HEADER = ROOT / "runtime" / "include" / "edgekit" / "edgekit.h"
 # Bytes on 64-bit platforms. A struct may grow at its end; then the caller's struct_size tells which it has.
-SIZES = {"error": 512, "options": 96, "plan": 96, "stats": 168, "info": 56, "sampling": 40}
+SIZES = {"error": 512, "options": 96, "plan": 96, "stats": 192, "info": 56, "sampling": 40}
 
 
 @pytest.fixture(scope="module")

@@ -78,23 +78,24 @@ enum { EDGEKIT_LOG_INFO = 0, EDGEKIT_LOG_WARNING = 1 };
 
 typedef struct edgekit_options {
   uint32_t struct_size;
-  uint32_t threads;      /* compute threads; 0: one per core */
-  uint64_t ram_bytes;    /* hard budget for everything the runtime allocates; 0: no limit */
-  uint32_t context;      /* tokens per session; 0: the model's maximum, at most 2048 */
-  uint32_t max_batch;    /* tokens per prefill pass; 0: 128, fewer under a tight budget */
-  uint32_t sessions;     /* sessions the budget must leave room for; 0: 1 */
-  uint32_t io_mode;      /* EDGEKIT_IO_*; auto tries direct and falls back to buffered */
-  uint32_t kv_type;      /* EDGEKIT_KV_* */
-  uint32_t io_threads;   /* reader threads; 0: 4 */
-  const char* kernels;   /* "portable", "avx2", "neon"; NULL: the best of this CPU */
-  uint32_t select;       /* EDGEKIT_SELECT_* */
-  uint32_t window;       /* tokens whose units stay in the window; 0: as many as fit; EDGEKIT_WINDOW_NONE: none */
-  uint32_t io_engine;    /* EDGEKIT_ENGINE_* */
-  uint32_t io_depth;     /* small reads under way at once; 0: 128 */
-  float sparsity;        /* threshold, prompt: share of the neurons to leave out; 0: a half */
-  uint32_t no_lookahead; /* 1: predictors and routers are not asked a block ahead */
-  uint32_t parts;        /* EDGEKIT_PARTS_* */
-  uint32_t reserved;
+  uint32_t threads;         /* compute threads; 0: one per core */
+  uint64_t ram_bytes;       /* hard budget for everything the runtime allocates; 0: no limit */
+  uint32_t context;         /* tokens per session; 0: the model's maximum, at most 2048 */
+  uint32_t max_batch;       /* tokens per prefill pass; 0: 128, fewer under a tight budget */
+  uint32_t sessions;        /* sessions the budget must leave room for; 0: 1 */
+  uint32_t io_mode;         /* EDGEKIT_IO_*; auto tries direct and falls back to buffered */
+  uint32_t kv_type;         /* EDGEKIT_KV_* */
+  uint32_t io_threads;      /* reader threads; 0: 4 */
+  const char* kernels;      /* "portable", "avx2", "neon"; NULL: the best of this CPU */
+  uint32_t select;          /* EDGEKIT_SELECT_* */
+  uint32_t window;          /* tokens whose units stay in the window; 0: as many as fit; EDGEKIT_WINDOW_NONE: none */
+  uint32_t io_engine;       /* EDGEKIT_ENGINE_* */
+  uint32_t io_depth;        /* small reads under way at once; 0: 128 */
+  float sparsity;           /* threshold, prompt: share of the neurons to leave out; 0: a half */
+  uint32_t no_lookahead;    /* 1: predictors and routers are not asked a block ahead */
+  uint32_t parts;           /* EDGEKIT_PARTS_* */
+  uint32_t draft_tokens;    /* most guesses that one pass checks (edgekit_session_verify), at most 64; 0: none,
+                             * else EDGEKIT_SELECT_AUTO stands for EDGEKIT_SELECT_ALL */
   edgekit_log_callback log; /* NULL: nothing is said */
   void* log_user;
 } edgekit_options;
@@ -143,6 +144,9 @@ typedef struct edgekit_stats {
   uint64_t read_operations; /* small reads since open; neighbours count as one */
   uint32_t io_uring;        /* 1: small reads go through io_uring */
   uint32_t reserved;
+  uint64_t window_vain;     /* misses that were read ahead and not needed */
+  uint64_t drafted_tokens;  /* this session: guesses put to the test */
+  uint64_t accepted_tokens; /* and those of them that became text */
 } edgekit_stats;
 
 typedef struct edgekit_info {
@@ -206,7 +210,7 @@ typedef int32_t (*edgekit_token_callback)(int32_t token, void* user);
 EDGEKIT_API uint32_t edgekit_abi_version(void);
 EDGEKIT_API const char* edgekit_version(void);
 /* Comma-separated names of what this build can do, for callers that meet several versions: selections,
- * "budget", "save", "feed_forward", "products", "log", "uring". Unknown names may appear. */
+ * "budget", "save", "feed_forward", "products", "log", "draft", "uring". Unknown names may appear. */
 EDGEKIT_API const char* edgekit_features(void);
 /* Comma-separated names of the kernel sets this CPU can run, best first. */
 EDGEKIT_API const char* edgekit_kernel_sets(void);
@@ -262,8 +266,25 @@ EDGEKIT_API uint32_t edgekit_session_tokens(const edgekit_session* session, int3
 /* Chooses a token from the logits of the last evaluation; does not append it. */
 EDGEKIT_API edgekit_status edgekit_session_sample(edgekit_session* session, const edgekit_sampling* sampling,
                                                   int32_t* token, edgekit_error* error);
+/* Speculative decoding (arXiv 2211.17192, with samples in place of rejections), for models opened with draft_tokens:
+ * a pass over several tokens reads the weights once. `token` was chosen and not yet appended; guess writes at most
+ * `room` tokens that may follow it, from what followed the same words before, or from the draft session. verify
+ * evaluates tokens[0], the chosen one, and the guesses behind it in one pass, samples at each, and appends of the
+ * tokens the *kept that sampling agrees with: at least the first. *next is the token sampled after those. The text
+ * is that of sampling token by token with the same seed, but for the rounding of sums of several tokens at once.
+ * For selections all and router; others would read around single neurons for every guess. */
+EDGEKIT_API edgekit_status edgekit_session_guess(edgekit_session* session, int32_t token, int32_t* tokens,
+                                                 uint32_t room, uint32_t* count, edgekit_error* error);
+EDGEKIT_API edgekit_status edgekit_session_verify(edgekit_session* session, const int32_t* tokens, uint32_t count,
+                                                  const edgekit_sampling* sampling, uint32_t* kept, int32_t* next,
+                                                  edgekit_error* error);
+/* Guesses come from this session of a smaller model with the same vocabulary, which this one then drives; NULL: from
+ * the text so far. It must outlive the session, or be replaced. */
+EDGEKIT_API edgekit_status edgekit_session_set_draft(edgekit_session* session, edgekit_session* draft,
+                                                     edgekit_error* error);
 /* Evaluates the prompt, then samples up to max_tokens tokens, calling back for each; ends at any
- * of stop_tokens (which is not reported), or when the callback asks to, or when the context is full. */
+ * of stop_tokens (which is not reported), or when the callback asks to, or when the context is full. Guesses and
+ * verifies where the model was opened with draft_tokens. */
 EDGEKIT_API edgekit_status edgekit_session_generate(edgekit_session* session, const int32_t* prompt,
                                                     uint32_t prompt_count, uint32_t max_tokens,
                                                     const int32_t* stop_tokens, uint32_t stop_count,

@@ -158,7 +158,8 @@ Outcome make_plan(const Manifest& m, const PlanRequest& r, Plan& plan) {
   const uint64_t fixed =
       r.fixed_bytes + Buffer::charge(m.vectors_bytes) + (plan.kv_bytes + r.session_bytes) * r.sessions;
   const auto work = [&](uint32_t batch) { return r.workspace_bytes(batch, largest_unit); };
-  plan.max_batch = std::min(r.max_batch != 0 ? r.max_batch : 128u, r.context);
+  const uint32_t least = std::min(r.least_batch, r.context);
+  plan.max_batch = std::max(least, std::min(r.max_batch != 0 ? r.max_batch : 128u, r.context));
 
   // As if everything fitted.
   Plan whole = plan;
@@ -170,14 +171,14 @@ Outcome make_plan(const Manifest& m, const PlanRequest& r, Plan& plan) {
     whole.weight_bytes += x.bytes();
     whole.resident_bytes += c == unused ? 0 : x.bytes();
   }
-  const uint64_t all = fixed + work(1) + whole.resident_bytes;
+  const uint64_t all = fixed + work(least) + whole.resident_bytes;
   const uint64_t everything = fixed + work(plan.max_batch) + whole.resident_bytes;
 
   plan.weight_bytes = whole.weight_bytes;
   EK_ASSIGN(plan.select, resolve_select(m, r.select, false));
   choose_windowed(m, plan);
   const uint64_t tables = table_bytes(m, plan);
-  plan.floor_bytes = fixed + work(1) + tables + Buffer::charge(kMinSlots * largest_unit) +
+  plan.floor_bytes = fixed + work(least) + tables + Buffer::charge(kMinSlots * largest_unit) +
                      Region::charge(kMinSlots * plan.window_slot_bytes);
   plan.floor_bytes = std::max(r.opening_bytes, std::min(plan.floor_bytes, all));
   const auto keep_all = [&](uint32_t batch) {
@@ -194,17 +195,18 @@ Outcome make_plan(const Manifest& m, const PlanRequest& r, Plan& plan) {
   if (r.ram_bytes < plan.floor_bytes) return too_small(r.ram_bytes, plan);
 
   // Work buffers and ring may take an eighth of the budget each, or else shrink to their least.
-  while (plan.max_batch > 1 && work(plan.max_batch) > r.ram_bytes / 8) plan.max_batch /= 2;
+  const auto halve = [&] { plan.max_batch = std::max(least, plan.max_batch / 2); };
+  while (plan.max_batch > least && work(plan.max_batch) > r.ram_bytes / 8) halve();
   choose_ring(plan, r.ram_bytes / 8);
   const auto overhead = [&] {
     return fixed + work(plan.max_batch) + tables + ring_bytes(plan) +
            Region::charge(kMinSlots * plan.window_slot_bytes);
   };
-  while (overhead() > r.ram_bytes && plan.max_batch > 1) plan.max_batch /= 2;
+  while (overhead() > r.ram_bytes && plan.max_batch > least) halve();
   while (overhead() > r.ram_bytes && plan.slots > kMinSlots) --plan.slots;
   if (overhead() > r.ram_bytes) plan.slot_bytes = largest_unit;
   // A model smaller than the buffers it would be streamed through: the floor is that of keeping it.
-  if (overhead() > r.ram_bytes) return keep_all(1);
+  if (overhead() > r.ram_bytes) return keep_all(least);
   plan.activation_bytes = work(plan.max_batch);
   plan.stream_bytes = ring_bytes(plan);
   plan.fixed_bytes = fixed + plan.activation_bytes + tables;

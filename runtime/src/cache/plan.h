@@ -12,7 +12,8 @@ namespace edgekit {
 struct PlanRequest {
   uint64_t ram_bytes = 0;  // 0: no limit
   uint32_t context = 0;
-  uint32_t max_batch = 0;  // 0: choose
+  uint32_t max_batch = 0;    // 0: choose
+  uint32_t least_batch = 1;  // that a pass must hold, however tight the budget
   uint32_t sessions = 1;
   uint32_t kv_bytes = 2;  // per value
   uint32_t select = 0;    // EDGEKIT_SELECT_*

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "cache/plan.h"
@@ -35,8 +36,13 @@ struct IoSettings {
 
 // What units did since the model was opened.
 struct WindowStats {
-  uint64_t hits = 0, misses = 0;
+  uint64_t hits = 0, misses = 0, vain = 0;
   double read_seconds = 0, manage_seconds = 0;
+};
+
+// Units that were read ahead.
+struct Guesses {
+  uint32_t right = 0, wrong = 0;
 };
 
 class Weights {
@@ -133,6 +139,8 @@ class Weights {
   uint64_t read_operations() const { return reader_.operations(); }
   double wait_seconds() const { return stream_.wait_seconds() + window_stats_.read_seconds; }
   const WindowStats& window_stats() const { return window_stats_; }
+  // What became of the last guess that has been put to the test; once.
+  Guesses take_guesses() { return std::exchange(last_guesses_, {}); }
 
  private:
   Weights(Bundle& bundle, Budget& budget, const Plan& plan, const IoSettings& io, ThreadPool& pool)
@@ -145,6 +153,10 @@ class Weights {
   void begin_window();
   Outcome start_round(int32_t index, const uint32_t* rows, uint32_t begin, uint32_t count, const uint8_t** at,
                       uint32_t* list, uint32_t& end, uint32_t& known);
+  // Reads a unit that will probably be wanted; false when there is no room.
+  bool guess(int32_t index, uint32_t unit);
+  void want(int32_t slot);
+  void end_guess();
   void hold(int32_t index, const uint32_t* rows, uint32_t count);
   Outcome next_arrivals(uint32_t* list, uint32_t& known);
   // Queues a unit that is not in the window; kNone when there is no room for it now.
@@ -189,6 +201,9 @@ class Weights {
   uint32_t waiting_ = 0;  // entries of queue_ whose unit has not arrived
   std::vector<uint32_t> arrived_, failed_;
   WindowStats window_stats_;
+  Guesses guesses_, last_guesses_;
+  uint32_t guess_ = 1;        // number of the guess that `guesses_` counts
+  int32_t guess_of_ = kNone;  // the matrix whose rows it names; none for experts
 };
 
 }  // namespace edgekit

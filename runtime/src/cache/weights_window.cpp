@@ -18,16 +18,52 @@ int32_t Weights::request(int32_t index, uint32_t unit) {
   return slot;
 }
 
+bool Weights::guess(int32_t index, uint32_t unit) {
+  if (window_.find(index, unit) != kNone) return true;
+  const int32_t slot = request(index, unit);
+  if (slot == kNone) return false;
+  window_.guess(slot) = guess_;
+  ++guesses_.wrong;  // until it is wanted
+  return true;
+}
+
+void Weights::want(int32_t slot) {
+  window_.touch(slot);
+  if (window_.guess(slot) == guess_) {
+    --guesses_.wrong;
+    ++guesses_.right;
+  }
+  window_.guess(slot) = 0;
+}
+
+// What was guessed is known now: reads in vain that have not begun must not hold up the others.
+void Weights::end_guess() {
+  arrived_.clear();
+  reader_.withdraw([this](uint32_t slot) { return window_.guess(static_cast<int32_t>(slot)) == guess_; }, arrived_);
+  for (uint32_t slot : arrived_) window_.drop(static_cast<int32_t>(slot));
+  guesses_.wrong -= static_cast<uint32_t>(arrived_.size());
+  window_stats_.misses -= arrived_.size();
+  window_stats_.vain += guesses_.wrong;
+  last_guesses_ = guesses_;
+  guesses_ = {};
+  guess_of_ = kNone;
+  ++guess_;
+}
+
 void Weights::expect(const std::vector<int32_t>& matrices) {
   if (plan_.slots == 0) return;
   window_.begin_round();
   for (int32_t index : matrices) {
+    for (uint32_t u = plan_.resident_units[static_cast<size_t>(index)]; u < matrix(index).units; ++u) {
+      const int32_t slot = window_.find(index, u);
+      if (slot != kNone) want(slot);
+    }
+  }
+  end_guess();
+  for (int32_t index : matrices) {
     const Matrix& x = matrix(index);
     for (uint32_t u = plan_.resident_units[static_cast<size_t>(index)]; u < x.units; ++u) {
-      const int32_t slot = window_.find(index, u);
-      if (slot != kNone) {
-        window_.touch(slot);
-      } else if (request(index, u) == kNone) {
+      if (window_.find(index, u) == kNone && request(index, u) == kNone) {
         reader_.flush();
         return;
       }
@@ -40,11 +76,12 @@ void Weights::prefetch(int32_t index, const uint32_t* rows, uint32_t count) {
   if (plan_.slots == 0 || !window_.has(index)) return;
   const uint32_t per = matrix(index).rows_per_unit;
   uint32_t last = UINT32_MAX;
+  guess_of_ = index;
   for (uint32_t i = 0; i < count; ++i) {
     const uint32_t unit = rows[i] / per;
     if (unit == last) continue;
     last = unit;
-    if (window_.find(index, unit) == kNone && request(index, unit) == kNone) break;
+    if (!guess(index, unit)) break;
   }
   reader_.flush();
 }
@@ -52,7 +89,7 @@ void Weights::prefetch(int32_t index, const uint32_t* rows, uint32_t count) {
 void Weights::prefetch_all(int32_t index) {
   if (plan_.slots == 0 || !window_.has(index)) return;
   for (uint32_t u = 0; u < matrix(index).units; ++u) {
-    if (window_.find(index, u) == kNone && request(index, u) == kNone) break;
+    if (!guess(index, u)) break;
   }
   reader_.flush();
 }
@@ -102,7 +139,7 @@ void Weights::hold(int32_t index, const uint32_t* rows, uint32_t count) {
     if (unit == last || !window_.has(index)) continue;
     last = unit;
     const int32_t slot = window_.find(index, unit);
-    if (slot != kNone) window_.touch(slot);
+    if (slot != kNone) want(slot);
   }
 }
 
@@ -116,7 +153,10 @@ Outcome Weights::start_round(int32_t index, const uint32_t* rows, uint32_t begin
   int32_t slot = kNone;
   queue_.clear();
   known = 0;
-  if (plan_.slots != 0) hold(index, rows + begin, count - begin);
+  if (plan_.slots != 0) {
+    hold(index, rows + begin, count - begin);
+    if (begin == 0 && index == guess_of_) end_guess();
+  }
   for (end = begin; end < count;) {
     const uint32_t row = rows[end], unit = row / m.rows_per_unit;
     const uint64_t within = uint64_t{row % m.rows_per_unit} * m.row_stride;

@@ -139,6 +139,7 @@ int32_t Window::claim(int32_t matrix, uint32_t unit) {
   s.round = round_;
   s.pass = pass_;
   s.state = loading;
+  s.guess = 0;
   slot_of()[s.key] = slot;
   link_newest(slot);
   return slot;

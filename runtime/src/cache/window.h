@@ -42,6 +42,8 @@ class Window {
   void touch(int32_t slot);
   // Counts a use of the unit in a slot; once a pass.
   void use(int32_t slot);
+  // Which guess brought the unit here, if one did.
+  uint32_t& guess(int32_t slot) { return slots_info()[slot].guess; }
   // A slot for a unit that is not here, in state `loading`; kNone when everything is pinned.
   int32_t claim(int32_t matrix, uint32_t unit);
   // Forgets a unit; its slot is free.
@@ -55,7 +57,7 @@ class Window {
     uint32_t key = 0;  // of the unit, over all windowed matrices
     int32_t matrix = kNone;
     int32_t newer = kNone, older = kNone;
-    uint32_t round = 0, pass = 0;
+    uint32_t round = 0, pass = 0, guess = 0;
     State state = empty;
   };
   uint32_t key(int32_t matrix, uint32_t unit) const {

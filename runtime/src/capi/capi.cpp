@@ -56,7 +56,7 @@ bool known(const edgekit_sampling* s) { return s != nullptr && s->struct_size ==
 uint32_t edgekit_abi_version(void) { return EDGEKIT_ABI_VERSION; }
 const char* edgekit_version(void) { return EDGEKIT_VERSION_STRING; }
 const char* edgekit_features(void) {
-  return "all,exact,predicted,threshold,prompt,router,budget,save,feed_forward,products,log"
+  return "all,exact,predicted,threshold,prompt,router,budget,save,feed_forward,products,log,draft"
 #if defined(__linux__)
          ",uring"
 #endif
@@ -131,7 +131,14 @@ edgekit_status edgekit_session_create(edgekit_model* model, edgekit_session** se
 void edgekit_session_destroy(edgekit_session* session) { delete session; }
 void edgekit_session_reset(edgekit_session* session) { session->session->reset(); }
 uint32_t edgekit_session_position(const edgekit_session* session) { return session->session->position(); }
-void edgekit_session_stats(const edgekit_session* session, edgekit_stats* stats) { session->session->stats(*stats); }
+void edgekit_session_stats(const edgekit_session* session, edgekit_stats* stats) {
+  // As much as the caller has room for; those who do not say know the first version.
+  constexpr uint32_t kFirst = offsetof(edgekit_stats, window_vain);
+  edgekit_stats all;
+  session->session->stats(all);
+  all.struct_size = std::min<uint32_t>(stats->struct_size != 0 ? stats->struct_size : kFirst, sizeof(all));
+  std::memcpy(stats, &all, all.struct_size);
+}
 void edgekit_session_capture(edgekit_session* session, edgekit_capture_callback callback, void* user) {
   session->session->capture(callback, user);
 }
@@ -173,6 +180,30 @@ edgekit_status edgekit_session_sample(edgekit_session* session, const edgekit_sa
   auto sampled = session->session->sample(*sampling);
   if (sampled.ok()) *token = sampled.value();
   return report(sampled.error(), error);
+}
+
+edgekit_status edgekit_session_guess(edgekit_session* session, int32_t token, int32_t* tokens, uint32_t room,
+                                     uint32_t* count, edgekit_error* error) {
+  if (session == nullptr || tokens == nullptr || count == nullptr) {
+    return invalid("session, tokens and count must not be NULL", error);
+  }
+  auto guessed = session->session->guess(token, tokens, room);
+  *count = guessed.ok() ? guessed.value() : 0;
+  return report(guessed.error(), error);
+}
+
+edgekit_status edgekit_session_verify(edgekit_session* session, const int32_t* tokens, uint32_t count,
+                                      const edgekit_sampling* sampling, uint32_t* kept, int32_t* next,
+                                      edgekit_error* error) {
+  if (session == nullptr || tokens == nullptr || !known(sampling) || kept == nullptr || next == nullptr) {
+    return invalid("session, tokens, sampling (with its struct_size), kept and next must be given", error);
+  }
+  return report(session->session->verify(tokens, count, *sampling, *kept, *next).error(), error);
+}
+
+edgekit_status edgekit_session_set_draft(edgekit_session* session, edgekit_session* draft, edgekit_error* error) {
+  if (session == nullptr) return invalid("session must not be NULL", error);
+  return report(session->session->set_draft(draft == nullptr ? nullptr : draft->session.get()).error(), error);
 }
 
 edgekit_status edgekit_session_generate(edgekit_session* session, const int32_t* prompt, uint32_t prompt_count,

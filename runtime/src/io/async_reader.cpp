@@ -1,5 +1,6 @@
 #include "io/async_reader.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -88,6 +89,16 @@ void AsyncReader::add(File& file, uint64_t offset, uint64_t bytes, uint8_t* to, 
   last->bytes += bytes;
 }
 
+void AsyncReader::withdraw(const std::function<bool(uint32_t)>& unwanted, std::vector<uint32_t>& tags) {
+  const auto gone = [&](ReadOp* op) {
+    if (!std::all_of(op->tags, op->tags + op->count, unwanted)) return false;
+    tags.insert(tags.end(), op->tags, op->tags + op->count);
+    free_.push_back(op);
+    return true;
+  };
+  waiting_.erase(std::remove_if(waiting_.begin(), waiting_.end(), gone), waiting_.end());
+}
+
 void AsyncReader::flush() {
   bool any = false;
   while (in_flight_ < depth_ && !waiting_.empty()) {
@@ -117,11 +128,7 @@ Outcome AsyncReader::reap(bool wait, std::vector<uint32_t>& arrived, std::vector
       free_.push_back(op);
     }
     if (first.status != EDGEKIT_OK) {  // nothing more is started; what is under way must not write later
-      for (ReadOp* op : waiting_) {
-        failed.insert(failed.end(), op->tags, op->tags + op->count);
-        free_.push_back(op);
-      }
-      waiting_.clear();
+      withdraw([](uint32_t) { return true; }, failed);
       wait = true;
     } else {
       flush();

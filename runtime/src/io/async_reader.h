@@ -6,6 +6,7 @@
 #include <sys/uio.h>
 
 #include <deque>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -45,6 +46,8 @@ class AsyncReader {
   Outcome start(uint32_t engine, uint32_t depth, uint32_t threads);
   // Queues one piece; it is merged with the one before when it follows it in the file.
   void add(File& file, uint64_t offset, uint64_t bytes, uint8_t* to, uint32_t tag);
+  // Takes back reads that were queued, not started, and of which every piece is `unwanted(tag)`; appends their tags.
+  void withdraw(const std::function<bool(uint32_t)>& unwanted, std::vector<uint32_t>& tags);
   // Starts what waits, as far as the depth allows.
   void flush();
   // Appends the tags of pieces that have arrived. Blocks for at least one when `wait` and any is

@@ -14,6 +14,10 @@ namespace edgekit {
 
 // row . x ; x [padded]; sums [padded / 32] holds the sum of each block of x.
 using DotFn = float (*)(const Part&, const uint8_t* row, const uint16_t* lut, const float* x, const float* sums);
+// y[t * ldy] = row . x[t] for a few tokens, unpacking the row for four of them at once; x [tokens][ldx].
+// The sums are those of decode and gemm, bit for bit.
+using DotsFn = void (*)(const Part&, const uint8_t* row, const uint16_t* lut, const float* x, size_t ldx,
+                        uint32_t tokens, float* y, size_t ldy);
 // out[j] += h * row[j] for begin <= j < end; out is indexed from column 0. `begin` is a multiple of
 // 32, `end` too or else equal to cols.
 using AxpyFn = void (*)(const Part&, const uint8_t* row, const uint16_t* lut, float h, uint32_t begin, uint32_t end,
@@ -25,6 +29,7 @@ using DecodeFn = void (*)(const Part&, const uint8_t* row, const uint16_t* lut, 
 struct KernelSet {
   const char* name;
   DotFn dot[static_cast<int>(Codec::count)];
+  DotsFn dots[static_cast<int>(Codec::count)];
   AxpyFn axpy[static_cast<int>(Codec::count)];
   DecodeFn decode[static_cast<int>(Codec::count)];
   // y[t * ldy + r] = w[r] . x[t]; w [rows][ldw], x [tokens][ldx], k a multiple of 32.

@@ -230,6 +230,16 @@ void Decoder::multiply_rows(const Rows& rows, const float* x, uint32_t ldx, uint
     return;
   }
   const uint32_t padded = padded_cols(p.cols);
+  if (tokens <= kFewTokens) {
+    const uint32_t grain = std::max(16u, count / (4 * pool_.size()));
+    pool_.parallel_for(count, grain, [&](uint32_t begin, uint32_t end, uint32_t) {
+      for (uint32_t r = rows.begin + begin; r < rows.begin + end; ++r) {
+        kernels_.dots[codec](p, rows.row(r), w_.lut(p, r), x, ldx, tokens, y + r, ldy);
+        for (uint32_t t = 0; t < tokens && bias != nullptr; ++t) y[size_t{t} * ldy + r] += bias[r];
+      }
+    });
+    return;
+  }
   pool_.parallel_for(count, kTileRows, [&](uint32_t begin, uint32_t end, uint32_t worker) {
     float* decoded = tile(worker);
     for (uint32_t first = begin; first < end; first += kTileRows) {

@@ -36,6 +36,7 @@ Result<Settings> settings_from(const edgekit_options* options) {
   s.io_mode = o.io_mode;
   s.ram_bytes = o.ram_bytes;
   s.wide_kv = o.kv_type == EDGEKIT_KV_F32;
+  s.draft = o.draft_tokens;
   s.log = o.log;
   s.log_user = o.log_user;
   const bool known = s.select <= EDGEKIT_SELECT_ROUTER && s.io.engine <= EDGEKIT_ENGINE_THREADS && s.sparsity > 0 &&
@@ -43,6 +44,8 @@ Result<Settings> settings_from(const edgekit_options* options) {
   if (!known)
     return fail(EDGEKIT_INVALID_ARGUMENT,
                 "select, io_engine, io_depth (<= 4096), parts or sparsity (0 to 1) is out of range");
+  if (s.draft > 0 && s.select == EDGEKIT_SELECT_AUTO) s.select = EDGEKIT_SELECT_ALL;  // what checks guesses
+  if (s.draft > 64) return fail(EDGEKIT_INVALID_ARGUMENT, "draft_tokens is out of range (0 to 64)");
   if (s.threads > 256 || s.io.threads > 64 || s.max_batch > 65536 || s.sessions > 1024 ||
       s.io_mode > EDGEKIT_IO_BUFFERED || o.kv_type > EDGEKIT_KV_F32) {
     return fail(EDGEKIT_INVALID_ARGUMENT,
@@ -58,8 +61,8 @@ Result<Settings> settings_from(const edgekit_options* options) {
 }
 
 namespace {
-uint64_t state_bytes(const Manifest& m, uint32_t context) {
-  return uint64_t{m.vocab_size} * 12 + uint64_t{context} * 4;
+uint64_t state_bytes(const Manifest& m, uint32_t context, uint32_t draft) {
+  return uint64_t{m.vocab_size} * (12 + 4 * draft) + uint64_t{context} * 4;
 }
 // Of one table of Selection.
 uint64_t usage_bytes(const Manifest& m, uint32_t select) {
@@ -67,8 +70,9 @@ uint64_t usage_bytes(const Manifest& m, uint32_t select) {
 }
 }  // namespace
 
-uint64_t session_bytes(const Manifest& m, uint32_t context, uint32_t select, bool only_blocks) {
-  return (only_blocks ? 0 : Buffer::charge(state_bytes(m, context))) + 2 * Buffer::charge(usage_bytes(m, select));
+uint64_t session_bytes(const Manifest& m, uint32_t context, const Settings& s) {
+  const uint64_t state = s.parts != EDGEKIT_PARTS_ALL ? 0 : Buffer::charge(state_bytes(m, context, s.draft));
+  return state + 2 * Buffer::charge(usage_bytes(m, s.select));
 }
 
 Outcome plan_model(const std::string& path, const Settings& s, Budget& budget, std::unique_ptr<Bundle>& bundle,
@@ -83,6 +87,7 @@ Outcome plan_model(const std::string& path, const Settings& s, Budget& budget, s
                                               " tokens is more than this model's " + std::to_string(m.max_context));
   }
   request.max_batch = s.max_batch;
+  request.least_batch = 1 + s.draft;
   request.sessions = s.sessions;
   request.kv_bytes = s.wide_kv ? 4 : 2;
   request.workspace_bytes = [&](uint32_t batch, uint64_t unit_bytes) {
@@ -90,7 +95,7 @@ Outcome plan_model(const std::string& path, const Settings& s, Budget& budget, s
   };
   request.select = s.select;
   request.parts = s.parts;
-  request.session_bytes = session_bytes(m, request.context, s.select, s.parts != EDGEKIT_PARTS_ALL);
+  request.session_bytes = session_bytes(m, request.context, s);
   request.fixed_bytes = budget.used();
   request.opening_bytes = budget.peak();
   return make_plan(m, request, plan);
@@ -149,12 +154,15 @@ Result<std::unique_ptr<Session>> Session::create(Model& model) {
   std::unique_ptr<Session> out(new Session(model));
   const Manifest& m = model.bundle->manifest();
   out->vocab_ = m.vocab_size;
+  out->draft_most_ = model.settings.draft;
   if (model.settings.parts == EDGEKIT_PARTS_ALL) {
     EK_ASSIGN(out->cache_, KvCache::allocate(model.budget, m, model.plan.context, model.settings.wide_kv));
-    EK_ASSIGN(out->state_, Buffer::allocate(model.budget, state_bytes(m, model.plan.context), "session state"));
+    EK_ASSIGN(out->state_,
+              Buffer::allocate(model.budget, state_bytes(m, model.plan.context, out->draft_most_), "session state"));
   }
   const uint64_t usage = usage_bytes(m, model.plan.select);
   EK_ASSIGN(out->selection_.usage, Buffer::allocate(model.budget, usage, "use of neurons"));
+  out->selection_.ahead.resize(m.blocks.size());
   EK_ASSIGN(out->selection_.kept, Buffer::allocate(model.budget, usage, "chosen neurons"));
   return out;
 }
@@ -312,6 +320,7 @@ void Session::note(const Moment& from, uint32_t tokens, bool prompt) {
   if (prompt) return;
   stats_.window_hits += to.window.hits - from.window.hits;
   stats_.window_misses += to.window.misses - from.window.misses;
+  stats_.window_vain += to.window.vain - from.window.vain;
   stats_.read_seconds += to.window.read_seconds - from.window.read_seconds;
   stats_.manage_seconds += to.window.manage_seconds - from.window.manage_seconds;
 }
@@ -342,25 +351,9 @@ Result<int32_t> Session::sample(const edgekit_sampling& how) {
   return static_cast<int32_t>(sample_token(logits(), vocab_, how, history(), position_, random_, candidates()));
 }
 
-Outcome Session::generate(const int32_t* prompt, uint32_t prompt_count, uint32_t max_tokens, const int32_t* stop,
-                          uint32_t stop_count, const edgekit_sampling& how, edgekit_token_callback callback,
-                          void* user) {
-  EK_TRY(eval(prompt, prompt_count, nullptr, nullptr));
-  for (uint32_t i = 0; i < max_tokens; ++i) {
-    int32_t token;
-    EK_ASSIGN(token, sample(how));
-    if (std::find(stop, stop + stop_count, token) != stop + stop_count) break;
-    if (callback != nullptr && callback(token, user) != 0) break;
-    if (i + 1 == max_tokens || position_ == model_.plan.context) break;
-    EK_TRY(eval(&token, 1, nullptr, nullptr));
-  }
-  return Nothing{};
-}
-
 void Session::stats(edgekit_stats& out) const {
   std::lock_guard<Turns> turn(model_.turn);  // another session's pass counts in the same places
   out = stats_;
-  out.struct_size = sizeof(edgekit_stats);
   out.io_direct = model_.weights->direct();
   out.memory_bytes = model_.budget.used();
   out.peak_memory_bytes = model_.budget.peak();

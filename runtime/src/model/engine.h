@@ -18,6 +18,7 @@ struct Settings {
   float sparsity = 0.5f;
   bool lookahead = true;
   uint32_t parts = 0;  // EDGEKIT_PARTS_*
+  uint32_t draft = 0;  // most guesses checked in one pass
   uint64_t ram_bytes = 0;
   bool wide_kv = false;
   const KernelSet* kernels = nullptr;
@@ -27,7 +28,7 @@ struct Settings {
 Result<Settings> settings_from(const edgekit_options* options);
 
 // Bytes of one session besides its KV cache: logits, candidates, token history, use of neurons.
-uint64_t session_bytes(const Manifest& manifest, uint32_t context, uint32_t select, bool only_blocks);
+uint64_t session_bytes(const Manifest& manifest, uint32_t context, const Settings& settings);
 
 struct Model {
   explicit Model(const Settings& s) : settings(s), budget(s.ram_bytes) {}
@@ -61,6 +62,10 @@ class Session {
   Result<int32_t> sample(const edgekit_sampling& how);
   Outcome generate(const int32_t* prompt, uint32_t prompt_count, uint32_t max_tokens, const int32_t* stop,
                    uint32_t stop_count, const edgekit_sampling& how, edgekit_token_callback callback, void* user);
+  // Speculation (speculate.cpp).
+  Outcome set_draft(Session* draft);
+  Result<uint32_t> guess(int32_t token, int32_t* out, uint32_t room);
+  Outcome verify(const int32_t* tokens, uint32_t count, const edgekit_sampling& how, uint32_t& kept, int32_t& next);
   void reset();
   Outcome save(const std::string& path);
   Outcome restore(const std::string& path);
@@ -85,16 +90,20 @@ class Session {
   void note(const Moment& from, uint32_t tokens, bool prompt);
   Outcome eval_batches(const int32_t* tokens, uint32_t count, float* last, float* all);
   float* logits() { return state_.f32(); }
-  Candidate* candidates() { return reinterpret_cast<Candidate*>(state_.f32() + vocab_); }
+  Candidate* candidates() { return reinterpret_cast<Candidate*>(state_.f32() + size_t{1 + draft_most_} * vocab_); }
   Outcome check_whole() const;
-  int32_t* history() { return reinterpret_cast<int32_t*>(state_.f32() + size_t{3} * vocab_); }
+  Outcome check_draft() const;
+  Result<uint32_t> propose(const int32_t* text, uint32_t count, int32_t* out, uint32_t room);
+  int32_t* history() { return reinterpret_cast<int32_t*>(state_.f32() + size_t{3 + draft_most_} * vocab_); }
   const int32_t* history() const { return const_cast<Session*>(this)->history(); }
 
   Model& model_;
   KvCache cache_;
   Selection selection_;
-  Buffer state_;  // logits [vocab], candidates [vocab], history [context]
+  Buffer state_;  // logits [1 + draft_most][vocab], candidates [vocab], history [context]
   uint32_t vocab_ = 0, position_ = 0;
+  Session* draft_ = nullptr;                    // guesses, if it is not the text that does
+  uint32_t draft_most_ = 0, draft_length_ = 4;  // guesses: that fit, and that are worth trying now
   bool has_logits_ = false, seeded_ = false;
   Random random_;
   std::atomic<bool> cancelled_{false};

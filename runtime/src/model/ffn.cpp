@@ -224,23 +224,33 @@ void Decoder::project_in(const Block& b, const Rows& rows, const float* x, uint3
     float* decoded = tile(worker);
     float* ups = decoded + size_t{kTileRows} * s_.width.widest;  // [step][kTileRows]
     const uint32_t step = s_.width.widest;
+    const bool few = tokens <= kFewTokens;
     const auto decode = [&](const Part& p, uint32_t r0, uint32_t n) {
-      for (uint32_t i = 0; i < n; ++i) {
+      for (uint32_t i = 0; i < n && !few; ++i) {
         kernels_.decode[static_cast<int>(p.codec)](p, rows.row(r0 + i) + p.offset, w_.lut(p, r0 + i), 0, p.cols,
                                                    decoded + size_t{i} * ldx);
+      }
+    };
+    // Rows r0 ... of a part, decoded if there are many tokens, times x.
+    const auto times = [&](const Part& p, uint32_t r0, uint32_t n, const float* in, uint32_t some, float* y,
+                           uint32_t ldy) {
+      if (!few) return kernels_.gemm(decoded, ldx, n, in, ldx, some, ldx, y, ldy);
+      for (uint32_t i = 0; i < n; ++i) {
+        kernels_.dots[static_cast<int>(p.codec)](p, rows.row(r0 + i) + p.offset, w_.lut(p, r0 + i), in, ldx, some,
+                                                 y + i, ldy);
       }
     };
     for (uint32_t at = begin; at < end; at += kTileRows) {
       const uint32_t n = std::min(kTileRows, end - at), r0 = rows.begin + at;
       if (!activated) {
         decode(first, r0, n);
-        kernels_.gemm(decoded, ldx, n, x, ldx, tokens, ldx, h + r0, ldh);
+        times(first, r0, n, x, tokens, h + r0, ldh);
       }
       if (b.gated) decode(second, r0, n);
       for (uint32_t t0 = 0; t0 < tokens; t0 += step) {
         const uint32_t some = std::min(step, tokens - t0);
         if (b.gated) {
-          kernels_.gemm(decoded, ldx, n, x + size_t{t0} * ldx, ldx, some, ldx, ups, kTileRows);
+          times(second, r0, n, x + size_t{t0} * ldx, some, ups, kTileRows);
         }
         for (uint32_t t = 0; t < some; ++t) {
           float* to = h + size_t{t0 + t} * ldh + r0;
@@ -262,7 +272,9 @@ void Decoder::project_out(const Rows& rows, uint32_t part, uint32_t tokens, floa
   const int codec = static_cast<int>(p.codec);
   const uint32_t blocks = padded_cols(p.cols) / kBlock, ldh = s_.width.ffn, ldo = s_.width.hidden;
   const float* h = s_.h.f32();
-  const uint32_t grain = std::max(1u, std::min(8u, blocks / pool_.size()));
+  // Long runs of each row are decoded, as memory likes; narrow ones are added up, so that they stay in the cache.
+  constexpr uint32_t kNarrow = 8 * kBlock;
+  const uint32_t grain = (blocks + pool_.size() - 1) / pool_.size();
   pool_.parallel_for(blocks, grain, [&](uint32_t begin, uint32_t end, uint32_t worker) {
     const uint32_t c0 = begin * kBlock, c1 = std::min(end * kBlock, p.cols);
     const uint32_t width = padded_cols(c1 - c0);
@@ -272,7 +284,10 @@ void Decoder::project_out(const Rows& rows, uint32_t part, uint32_t tokens, floa
       for (uint32_t i = 0; i < n; ++i) {
         kernels_.decode[codec](p, rows.row(r0 + i) + p.offset, w_.lut(p, r0 + i), c0, c1, decoded + size_t{i} * width);
       }
-      kernels_.accumulate(decoded, width, n, h + r0, ldh, tokens, width, out + c0, ldo);
+      for (uint32_t c = 0; c < width; c += kNarrow) {
+        kernels_.accumulate(decoded + c, width, n, h + r0, ldh, tokens, std::min(kNarrow, width - c), out + c0 + c,
+                            ldo);
+      }
     }
   });
 }

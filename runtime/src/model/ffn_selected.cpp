@@ -13,9 +13,6 @@
 namespace edgekit {
 
 namespace {
-// Of the neurons predicted a block ahead, those with the highest scores that are read for: measured best
-// of 0.3 to 1 on the planted OPT-6.7B at 4 bits, where reads are bound by operations per second.
-constexpr float kAheadShare = 0.75f;
 uint32_t* u32(Buffer& buffer) { return reinterpret_cast<uint32_t*>(buffer.data()); }
 }  // namespace
 
@@ -157,8 +154,11 @@ Outcome Decoder::predict(const Block& b, const float* x, float* scores, uint32_t
 // Reads what the next selecting block will probably want while this one and attention compute: its
 // predictor, asked with what is known before them. A wrong guess costs a read, never a result.
 Outcome Decoder::look_ahead(size_t index) {
-  if (lookahead_ && tokens_ == 1) EK_TRY(look_ahead_experts(index));
-  if (!lookahead_ || w_.select() != EDGEKIT_SELECT_PREDICTED) return Nothing{};
+  if (!lookahead_) return Nothing{};
+  const Guesses last = w_.take_guesses();
+  selection_->ahead[index].learn(last.right, last.wrong);
+  if (tokens_ == 1) EK_TRY(look_ahead_experts(index));
+  if (w_.select() != EDGEKIT_SELECT_PREDICTED) return Nothing{};
   size_t i = index + 1;
   while (i < m_.blocks.size() && m_.blocks[i].predict_up == kNone) ++i;
   if (i == m_.blocks.size()) return Nothing{};
@@ -172,7 +172,7 @@ Outcome Decoder::look_ahead(size_t index) {
   const float* scores = s_.ahead.f32();
   EK_TRY(predict(next, x, s_.ahead.f32(), rows, count));
   // Only the surer ones: a read in vain takes the device's time from a read that is waited for.
-  const uint32_t sure = static_cast<uint32_t>(kAheadShare * static_cast<float>(count));
+  const uint32_t sure = selection_->ahead[i].surest(count);
   std::nth_element(rows, rows + sure, rows + count, [&](uint32_t a, uint32_t c) { return scores[a] > scores[c]; });
   std::sort(rows, rows + sure);
   w_.prefetch(next.selector != kNone ? next.selector : next.matrices[0], rows, sure);
@@ -194,7 +194,7 @@ Outcome Decoder::look_ahead_experts(size_t index) {
   normalize_input(next, s_.x.f32(), 1, x);
   EK_TRY(multiply(next.router, x, s_.width.hidden, 1, nullptr, scores, s_.width.experts));
   for (uint32_t e = 0; e < n; ++e) order[e] = e;
-  const uint32_t sure = std::max(1u, static_cast<uint32_t>(kAheadShare * static_cast<float>(next.top_k)));
+  const uint32_t sure = selection_->ahead[i].surest(next.top_k);
   std::partial_sort(order, order + sure, order + n, [&](uint32_t a, uint32_t c) { return scores[a] > scores[c]; });
   for (uint32_t k = 0; k < sure; ++k) w_.prefetch_all(next.matrices[order[k]]);
   return Nothing{};

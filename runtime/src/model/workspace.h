@@ -8,6 +8,7 @@ namespace edgekit {
 
 // Rows decoded to floats at a time in passes of several tokens.
 constexpr uint32_t kTileRows = 8;
+constexpr uint32_t kFewTokens = 8;  // up to which unpacking a row for each four of them is faster than a tile of rows
 constexpr uint32_t kTileNeurons = 16;
 // Partial sums of an FFN in passes of one token, and the neurons that go to each in turn.
 constexpr uint32_t kSlices = 16;

@@ -1,8 +1,11 @@
 // What choosing neurons needs to know of one session, and what it counted.
 #pragma once
 
+#include <vector>
+
 #include "core/budget.h"
 #include "edgekit/edgekit.h"
+#include "select/ahead.h"
 
 namespace edgekit {
 
@@ -14,6 +17,7 @@ struct Selection {
   bool prompt = false;  // the pass at hand belongs to a prompt, however few tokens it has
   edgekit_capture_callback capture = nullptr;
   void* capture_user = nullptr;
+  std::vector<Ahead> ahead;  // per block
   // Counters of passes of one token.
   uint64_t neurons = 0, selected = 0;
   double select_seconds = 0, ffn_seconds = 0;

@@ -12,12 +12,18 @@ public final class EdgeModel: Sendable {
     public var threads: UInt32
     /// Sessions that the budget must leave room for.
     public var sessions: UInt32
+    /// Most tokens that are guessed from the text so far and then checked in one pass, at most 64. Worth it where
+    /// weights are read from flash and texts repeat themselves; the text stays the same.
+    public var draftTokens: UInt32
 
-    public init(budget: UInt64? = nil, context: UInt32 = 0, threads: UInt32 = 0, sessions: UInt32 = 1) {
+    public init(
+      budget: UInt64? = nil, context: UInt32 = 0, threads: UInt32 = 0, sessions: UInt32 = 1, draftTokens: UInt32 = 0
+    ) {
       self.budget = budget
       self.context = context
       self.threads = threads
       self.sessions = sessions
+      self.draftTokens = draftTokens
     }
   }
 
@@ -46,6 +52,7 @@ public final class EdgeModel: Sendable {
   nonisolated(unsafe) let handle: OpaquePointer
   public let vocabularySize: Int
   public let hiddenSize: Int
+  let draftTokens: Int
 
   /// Opens a bundle: the folder that `edgekit convert` made.
   public init(bundle path: String, options: Options = Options()) throws(EdgeError) {
@@ -57,6 +64,7 @@ public final class EdgeModel: Sendable {
     edgekit_model_info(handle, &info)
     vocabularySize = Int(info.vocab_size)
     hiddenSize = Int(info.hidden_size)
+    draftTokens = Int(options.draftTokens)
   }
 
   deinit { edgekit_model_close(handle) }
@@ -82,6 +90,7 @@ public final class EdgeModel: Sendable {
     out.context = options.context
     out.threads = options.threads
     out.sessions = options.sessions
+    out.draft_tokens = options.draftTokens
     return out
   }
 }

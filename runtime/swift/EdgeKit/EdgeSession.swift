@@ -141,14 +141,32 @@ final class Worker: @unchecked Sendable {
     edgekit_model_plan(model.handle, &plan)
     if stopped.isSet { return }  // set before the cancellation that the reset may have cleared
     try eval(prompt)
-    for i in 0..<max(0, most) {
-      if stopped.isSet { return }
-      var token: Int32 = 0
-      try check { error in edgekit_session_sample(handle, &how, &token, error) }
-      if stop.contains(token) { return }
+    if most <= 0 || stopped.isSet { return }
+    var given = 0
+    func give(_ token: Int32) -> Bool {  // false: it was the last
+      if stopped.isSet || stop.contains(token) { return false }
       yield(token)
-      if i + 1 == most || edgekit_session_position(handle) == plan.context { return }
-      try eval([token])
+      given += 1
+      return given < most
+    }
+    var token: Int32 = 0
+    try check { error in edgekit_session_sample(handle, &how, &token, error) }
+    while give(token), edgekit_session_position(handle) < plan.context {
+      if model.draftTokens == 0 {
+        try eval([token])
+        try check { error in edgekit_session_sample(handle, &how, &token, error) }
+        continue
+      }
+      var tokens = [token] + [Int32](repeating: 0, count: model.draftTokens)
+      var guessed: UInt32 = 0
+      var kept: UInt32 = 0
+      let room = UInt32(model.draftTokens)
+      let chosen = token
+      try tokens.withUnsafeMutableBufferPointer { (all) throws(EdgeError) in
+        try check { error in edgekit_session_guess(handle, chosen, all.baseAddress! + 1, room, &guessed, error) }
+      }
+      try check { error in edgekit_session_verify(handle, tokens, 1 + guessed, &how, &kept, &token, error) }
+      for accepted in tokens[1..<Int(kept)] where !give(accepted) { return }
     }
   }
 
@@ -158,6 +176,7 @@ final class Worker: @unchecked Sendable {
 
   func statistics() -> Statistics {
     var s = edgekit_stats()
+    s.struct_size = UInt32(MemoryLayout<edgekit_stats>.size)
     edgekit_session_stats(handle, &s)
     return Statistics(
       memory: s.memory_bytes, peakMemory: s.peak_memory_bytes, generatedTokens: s.generated_tokens,

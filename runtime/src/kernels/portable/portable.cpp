@@ -84,6 +84,18 @@ void gemm(const float* w, size_t ldw, uint32_t rows, const float* x, size_t ldx,
   }
 }
 
+template <Codec C>
+void dots(const Part& p, const uint8_t* row, const uint16_t* lut, const float* x, size_t ldx, uint32_t tokens, float* y,
+          size_t ldy) {
+  for (uint32_t t = 0; t < tokens; ++t) {
+    float lanes[8] = {};
+    for (uint32_t j = 0; j < p.cols; ++j) lanes[j % 8] += weight<C>(p, row, lut, j) * x[t * ldx + j];
+    float sum = 0;
+    for (float lane : lanes) sum += lane;
+    y[t * ldy] = sum;
+  }
+}
+
 void accumulate(const float* w, size_t ldw, uint32_t count, const float* h, size_t ldh, uint32_t tokens, size_t cols,
                 float* out, size_t ldo) {
   for (uint32_t t = 0; t < tokens; ++t) {

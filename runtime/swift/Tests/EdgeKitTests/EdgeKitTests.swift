@@ -33,6 +33,18 @@ final class EdgeKitTests: XCTestCase {
     }
   }
 
+  func testGuessedTokensAreTheGoldenOnes() async throws {
+    let (prompt, golden) = (try ids("EDGEKIT_TEST_PROMPT"), try ids("EDGEKIT_TEST_GOLDEN"))
+    let floor = try EdgeModel.plan(bundle: bundle(), options: .init(context: 128, draftTokens: 6)).floor
+    let model = try EdgeModel(
+      bundle: bundle(), options: .init(budget: floor + 100_000, context: 128, draftTokens: 6))
+    let session = try EdgeSession(model)
+    for most in [golden.count, 1, golden.count - 3] {
+      let tokens = try await collect(session, prompt, most)
+      XCTAssertEqual(tokens, Array(golden.prefix(most)))
+    }
+  }
+
   func testABudgetThatChangesLeavesTheTextAlone() async throws {
     let (prompt, golden) = (try ids("EDGEKIT_TEST_PROMPT"), try ids("EDGEKIT_TEST_GOLDEN"))
     let floor = try EdgeModel.plan(bundle: bundle(), options: .init(context: 128)).floor

@@ -1,0 +1,46 @@
+"""Speculative decoding with a draft model: a smaller bundle of the same vocabulary guesses, the large one checks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from edgekit.errors import BudgetError, RuntimeFailure
+from edgekit.generate import Model
+from edgekit.runtime import Options, Session, parse_bytes, plan_bundle
+
+DRAFT_TOKENS = 8
+
+
+def open_with_draft(path: str | Path, draft: str | Path, options: Options) -> Model:
+    """Opens a bundle whose guesses a draft model makes, both within `options.ram`.
+
+    The draft model stays in memory whole; the other gets what that leaves.
+
+    Args:
+        path: the bundle that generates.
+        draft: a smaller bundle with the same tokenizer.
+        options: of the first; `draft` of them is the most tokens guessed at once, DRAFT_TOKENS if 0.
+
+    Raises:
+        RuntimeFailure: the two have different tokenizers.
+        BudgetError: the budget does not hold the draft model and the least that the other needs.
+    """
+    path, draft = Path(path), Path(draft)
+    ids = [(p / "tokenizer" / "tokenizer.json").read_bytes() for p in (path, draft) if p.is_dir()]
+    if len(ids) == 2 and ids[0] != ids[1]:
+        raise RuntimeFailure(f"{draft}: its tokenizer is not that of {path}; a draft model must have the same")
+    options = replace(options, draft=options.draft or DRAFT_TOKENS)
+    context = options.context or plan_bundle(path, replace(options, ram=None)).context
+    small = Options(None, context, options.threads, io=options.io, cache_type=options.cache_type, select="all")
+    needed, ram = plan_bundle(draft, small).budget_bytes, parse_bytes(options.ram)
+    if ram and ram <= needed:
+        raise BudgetError(f"a budget of {ram} bytes does not hold the draft model {draft}, which needs {needed}")
+    opened = Model(path, replace(options, ram=ram - needed if ram else None))
+    assert isinstance(opened.session, Session)
+    try:
+        opened.session.draft_with(Session(draft, replace(small, ram=needed)))
+    except BaseException:
+        opened.close()
+        raise
+    return opened
