@@ -389,6 +389,8 @@ class Session:
             RuntimeFailure: another vocabulary, or this model was not opened with `draft`.
         """
         self._check(self._lib.edgekit_session_set_draft(self._open(), draft._open(), c.byref(self._error)))
+        if self.draft is not None:
+            self.draft.close()
         self.draft = draft
 
     def guess(self, token: int) -> list[int]:

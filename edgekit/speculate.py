@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from edgekit.bundle import manifest
 from edgekit.errors import BudgetError, RuntimeFailure
 from edgekit.generate import Model
 from edgekit.runtime import Options, Session, parse_bytes, plan_bundle
@@ -27,11 +28,12 @@ def open_with_draft(path: str | Path, draft: str | Path, options: Options) -> Mo
         BudgetError: the budget does not hold the draft model and the least that the other needs.
     """
     path, draft = Path(path), Path(draft)
-    ids = [(p / "tokenizer" / "tokenizer.json").read_bytes() for p in (path, draft) if p.is_dir()]
-    if len(ids) == 2 and ids[0] != ids[1]:
+    files = [p / "tokenizer" / "tokenizer.json" for p in (path, draft)]
+    if all(f.is_file() for f in files) and files[0].read_bytes() != files[1].read_bytes():
         raise RuntimeFailure(f"{draft}: its tokenizer is not that of {path}; a draft model must have the same")
     options = replace(options, draft=options.draft or DRAFT_TOKENS)
     context = options.context or plan_bundle(path, replace(options, ram=None)).context
+    context = min(context, manifest.read(draft).data["model"]["max_context"])  # beyond it, there are no guesses
     small = Options(None, context, options.threads, io=options.io, cache_type=options.cache_type, select="all")
     needed, ram = plan_bundle(draft, small).budget_bytes, parse_bytes(options.ram)
     if ram and ram <= needed:

@@ -146,7 +146,7 @@ TEST(drafted_text_is_the_same_text) {
   options.context = 48;
   options.sessions = 2;
   options.select = EDGEKIT_SELECT_ALL;
-  options.draft_tokens = 5;
+  options.draft_tokens = 3;
   edgekit_model* drafting = nullptr;
   CHECK(edgekit_model_open(bundle(), &options, &drafting, nullptr) == EDGEKIT_OK);
   edgekit_session *one = nullptr, *guessing = nullptr, *draft = nullptr;

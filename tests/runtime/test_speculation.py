@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from edgekit.cli.main import cli, main
 from edgekit.conversion import convert
-from edgekit.errors import BudgetError, RuntimeFailure
+from edgekit.errors import BudgetError, BundleError, RuntimeFailure
 from edgekit.generate import Model
 from edgekit.runtime import Options, Sampling, Session, plan_bundle
 from edgekit.speculate import open_with_draft
@@ -155,11 +155,24 @@ def test_draft_models_must_fit_and_share_the_tokenizer(large: Path, small: Path,
         open_with_draft(large, small, Options(ram="1M", context=64))
     with pytest.raises(BudgetError):  # it fits, and leaves too little
         open_with_draft(large, small, Options(ram=plan_bundle(small, Options(context=64)).budget_bytes + 1, context=64))
+    with pytest.raises(BundleError, match="checkpoint"):
+        open_with_draft(large, DEMO, Options(context=64))
     other = tmp_path / "other.edgekit"
     shutil.copytree(small, other)
     (other / "tokenizer" / "tokenizer.json").write_text("{}")
     with pytest.raises(RuntimeFailure, match="must have the same"):
         open_with_draft(large, other, Options(context=64))
+
+
+def test_a_draft_that_ends_earlier_stops_guessing(large: Path, small: Path) -> None:
+    with open_with_draft(large, small, Options(context=96, select="all", draft=2)) as model:
+        session = model.session
+        assert isinstance(session, Session)
+        session.draft_with(Session(small, Options(context=24)))
+        got = text(model, GREEDY, 60)
+        assert 0 < session.stats.drafted_tokens < 40
+    with Model(large, Options(context=96, select="all")) as model:
+        assert text(model, GREEDY, 60) == got
 
 
 def test_run_reports_what_was_guessed(large: Path, small: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,7 @@ Result<uint32_t> Session::guess(int32_t token, int32_t* out, uint32_t room) {
   if (position_ == model_.plan.context) return 0u;
   history()[position_] = token;  // in scratch behind the text
   const uint32_t count = position_ + 1;
-  room = std::min({room, draft_length_, model_.plan.context - count});
+  room = std::min({room, draft_length_, draft_most_, model_.plan.context - count});
   if (room == 0) return 0u;
   return draft_ != nullptr ? draft_->propose(history(), count, out, room) : lookup_guess(history(), count, out, room);
 }
@@ -85,13 +85,13 @@ Outcome Session::verify(const int32_t* tokens, uint32_t count, const edgekit_sam
       if (kept == count || next != tokens[kept]) break;
     }
     note(begin, kept, false);
+    stats_.drafted_tokens += count - 1;
+    stats_.accepted_tokens += kept - 1;
   }
   const float* row = logits() + size_t{kept - 1} * vocab_;
   std::copy(row, row + vocab_, logits());
   has_logits_ = true;
   position_ += kept;
-  stats_.drafted_tokens += count - 1;
-  stats_.accepted_tokens += kept - 1;
   // Longer guesses while all of them hold, shorter ones while they do not.
   if (count > 1)
     draft_length_ = kept == count ? std::min(draft_length_ + 2, draft_most_) : std::max(draft_length_ - 1, 1u);
