@@ -157,15 +157,15 @@ final class Worker: @unchecked Sendable {
         try check { error in edgekit_session_sample(handle, &how, &token, error) }
         continue
       }
-      var tokens = [token] + [Int32](repeating: 0, count: model.draftTokens)
+      var guesses = [Int32](repeating: 0, count: model.draftTokens)
       var guessed: UInt32 = 0
       var kept: UInt32 = 0
-      let room = UInt32(model.draftTokens)
-      let chosen = token
-      try tokens.withUnsafeMutableBufferPointer { (all) throws(EdgeError) in
-        try check { error in edgekit_session_guess(handle, chosen, all.baseAddress! + 1, room, &guessed, error) }
+      let room = UInt32(guesses.count)
+      try check { error in edgekit_session_guess(handle, token, &guesses, room, &guessed, error) }
+      let tokens = [token] + guesses.prefix(Int(guessed))
+      try check { error in
+        edgekit_session_verify(handle, tokens, UInt32(tokens.count), &how, &kept, &token, error)
       }
-      try check { error in edgekit_session_verify(handle, tokens, 1 + guessed, &how, &kept, &token, error) }
       for accepted in tokens[1..<Int(kept)] where !give(accepted) { return }
     }
   }
