@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import mmap
 import os
-import statistics
 import subprocess
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,24 +91,3 @@ def drop_cache(*paths: Path) -> None:
                 os.fsync(handle)
                 os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
                 os.close(handle)
-
-
-def sequential_bandwidth(path: Path, threads: int = 4, chunk: int = 1 << 20, repeats: int = 3) -> float:
-    """Bytes per second of reading a file from end to end past the page cache, with as many reads under
-    way and of the same size as the runtime has; the median of some passes."""
-    chunks = range(0, path.stat().st_size, chunk)
-
-    def read(handle: int, first: int) -> None:
-        buffer = mmap.mmap(-1, chunk)  # aligned, as direct reads need
-        for at in chunks[first::threads]:
-            os.preadv(handle, [buffer], at)
-
-    rates = []
-    for _ in range(repeats):
-        handle = os.open(path, os.O_RDONLY | os.O_DIRECT)
-        begin = time.monotonic()
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(read, [handle] * threads, range(threads)))
-        rates.append(path.stat().st_size / (time.monotonic() - begin))
-        os.close(handle)
-    return statistics.median(rates)
