@@ -23,7 +23,8 @@ PER_BLOCK = 30e-6  # seconds of a block's small steps: norms, rotations, waking 
 PER_NEURON = 30e-9  # seconds of a core, for a neuron's activation and the calls of its kernels
 PER_SCORE = 75e-9  # seconds of a selecting block's bookkeeping per neuron it has: scores, lists, partial sums
 SPARSE_SELECTED = 0.1  # share of neurons that exact selection finds active, when nobody measured it
-AHEAD = 0.1  # of the misses: what look-ahead adds; it learns to be wrong no more than once in ten (select/ahead.h)
+# Of the misses, what look-ahead adds by its wrong guesses (select/ahead.h): 4-14% on planted models, 25% on the demo.
+AHEAD = 0.1
 # Two activities that overlap take longer than the longer: neither has work for the other all the time, and
 # reading takes some of the processor. 1 would be one after the other, infinity the longer alone. Layers are read
 # long before they are needed; which neurons are needed is known late, and look-ahead makes up for a part of that.

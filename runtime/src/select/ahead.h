@@ -1,6 +1,6 @@
 // How much of a block is read ahead. The surest of what the predictor names a block early are read while
 // others compute; how many, follows from how often that was right. A read in vain takes the device's time
-// and a slot of the window, so more than one in ten is too many (docs/design/0002-flash.md).
+// and a slot of the window, so more than one in five is too many (docs/design/0002-flash.md).
 #pragma once
 
 #include <algorithm>
