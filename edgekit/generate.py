@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -120,20 +121,15 @@ class Model:
         """Tokens that follow what was evaluated, until the context is full. Asking for one more appends the last."""
         session, context = self.session, self.plan.context
         token = session.sample(how)
-        if not isinstance(session, Session) or session.draft_tokens == 0:
-            yield token
-            while session.position < context:
-                session.eval([token])
-                token = session.sample(how)
-                yield token
-            return
         yield token
         while session.position < context:
-            guesses = session.guess(token)
-            kept, following = session.verify([token, *guesses], how)
-            for token in guesses[: kept - 1]:
-                yield token
-            token = following
+            if isinstance(session, Session) and session.draft_tokens > 0:
+                guesses = session.guess(token)
+                kept, token = session.verify([token, *guesses], how)
+                yield from guesses[: kept - 1]
+            else:
+                session.eval([token])
+                token = session.sample(how)
             yield token
 
     def generate(
@@ -179,7 +175,8 @@ class Model:
         if saved is not None:
             saved[0].save(saved[1])
         stream, held = Stream(self.tokenizer, ids), _Held(stop)
-        for count, token in enumerate(self._sampled(how), 1):
+        count = 0
+        for count, token in enumerate(islice(self._sampled(how), max_tokens), 1):  # noqa: B007: used below
             if token in self.eos_token_ids and not ignore_eos:
                 self.finish_reason = "eos"
                 break
@@ -189,10 +186,8 @@ class Model:
                 yield Piece(token, text)
                 return
             yield Piece(token, text)
-            if count == max_tokens:
-                self.finish_reason = "length"
-                break
-        self.finish_reason = self.finish_reason or "context"
+        else:
+            self.finish_reason = "length" if count == max_tokens else "context"
         rest = held.rest()
         if rest:
             yield Piece(-1, rest)
@@ -239,6 +234,7 @@ def load(
     io: str = "auto",
     cache_type: str = "f16",
     kernels: str | None = None,
+    draft_tokens: int = 0,
 ) -> Model:
     """Opens a bundle.
 
@@ -251,9 +247,11 @@ def load(
         io: "direct" bypasses the page cache, "buffered" does not, "auto" tries direct first.
         cache_type: "f16" or "f32" keys and values.
         kernels: name of a kernel set; the best of this CPU if None.
+        draft_tokens: most tokens guessed from the text so far and checked in one pass; with a draft model, see
+            edgekit.speculate.
 
     Raises:
         BudgetError: the budget is below the model's floor, which the message names.
         BundleError: not a bundle, or damaged.
     """
-    return Model(path, Options(ram, context, threads, batch, 1, io, cache_type, 0, kernels))
+    return Model(path, Options(ram, context, threads, batch, 1, io, cache_type, 0, kernels, draft=draft_tokens))

@@ -37,6 +37,18 @@ def test_generation_streams_and_can_be_abandoned(bundle: Path) -> None:
     assert len(again) == 3
 
 
+@pytest.mark.parametrize("drafts", [0, 4])
+def test_no_more_tokens_than_asked_for(bundle: Path, drafts: int) -> None:
+    with edgekit.load(bundle, context=64, draft_tokens=drafts) as model:
+        for most in (0, 1, 7):
+            tokens = [
+                p.token for p in model.generate("Once upon a time", most, Sampling(temperature=0)) if p.token >= 0
+            ]
+            assert len(tokens) == most
+            assert model.finish_reason == "length"
+            assert model.stats.prompt_tokens > 0
+
+
 def test_long_prompts_are_read_in_pieces_with_progress(bundle: Path) -> None:
     ids = [1, *range(3, 131)]  # one token more than a batch: no piece is a single token
     with edgekit.load(bundle, batch=64) as model:

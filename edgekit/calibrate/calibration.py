@@ -115,10 +115,11 @@ def calibrate(bundle: Path, model: Model, how: Calibration, out: Path, ram: int,
                 neurons[str(i)] = needed
             tensors |= {f"{PREFIX}{i}.{name}": array for name, array in made.items()}
         inputs[i].unlink()
-    for group in (neurons, experts):
-        for name, curve in zip(group, reuse_curves(list(group.values())), strict=True):
-            reports[name]["reuse"] = curve
     note("learning from it", len(blocks), len(blocks))
+    for group in (neurons, experts):
+        curves = reuse_curves(list(group.values()), lambda d, t: note("counting what comes back", d, t))
+        for name, curve in zip(group, curves, strict=True):
+            reports[name]["reuse"] = curve
     folder.rmdir()
     partial = out.with_name(out.name + ".new")
     save_file(tensors, partial, {"reports": json.dumps(reports)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -95,11 +95,18 @@ def hit_rates(needed: Sequence[Bools], share: float) -> list[float]:
     return [float(h / n) if n else 1.0 for h, n in zip(hits, total, strict=True)]
 
 
-def reuse_curves(needed: Sequence[Bools]) -> list[Curve]:
-    """(share held, hit rate) of each block for each of SHARES, when they share one window."""
+def reuse_curves(needed: Sequence[Bools], progress: Callable[[int, int], None] | None = None) -> list[Curve]:
+    """(share held, hit rate) of each block for each of SHARES, when they share one window.
+
+    `progress`: called with (shares done, of all); half a minute for the neurons of a model of 7B weights.
+    """
     if not needed:
         return []
-    rates = [hit_rates([n[-TOKENS:] for n in needed], share) for share in SHARES]
+    rates: list[list[float]] = []
+    for share in SHARES:
+        if progress is not None:
+            progress(len(rates), len(SHARES))
+        rates.append(hit_rates([n[-TOKENS:] for n in needed], share))
     return [
         [(share, round(r[block], 4)) for share, r in zip(SHARES, rates, strict=True)] for block in range(len(needed))
     ]

@@ -247,7 +247,9 @@ def test_a_mixture_records_how_often_its_experts_come_back(text: Path, tmp_path:
     for described, curve in zip(blocks.values(), reuse_curves(needed), strict=True):
         assert described["reuse"] == [list(point) for point in curve]
         hits = [hit for _, hit in described["reuse"]]
-        assert 0 <= hits[0] < hits[-1] <= 1
+        assert hits == sorted(hits)
+        assert hits[0] < hits[-1]
+        assert 0 < hits[2] < hits[-1] <= 1  # the least windows hold less than the two experts that a token needs
     with pytest.raises(ConvertError, match="only expert blocks"):
         convert(tmp_path / "mixture", tmp_path / "other", calibration=Calibration((text,), predictor=True))
 

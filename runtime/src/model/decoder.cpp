@@ -218,9 +218,9 @@ void Decoder::multiply_rows(const Rows& rows, const float* x, uint32_t ldx, uint
   const Part& p = rows.matrix->parts[0];
   const int codec = static_cast<int>(p.codec);
   const uint32_t count = rows.end - rows.begin;
+  // A few long runs per thread: memory is read fastest from end to end.
+  const uint32_t grain = std::max(16u, count / (4 * pool_.size()));
   if (tokens == 1) {
-    // A few long runs per thread: memory is read fastest from end to end.
-    const uint32_t grain = std::max(16u, count / (4 * pool_.size()));
     pool_.parallel_for(count, grain, [&](uint32_t begin, uint32_t end, uint32_t) {
       for (uint32_t r = rows.begin + begin; r < rows.begin + end; ++r) {
         const float sum = kernels_.dot[codec](p, rows.row(r), w_.lut(p, r), x, s_.sums.f32());
@@ -231,7 +231,6 @@ void Decoder::multiply_rows(const Rows& rows, const float* x, uint32_t ldx, uint
   }
   const uint32_t padded = padded_cols(p.cols);
   if (tokens <= kFewTokens) {
-    const uint32_t grain = std::max(16u, count / (4 * pool_.size()));
     pool_.parallel_for(count, grain, [&](uint32_t begin, uint32_t end, uint32_t) {
       for (uint32_t r = rows.begin + begin; r < rows.begin + end; ++r) {
         kernels_.dots[codec](p, rows.row(r), w_.lut(p, r), x, ldx, tokens, y + r, ldy);

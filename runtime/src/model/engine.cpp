@@ -45,7 +45,7 @@ Result<Settings> settings_from(const edgekit_options* options) {
     return fail(EDGEKIT_INVALID_ARGUMENT,
                 "select, io_engine, io_depth (<= 4096), parts or sparsity (0 to 1) is out of range");
   if (s.draft > 0 && s.select == EDGEKIT_SELECT_AUTO) s.select = EDGEKIT_SELECT_ALL;  // what checks guesses
-  if (s.draft > 64) return fail(EDGEKIT_INVALID_ARGUMENT, "draft_tokens is out of range (0 to 64)");
+  if (s.draft > kMostDraft) return fail(EDGEKIT_INVALID_ARGUMENT, "draft_tokens is out of range (0 to 64)");
   if (s.threads > 256 || s.io.threads > 64 || s.max_batch > 65536 || s.sessions > 1024 ||
       s.io_mode > EDGEKIT_IO_BUFFERED || o.kv_type > EDGEKIT_KV_F32) {
     return fail(EDGEKIT_INVALID_ARGUMENT,

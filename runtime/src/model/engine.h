@@ -11,6 +11,8 @@
 
 namespace edgekit {
 
+constexpr uint32_t kMostDraft = 64;
+
 // The options with every default filled in.
 struct Settings {
   uint32_t threads = 0, context = 0, max_batch = 0, sessions = 1, io_mode = 0, select = 0;
@@ -18,7 +20,7 @@ struct Settings {
   float sparsity = 0.5f;
   bool lookahead = true;
   uint32_t parts = 0;  // EDGEKIT_PARTS_*
-  uint32_t draft = 0;  // most guesses checked in one pass
+  uint32_t draft = 0;  // most guesses checked in one pass, at most kMostDraft
   uint64_t ram_bytes = 0;
   bool wide_kv = false;
   const KernelSet* kernels = nullptr;

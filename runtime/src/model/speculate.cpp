@@ -110,7 +110,7 @@ Outcome Session::generate(const int32_t* prompt, uint32_t prompt_count, uint32_t
     if (callback != nullptr && callback(token, user) != 0) return false;
     return ++given < max_tokens;
   };
-  int32_t token, run[65];
+  int32_t token, run[1 + kMostDraft];
   EK_ASSIGN(token, sample(how));
   while (give(token) && position_ < model_.plan.context) {
     if (draft_most_ == 0) {
@@ -120,7 +120,7 @@ Outcome Session::generate(const int32_t* prompt, uint32_t prompt_count, uint32_t
     }
     run[0] = token;
     uint32_t guessed, kept;
-    EK_ASSIGN(guessed, guess(token, run + 1, 64));
+    EK_ASSIGN(guessed, guess(token, run + 1, kMostDraft));
     EK_TRY(verify(run, 1 + guessed, how, kept, token));
     for (uint32_t i = 1; i < kept; ++i) {
       if (!give(run[i])) return rewind(position_ - (kept - i));
