@@ -176,7 +176,7 @@ class Model:
             saved[0].save(saved[1])
         stream, held = Stream(self.tokenizer, ids), _Held(stop)
         count = 0
-        for count, token in enumerate(islice(self._sampled(how), max_tokens), 1):  # noqa: B007: used below
+        for count, token in enumerate(islice(self._sampled(how), max_tokens), 1):  # noqa: B007 - used below
             if token in self.eos_token_ids and not ignore_eos:
                 self.finish_reason = "eos"
                 break
