@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from edgekit.converters.kinds import KINDS
 
 from benchmarks.limits import drop_cache, run_limited
-from edgekit.converters.kinds import KINDS
-from edgekit.native import library_path
-from edgekit.runtime import Options, Session, parse_bytes
+from edgekit.runtime.native import library_path
+from edgekit.runtime.session import Options, Session, parse_bytes
 
 EXPORT = """
 import sys, time, json, resource
@@ -38,7 +38,7 @@ RUN = """
 import sys, json, time, statistics
 from pathlib import Path
 from edgekit.converters.session import ArtifactSession
-from edgekit.runtime import Options, Session, process_peak_bytes
+from edgekit.runtime.session import Options, Session, process_peak_bytes
 bundle, kind, tokens, ram = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4] or None
 options = Options(ram=ram, context=256)
 session = Session(bundle, options) if kind == "native" else ArtifactSession(bundle, kind, options)

@@ -13,7 +13,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from edgekit.runtime import Options, Session, process_peak_bytes
+from edgekit.runtime.session import Options, Session, process_peak_bytes
 
 
 def main() -> None:

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-
-from edgekit.converters.graph_coder import Scheme
-from edgekit.converters.graphs import compare, compress
+from edgekit.converters.graphs.coder import Scheme
+from edgekit.converters.graphs.convert import compare, compress
 
 SCHEMES = [Scheme(m, b) for m, b in (("affine", 8), ("palette", 8), ("palette", 6), ("palette", 4), ("affine", 4))]
 FRAME, CONTEXT, RATE = 512, 64, 16000

@@ -19,9 +19,9 @@ import numpy as np
 
 from benchmarks import limits
 from edgekit.conversion import convert
-from edgekit.generate import Model
-from edgekit.runtime import Options, Sampling, Session
-from edgekit.speculate import open_with_draft
+from edgekit.generate.loop import Model
+from edgekit.generate.speculate import open_with_draft
+from edgekit.runtime.session import Options, Sampling, Session
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo_model" / "checkpoint"
 PROMPTS = ("Once upon a time", "Tom and his dog", "The little bird was sad because", "One day, Mia found a")

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-
-from edgekit.bundle import manifest
-from edgekit.codecs.base import F32
 from edgekit.converters import base
 from edgekit.converters.base import Artifact
 from edgekit.converters.engines import Engine, open_engine
+
+from edgekit.bundle import manifest
+from edgekit.codecs.base import F32
 from edgekit.errors import ConvertError, EdgekitError, MissingPackageError
-from edgekit.runtime import Options, Session
-from edgekit.tokenizer import Tokenizer
+from edgekit.generate.tokenizer import Tokenizer
+from edgekit.runtime.session import Options, Session
 
 # Largest logit difference over the largest logit. Artifacts that keep every weight differ by the order of
 # additions (f32), by rounding each value to 11 bits (f16) or activations to 8 (int8); re-quantized ones have no bound,

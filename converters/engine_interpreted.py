@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from edgekit.codecs.base import F32
 from edgekit.converters import base
 from edgekit.converters.base import Artifact
 from edgekit.converters.engines import Engine
 from edgekit.converters.weights import Json
-from edgekit.runtime import Options, Session
+
+from edgekit.codecs.base import F32
+from edgekit.runtime.session import Options, Session
 
 
 class PackageEngine(Engine):

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekit.bundle import manifest
-from edgekit.codecs.base import F32
 from edgekit.converters import base
 from edgekit.converters.base import Artifact
 from edgekit.converters.weights import Json
+
+from edgekit.bundle import manifest
+from edgekit.codecs.base import F32
 from edgekit.errors import ConvertError
-from edgekit.runtime import Options, Plan, Session, Stats
+from edgekit.runtime.session import Options, Plan, Session, Stats
 
 
 class Engine(ABC):
@@ -65,16 +66,16 @@ def open_engine(bundle: Path, kind: str, options: Options, *, check: bool = Fals
         )
     interpreted = {"coreml": "PackageEngine", "coreml-flash": "FlashPackageEngine", "coreai": "CoreAiEngine"}
     if kind.startswith("onnx"):
-        return _make(kind, "engine_onnx", "OnnxEngine", artifact, model, bundle, options)
+        return _make(kind, "onnx.engine", "OnnxEngine", artifact, model, bundle, options)
     if kind == "mlx":
-        return _make(kind, "engine_mlx", "MlxLmEngine", artifact, model)
+        return _make(kind, "mlx.engine", "MlxLmEngine", artifact, model)
     if kind == "mlx-exact":
-        return _make(kind, "engine_mlx", "MlxExactEngine", artifact, model, bundle, options)
+        return _make(kind, "mlx.engine", "MlxExactEngine", artifact, model, bundle, options)
     if check:
         more = (bundle, options) if kind == "coreml-flash" else ()
         return _make(kind, "engine_interpreted", interpreted[kind], artifact, model, *more)
     if kind == "coreml" and sys.platform == "darwin":
-        return _make(kind, "engine_coreml", "CoreMlEngine", artifact, model)
+        return _make(kind, "coreml.engine", "CoreMlEngine", artifact, model)
     raise ConvertError(f"{kind} runs on Apple devices only; 'edgekit check' interprets Core ML packages anywhere")
 
 

@@ -21,12 +21,12 @@ class Kind:
 
 
 KINDS = {
-    "onnx": Kind("to_onnx", "onnx"),
-    "onnx-exact": Kind("to_onnx", "onnx"),
-    "onnx-flash": Kind("to_onnx", "onnx"),
-    "mlx": Kind("to_mlx", "mlx"),
-    "mlx-exact": Kind("to_mlx_exact", "mlx"),
-    "coreml": Kind("to_coreml", "coreml"),
-    "coreml-flash": Kind("to_coreml", "coreml", runs=False),
-    "coreai": Kind("to_coreai", "coreai", runs=False),
+    "onnx": Kind("onnx.export", "onnx"),
+    "onnx-exact": Kind("onnx.export", "onnx"),
+    "onnx-flash": Kind("onnx.export", "onnx"),
+    "mlx": Kind("mlx.export", "mlx"),
+    "mlx-exact": Kind("mlx.export_exact", "mlx"),
+    "coreml": Kind("coreml.export", "coreml"),
+    "coreml-flash": Kind("coreml.export", "coreml", runs=False),
+    "coreai": Kind("coreai.export", "coreai", runs=False),
 }

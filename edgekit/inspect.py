@@ -11,7 +11,7 @@ from edgekit.bundle.layout import MANIFEST, plan_layout
 from edgekit.bundle.manifest import model_json
 from edgekit.checkpoint import locate, open_checkpoint
 from edgekit.recipe import load_recipe
-from edgekit.runtime import Options, plan_bundle
+from edgekit.runtime.session import Options, plan_bundle
 
 Table = dict[str, Any]
 

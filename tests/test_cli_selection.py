@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from edgekit.cli.main import cli, main
 from edgekit.conversion import convert
-from edgekit.runtime import Options, plan_bundle
+from edgekit.runtime.session import Options, plan_bundle
 from tests.conftest import ROOT
 
 DEMO = ROOT / "examples" / "demo_model" / "checkpoint"

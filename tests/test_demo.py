@@ -13,7 +13,7 @@ import transformers as tf
 
 import edgekit
 from edgekit.evaluate import perplexity
-from edgekit.runtime import Options, Sampling, Session, plan_bundle
+from edgekit.runtime.session import Options, Sampling, Session, plan_bundle
 from tests.conftest import ROOT
 
 DEMO = ROOT / "examples" / "demo_model"

@@ -10,8 +10,8 @@ import pytest
 
 import edgekit
 from edgekit.errors import BudgetError, RuntimeFailure
-from edgekit.runtime import Options, Sampling, Session, parse_bytes
-from edgekit.tokenizer import Stream, Tokenizer
+from edgekit.generate.tokenizer import Stream, Tokenizer
+from edgekit.runtime.session import Options, Sampling, Session, parse_bytes
 from tests import tiny
 
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from edgekit.bundle.layout import SPARSE
 from edgekit.bundle.weights import BundleWeights
 from edgekit.errors import ConvertError
-from edgekit.runtime import Options, Session
-from edgekit.tokenizer import Tokenizer
+from edgekit.generate.tokenizer import Tokenizer
+from edgekit.runtime.session import Options, Session
 
 F32 = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]

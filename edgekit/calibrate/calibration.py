@@ -26,8 +26,8 @@ from edgekit.calibrate.predictor import train
 from edgekit.checkpoint import Checkpoint
 from edgekit.checkpoint.safetensors import read_header
 from edgekit.errors import ConvertError
+from edgekit.generate.tokenizer import Tokenizer
 from edgekit.plan.reuse import TOKENS, Bools, reuse_curves, unit_activity
-from edgekit.tokenizer import Tokenizer
 
 PREFIX = "calibration."
 Note = Callable[[str, int, int], None]  # what is being done, done, of all

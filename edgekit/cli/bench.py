@@ -14,7 +14,7 @@ import click
 from edgekit.cli.common import human, print_json, progress_bar, quiet_option
 
 if TYPE_CHECKING:
-    from edgekit.runtime import Options
+    from edgekit.runtime.session import Options
 
 COLUMNS = ("select", "ram", "prompt_tokens_per_second", "tokens_per_second", "expected_tokens_per_second",
            "bytes_read_per_token", "selected_share", "window_hit_rate", "peak_memory_bytes",
@@ -57,7 +57,7 @@ def command(
       edgekit bench tiny.edgekit --ram 300M --ram 400M
       edgekit bench demo.edgekit --ram 3M --select all --select predicted --text stories.txt
     """
-    from edgekit.runtime import Options
+    from edgekit.runtime.session import Options
 
     rows: list[dict[str, Any]] = []
     series: dict[str, list[tuple[float, float]]] = {}
@@ -93,7 +93,7 @@ def _measure(
 
     from edgekit.cli.run import selection_report
     from edgekit.plan.predict import expected
-    from edgekit.runtime import Session
+    from edgekit.runtime.session import Session
 
     rates: list[tuple[float, float]] = []
     reads: list[int] = []
@@ -139,7 +139,7 @@ def _quality(bundle: Path, options: Options, text: tuple[Path, ...], tokens: int
         return {}
     from edgekit.calibrate.activity import documents, token_runs
     from edgekit.evaluate.divergence import divergence
-    from edgekit.tokenizer import Tokenizer
+    from edgekit.generate.tokenizer import Tokenizer
 
     runs = token_runs(Tokenizer(bundle / "tokenizer"), documents(text), tokens, 256)
     return asdict(divergence(bundle, replace(options, context=256), runs))

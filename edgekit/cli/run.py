@@ -15,8 +15,8 @@ from edgekit.cli.common import human, json_option, print_json, progress_bar, qui
 from edgekit.converters.kinds import KINDS
 
 if TYPE_CHECKING:
-    from edgekit.generate import Model
-    from edgekit.runtime import Options, Stats
+    from edgekit.generate.loop import Model
+    from edgekit.runtime.session import Options, Stats
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -139,7 +139,7 @@ def command(
       edgekit run tiny.edgekit -f prompt.txt --json
       edgekit run large.edgekit -p "Once upon a time" --ram 2G --draft-model small.edgekit
     """
-    from edgekit.tokenizer import Tokenizer
+    from edgekit.generate.tokenizer import Tokenizer
 
     drafts = flags["draft_model"] is not None or flags["draft_max"]
     if drafts and flags["backend"] != "native":
@@ -173,7 +173,7 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
     from edgekit.bundle import manifest
     from edgekit.cli.token_log import TokenLog
     from edgekit.plan.predict import expected
-    from edgekit.runtime import Options, Sampling, process_peak_bytes
+    from edgekit.runtime.session import Options, Sampling, process_peak_bytes
 
     most = manifest.read(bundle).data["model"]["max_context"]
     context = flags["context"] or min(most, max(1, len(ids)) + flags["max_tokens"])
@@ -264,10 +264,10 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
 
 
 def _open(bundle: Path, options: Options, flags: dict[str, Any]) -> Model:
-    from edgekit.generate import Model
+    from edgekit.generate.loop import Model
 
     if flags["draft_model"] is not None:
-        from edgekit.speculate import open_with_draft
+        from edgekit.generate.speculate import open_with_draft
 
         return open_with_draft(bundle, flags["draft_model"], options)
     if flags["backend"] != "native":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import RuntimeFailure
-from edgekit.generate import Model
+from edgekit.generate.loop import Model
 
 COUNTERS = (
     "generation_seconds",

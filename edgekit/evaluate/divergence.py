@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.runtime import Options, Session
+from edgekit.runtime.session import Options, Session
 
 F64 = npt.NDArray[np.float64]
 PROMPT = 16  # tokens of each text that are read at once, as a prompt would be

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgekit.generate import Model
+from edgekit.generate.loop import Model
 
 
 @dataclass(frozen=True)

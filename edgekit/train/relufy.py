@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from edgekit.calibrate.activity import documents
 from edgekit.checkpoint import TOKENIZER_FILES, open_checkpoint
 from edgekit.errors import ConvertError
-from edgekit.tokenizer import Tokenizer
+from edgekit.generate.tokenizer import Tokenizer
 from edgekit.train.surgery import Activation, Surgery, activation_key, operate
 
 STATE, META = "state.safetensors", "state.json"

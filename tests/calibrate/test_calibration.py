@@ -17,10 +17,10 @@ from edgekit.calibrate.order import coactive_order, runs_per_token
 from edgekit.conversion import convert
 from edgekit.errors import ConvertError
 from edgekit.evaluate.divergence import divergence
+from edgekit.generate.tokenizer import Tokenizer
 from edgekit.plan.reuse import TOKENS, hit_rates, reuse_curves, unit_activity
 from edgekit.reference import Reference
-from edgekit.runtime import Options, Session, plan_bundle
-from edgekit.tokenizer import Tokenizer
+from edgekit.runtime.session import Options, Session, plan_bundle
 from tests import tiny
 from tests.conftest import ROOT
 

@@ -7,15 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
-
-import edgekit
-from edgekit.conversion import convert
 from edgekit.converters.base import export
 from edgekit.converters.check import greedy
 from edgekit.converters.engines import open_engine
 from edgekit.converters.session import ArtifactSession
-from edgekit.generate import Model
-from edgekit.runtime import Options, Sampling
+
+import edgekit
+from edgekit.conversion import convert
+from edgekit.generate.loop import Model
+from edgekit.runtime.session import Options, Sampling
 from tests.conftest import ROOT
 
 GREEDY, PROMPT, COUNT = Sampling(temperature=0), "Once upon a time", 48

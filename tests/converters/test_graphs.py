@@ -11,13 +11,13 @@ import onnxruntime as ort
 import pytest
 import torch
 from click.testing import CliRunner
+from edgekit.converters.coreml.interpreter import Program
+from edgekit.converters.graphs.coder import Scheme
+from edgekit.converters.graphs.convert import compare, compress, load
+from edgekit.converters.graphs.modules import INPUT, OUTPUT, export_module
 
 from benchmarks.graphs import picture, speech
 from edgekit.cli.main import cli, main
-from edgekit.converters.graph_coder import Scheme
-from edgekit.converters.graphs import compare, compress, load
-from edgekit.converters.mil_interpreter import Program
-from edgekit.converters.modules import INPUT, OUTPUT, export_module
 from edgekit.errors import ConvertError
 from tests import resnet
 
@@ -62,7 +62,7 @@ def test_graphs_compute_with_exactly_the_coded_weights(scheme: Scheme, small: Pa
     done = compress(small, tmp_path / "out.onnx", scheme)
     assert done.tensors >= 5
     # The oracle: the original with its weights replaced by what the coder says they decode to.
-    from edgekit.converters import graph_coder
+    from edgekit.converters.graphs import coder as graph_coder
 
     decoded: dict[str, np.ndarray] = {}
     original = graph_coder.GraphCoder._decoded

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from edgekit.conversion import convert
 from edgekit.converters.base import Choices, export
 from edgekit.converters.engines import open_engine
+
+from edgekit.conversion import convert
 from edgekit.errors import ConvertError
-from edgekit.runtime import Options, Session
+from edgekit.runtime.session import Options, Session
 from tests import openelm, tiny
 
 PROMPT, STEPS = 13, 16

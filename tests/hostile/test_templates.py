@@ -10,7 +10,7 @@ from tokenizers import Tokenizer as Native
 from tokenizers import models
 
 from edgekit.errors import BundleError
-from edgekit.tokenizer import Tokenizer
+from edgekit.generate.tokenizer import Tokenizer
 
 
 def tokenizer(folder: Path, template: str) -> Tokenizer:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from edgekit.conversion import convert
-from edgekit.runtime import Options, Session
+from edgekit.runtime.session import Options, Session
 from tests import openelm, tiny
 
 PROMPT, STEPS = 13, 32

@@ -10,7 +10,7 @@ import pytest
 
 from edgekit.conversion import convert
 from edgekit.errors import BudgetError, BundleError
-from edgekit.runtime import Options, Sampling, Session, parse_bytes, plan_bundle
+from edgekit.runtime.session import Options, Sampling, Session, parse_bytes, plan_bundle
 from tests import tiny
 from tests.conftest import ROOT
 

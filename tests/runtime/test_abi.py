@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from edgekit import native
 from edgekit.conversion import convert
-from edgekit.native import library_path
-from edgekit.runtime import Options, Session, plan_bundle
+from edgekit.runtime import native
+from edgekit.runtime.native import library_path
+from edgekit.runtime.session import Options, Session, plan_bundle
 from tests import tiny
 from tests.conftest import ROOT
 

@@ -11,8 +11,8 @@ import pytest
 
 import edgekit
 from edgekit.conversion import convert
-from edgekit.native import library_path
-from edgekit.runtime import Sampling
+from edgekit.runtime.native import library_path
+from edgekit.runtime.session import Sampling
 from tests.conftest import ROOT
 from tests.runtime.test_native import FLAGS, build
 

@@ -13,13 +13,13 @@ import pytest
 
 from edgekit.calibrate.calibration import Calibration
 from edgekit.conversion import convert
-from edgekit.runtime import Options, plan_bundle
+from edgekit.runtime.session import Options, plan_bundle
 from tests import tiny
 from tests.conftest import ROOT
 
 RUN = """
 import json, sys
-from edgekit.runtime import Options, Session
+from edgekit.runtime.session import Options, Session
 job = json.loads(sys.argv[1])
 with Session(job["bundle"], Options(**job["options"])) as session:
     out = session.logits(list(range(3, 23)))[-1].tolist()

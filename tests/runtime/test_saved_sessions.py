@@ -15,8 +15,8 @@ from edgekit.bundle.checksum import lane64
 from edgekit.cli.main import cli, main
 from edgekit.conversion import convert
 from edgekit.errors import BundleError, RuntimeFailure
-from edgekit.generate import Model
-from edgekit.runtime import Options, Sampling, Session, plan_bundle
+from edgekit.generate.loop import Model
+from edgekit.runtime.session import Options, Sampling, Session, plan_bundle
 from tests import tiny
 from tests.conftest import ROOT
 

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from edgekit.cli.main import cli, main
 from edgekit.conversion import convert
 from edgekit.errors import BudgetError, BundleError, RuntimeFailure
-from edgekit.generate import Model
-from edgekit.runtime import Options, Sampling, Session, plan_bundle
-from edgekit.speculate import open_with_draft
+from edgekit.generate.loop import Model
+from edgekit.generate.speculate import open_with_draft
+from edgekit.runtime.session import Options, Sampling, Session, plan_bundle
 from tests import tiny
 from tests.conftest import ROOT
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from edgekit.conversion import convert
 from edgekit.errors import ConvertError
-from edgekit.runtime import Options, Session
+from edgekit.runtime.session import Options, Session
 from edgekit.train.relufy import Tuning, _write, relufy
 from edgekit.train.surgery import Surgery, operate
 from tests import tiny

@@ -1,7 +1,7 @@
 """A torch.nn.Module as a Core ML package or an ONNX graph with palettized or quantized weights: the Python API for
 models that are not language models.
 
-    from edgekit.converters.modules import export_module
+    from edgekit.converters.graphs.modules import export_module
     export_module(module, torch.zeros(1, 3, 32, 32), "resnet.mlpackage", Scheme("palette", 6))
 """
 
@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from edgekit.converters import base
+from edgekit.converters.graphs import convert as graphs
+from edgekit.converters.graphs.coder import LEAST_CHANNELS, Scheme, table_rows
+from edgekit.converters.graphs.convert import LEAST, Compressed
+from edgekit.converters.weights import Loss
 
 from edgekit.bundle.disk import put_in_place
 from edgekit.codecs.palette import Palette
-from edgekit.converters import base, graphs
-from edgekit.converters.graph_coder import LEAST_CHANNELS, Scheme, table_rows
-from edgekit.converters.graphs import LEAST, Compressed
-from edgekit.converters.weights import Loss
 from edgekit.errors import ConvertError
 
 INPUT, OUTPUT = "x", "y"

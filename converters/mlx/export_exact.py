@@ -1,4 +1,4 @@
-"""A bundle as an MLX folder that keeps every code, scale and table; `mlx_model` runs it."""
+"""A bundle as an MLX folder that keeps every code, scale and table; `mlx.model` runs it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 import numpy as np
-
-from edgekit.codecs.plain import bf16_bits
 from edgekit.converters.base import Job
-from edgekit.converters.mlx_pack import GROUP, WIDTHS, padded_groups, words
+from edgekit.converters.mlx.pack import GROUP, WIDTHS, padded_groups, words
 from edgekit.converters.safetensors_file import SafetensorsFile
 from edgekit.converters.weights import Coded, Indexed, Part, Weight
+
+from edgekit.codecs.plain import bf16_bits
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 

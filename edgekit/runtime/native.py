@@ -188,7 +188,7 @@ def library_path(stem: str = "libedgekit") -> Path:
     override = os.environ.get("EDGEKIT_LIBRARY")
     if override:
         return Path(override).with_name(name)
-    beside = Path(__file__).parent / "_native" / name
+    beside = Path(__file__).parents[1] / "_native" / name
     if beside.exists():
         return beside
     try:

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from edgekit.bundle import manifest
 from edgekit.errors import ContextFullError, RuntimeFailure
-from edgekit.runtime import Options, Plan, Sampling, Session, Stats
-from edgekit.tokenizer import Stream, Tokenizer
+from edgekit.generate.tokenizer import Stream, Tokenizer
+from edgekit.runtime.session import Options, Plan, Sampling, Session, Stats
 from edgekit.verify import check_files
 
 DEFAULT_TOKENS = 128

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-
-from edgekit import native
-from edgekit.codecs.base import F32
 from edgekit.converters.base import Artifact
 from edgekit.converters.engines import Engine, one_line
 from edgekit.converters.weights import Json
+
+from edgekit.codecs.base import F32
 from edgekit.errors import ConvertError
-from edgekit.runtime import Options, Plan, Stats, parse_bytes, plan_from, stats_from
+from edgekit.runtime import native
+from edgekit.runtime.session import Options, Plan, Stats, parse_bytes, plan_from, stats_from
 
 
 class OnnxEngine(Engine):

@@ -6,15 +6,15 @@ import json
 import shutil
 
 import onnx_ir as ir
-
 from edgekit.converters.base import Job
 from edgekit.converters.lower import lower
-from edgekit.converters.onnx_data import DataFile
-from edgekit.converters.onnx_emitter import EDGEKIT, OnnxEmitter, head_width
-from edgekit.converters.onnx_weights import MS
+from edgekit.converters.onnx.data import DataFile
+from edgekit.converters.onnx.emitter import EDGEKIT, OnnxEmitter, head_width
+from edgekit.converters.onnx.weights import MS
 from edgekit.converters.rope import reach
 from edgekit.converters.weights import Json
-from edgekit.native import library_path
+
+from edgekit.runtime.native import library_path
 from edgekit.version import __version__
 
 OPSETS = {"": 23, MS: 1, EDGEKIT: 1}

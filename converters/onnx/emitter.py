@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-
 from edgekit.converters.base import Choices
 from edgekit.converters.lower import feed_forward
-from edgekit.converters.onnx_data import DataFile
-from edgekit.converters.onnx_weights import MS, OnnxWeights, Value
+from edgekit.converters.onnx.data import DataFile
+from edgekit.converters.onnx.weights import MS, OnnxWeights, Value
 from edgekit.converters.rope import tables
 from edgekit.converters.weights import Json, Part, Weights
 

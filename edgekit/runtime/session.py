@@ -15,8 +15,8 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from edgekit import native
 from edgekit.errors import RuntimeFailure
+from edgekit.runtime import native
 
 F32 = npt.NDArray[np.float32]
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}

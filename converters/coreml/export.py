@@ -9,10 +9,9 @@ from typing import Any
 import coremltools as ct
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import Function, Program, types
-
 from edgekit.converters.base import Job
+from edgekit.converters.coreml.emitter import MilEmitter
 from edgekit.converters.lower import lower, segment
-from edgekit.converters.mil_emitter import MilEmitter
 from edgekit.converters.rope import reach
 from edgekit.converters.static import Store
 from edgekit.converters.weights import Json

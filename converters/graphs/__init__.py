@@ -1,0 +1,1 @@
+"""Graphs that are not language models: any ONNX graph, any torch module."""

@@ -1,0 +1,1 @@
+"""The text side of generation: tokenizer, chat template, stop strings, the loop."""
