@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edgekit.converters.kinds import KINDS
 
 from benchmarks.limits import drop_cache, run_limited
+from edgekit.converters.kinds import KINDS
 from edgekit.runtime.native import library_path
 from edgekit.runtime.session import Options, Session, parse_bytes
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
 from edgekit.converters.graphs.coder import Scheme
 from edgekit.converters.graphs.convert import compare, compress
 

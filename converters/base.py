@@ -19,12 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgekit.converters.kinds import KINDS
-from edgekit.converters.weights import Json, Weights
-
 from edgekit.bundle import manifest
 from edgekit.bundle.disk import put_in_place
 from edgekit.bundle.layout import MANIFEST
+from edgekit.converters.kinds import KINDS
+from edgekit.converters.weights import Json, Weights
 from edgekit.errors import BundleError, ConvertError, MissingPackageError
 from edgekit.runtime.session import verify_units
 from edgekit.version import __version__

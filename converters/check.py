@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from edgekit.converters import base
-from edgekit.converters.base import Artifact
-from edgekit.converters.engines import Engine, open_engine
 
 from edgekit.bundle import manifest
 from edgekit.codecs.base import F32
+from edgekit.converters import base
+from edgekit.converters.base import Artifact
+from edgekit.converters.engines import Engine, open_engine
 from edgekit.errors import ConvertError, EdgekitError, MissingPackageError
 from edgekit.generate.tokenizer import Tokenizer
 from edgekit.runtime.session import Options, Session

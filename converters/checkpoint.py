@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edgekit.converters.weights import Coded, Json, Part, Plain, Weight, Weights, feed_forward_parts
 
 from edgekit.arch import describe
 from edgekit.arch.spec import Bundled, Matrix, Model, Ranges, Vector
 from edgekit.codecs.base import F32
+from edgekit.converters.weights import Coded, Json, Part, Plain, Weight, Weights, feed_forward_parts
 from edgekit.errors import BundleError
 
 

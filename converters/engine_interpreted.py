@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from edgekit.codecs.base import F32
 from edgekit.converters import base
 from edgekit.converters.base import Artifact
 from edgekit.converters.engines import Engine
 from edgekit.converters.weights import Json
-
-from edgekit.codecs.base import F32
 from edgekit.runtime.session import Options, Session
 
 
@@ -21,7 +21,7 @@ class PackageEngine(Engine):
 
     def __init__(self, artifact: Artifact, model: Json) -> None:
         super().__init__(artifact, model)
-        module = base.load("coreml", "mil_interpreter")
+        module = base.load("coreml", "coreml.interpreter")
         self.program = module.Program(artifact.path / "model.mlpackage")
         self.chunk: int = artifact.about["chunk"]
         self.reset()
@@ -61,7 +61,7 @@ class CoreAiEngine(Engine):
 
     def __init__(self, artifact: Artifact, model: Json) -> None:
         super().__init__(artifact, model)
-        module = base.load("coreai", "coreai_interpreter")
+        module = base.load("coreai", "coreai.interpreter")
         self.program = module.Program(artifact.path / "model.aimodel")
         self.chunk: int = artifact.about["chunk"]
         self.reset()

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgekit.bundle import manifest
+from edgekit.codecs.base import F32
 from edgekit.converters import base
 from edgekit.converters.base import Artifact
 from edgekit.converters.weights import Json
-
-from edgekit.bundle import manifest
-from edgekit.codecs.base import F32
 from edgekit.errors import ConvertError
 from edgekit.runtime.session import Options, Plan, Session, Stats
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from edgekit.converters.weights import Json, Weights
 
 from edgekit.codecs.base import F32
+from edgekit.converters.weights import Json, Weights
 from edgekit.errors import ConvertError
 
 DEFAULT_CONTEXT = 4096

@@ -8,9 +8,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from edgekit.converters.engines import Engine, open_engine
-
 from edgekit.codecs.base import F32
+from edgekit.converters.engines import Engine, open_engine
 from edgekit.errors import RuntimeFailure
 from edgekit.runtime.session import LogitSampler, Options, Plan, Sampling, Stats
 

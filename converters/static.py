@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from edgekit.codecs.base import F32
 from edgekit.converters.lower import Emitter
 from edgekit.converters.rope import tables
 from edgekit.converters.weights import Coded, Indexed, Json, Part, Weight, Weights
-
-from edgekit.codecs.base import F32
 
 V = TypeVar("V")
 Array = npt.NDArray[Any]

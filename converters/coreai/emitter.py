@@ -16,6 +16,7 @@ from coreai.authoring import Value as AuthoringValue
 from coreai.authoring import elementwise_unary_ops as unary
 from coreai.authoring import reduction_ops as ops
 from coreai.authoring.constant import constant
+
 from edgekit.converters.static import HIDDEN_SCORE, LEAST_LARGEST, Array, StaticEmitter, Store
 from edgekit.converters.weights import Part, bitstream
 

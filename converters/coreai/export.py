@@ -12,6 +12,7 @@ import numpy as np
 from coreai.authoring import AIProgram, Module, TensorType
 from coreai.authoring import Value as CoreAiValue
 from coreai.authoring.graph import graph
+
 from edgekit.converters.base import Job
 from edgekit.converters.coreai.emitter import Constants, CoreAiEmitter
 from edgekit.converters.lower import lower

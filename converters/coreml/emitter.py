@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import types
+
 from edgekit.converters.static import HIDDEN_SCORE, LEAST_LARGEST, Array, StaticEmitter, Store
 from edgekit.converters.weights import Part
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import coremltools as ct
 import numpy as np
+
+from edgekit.codecs.base import F32
 from edgekit.converters.base import Artifact
 from edgekit.converters.engines import Engine
 from edgekit.converters.weights import Json
-
-from edgekit.codecs.base import F32
 
 
 class CoreMlEngine(Engine):

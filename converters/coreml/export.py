@@ -9,6 +9,7 @@ from typing import Any
 import coremltools as ct
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import Function, Program, types
+
 from edgekit.converters.base import Job
 from edgekit.converters.coreml.emitter import MilEmitter
 from edgekit.converters.lower import lower, segment

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-from edgekit.converters.weights import Loss
 
 from edgekit.codecs.base import F32, U8
 from edgekit.codecs.palette import Palette
 from edgekit.codecs.planes import PLANES
+from edgekit.converters.weights import Loss
 from edgekit.errors import ConvertError
 from edgekit.solvers.round import symmetric_scales
 

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+
 from edgekit.converters import base
 from edgekit.converters.graphs.coder import GraphCoder, Scheme, owner
 from edgekit.converters.weights import Loss
-
 from edgekit.errors import ConvertError
 
 # operator -> which inputs are weights; those of matrix products are [inputs, outputs]

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from edgekit.bundle.disk import put_in_place
+from edgekit.codecs.palette import Palette
 from edgekit.converters import base
 from edgekit.converters.graphs import convert as graphs
 from edgekit.converters.graphs.coder import LEAST_CHANNELS, Scheme, table_rows
 from edgekit.converters.graphs.convert import LEAST, Compressed
 from edgekit.converters.weights import Loss
-
-from edgekit.bundle.disk import put_in_place
-from edgekit.codecs.palette import Palette
 from edgekit.errors import ConvertError
 
 INPUT, OUTPUT = "x", "y"

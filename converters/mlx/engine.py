@@ -7,16 +7,16 @@ from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
-from edgekit.converters.base import Artifact
-from edgekit.converters.engines import Engine, one_line
-from edgekit.converters.mlx.export_exact import WEIGHTS
-from edgekit.converters.mlx.model import MlxModel
-from edgekit.converters.weights import Json
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load_model
 from safetensors import SafetensorError, safe_open
 
 from edgekit.codecs.base import F32
+from edgekit.converters.base import Artifact
+from edgekit.converters.engines import Engine, one_line
+from edgekit.converters.mlx.export_exact import WEIGHTS
+from edgekit.converters.mlx.model import MlxModel
+from edgekit.converters.weights import Json
 from edgekit.errors import ConvertError
 from edgekit.runtime.session import Options, Session
 

@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 import numpy as np
+
+from edgekit.codecs.plain import bf16_bits
 from edgekit.converters.base import Job
 from edgekit.converters.mlx.pack import GROUP, WIDTHS, padded_groups, words
 from edgekit.converters.safetensors_file import SafetensorsFile
 from edgekit.converters.weights import Coded, Indexed, Part, Weight
-
-from edgekit.codecs.plain import bf16_bits
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
+
+from edgekit.codecs.base import F32
 from edgekit.converters.lower import Emitter, feed_forward, lower
 from edgekit.converters.mlx.export_exact import CONFIG, WEIGHTS
 from edgekit.converters.weights import Json, Part
-
-from edgekit.codecs.base import F32
 
 Array = mx.array
 FeedForward = Callable[[int, F32], F32]  # (block, x [tokens, hidden]) -> the block's output

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from edgekit.converters.weights import Coded, bitstream
 
 from edgekit.codecs.base import F16, U8
+from edgekit.converters.weights import Coded, bitstream
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
 GROUP = 32

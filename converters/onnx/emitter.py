@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+
 from edgekit.converters.base import Choices
 from edgekit.converters.lower import feed_forward
 from edgekit.converters.onnx.data import DataFile

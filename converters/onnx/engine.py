@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+
+from edgekit.codecs.base import F32
 from edgekit.converters.base import Artifact
 from edgekit.converters.engines import Engine, one_line
 from edgekit.converters.weights import Json
-
-from edgekit.codecs.base import F32
 from edgekit.errors import ConvertError
 from edgekit.runtime import native
 from edgekit.runtime.session import Options, Plan, Stats, parse_bytes, plan_from, stats_from

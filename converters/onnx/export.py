@@ -6,6 +6,7 @@ import json
 import shutil
 
 import onnx_ir as ir
+
 from edgekit.converters.base import Job
 from edgekit.converters.lower import lower
 from edgekit.converters.onnx.data import DataFile
@@ -13,7 +14,6 @@ from edgekit.converters.onnx.emitter import EDGEKIT, OnnxEmitter, head_width
 from edgekit.converters.onnx.weights import MS
 from edgekit.converters.rope import reach
 from edgekit.converters.weights import Json
-
 from edgekit.runtime.native import library_path
 from edgekit.version import __version__
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from onnx_ir.tape import Tape
+
+from edgekit.codecs.plain import bf16_bits
 from edgekit.converters.base import Choices
 from edgekit.converters.lower import Emitter
 from edgekit.converters.onnx.data import Array, DataFile, blocks_of
 from edgekit.converters.weights import Coded, Indexed, Json, Part, Plain, Weight, Weights
-from onnx_ir.tape import Tape
-
-from edgekit.codecs.plain import bf16_bits
 
 MS = "com.microsoft"
 Value = ir.Value

@@ -99,7 +99,7 @@ def _graphs(path: Path, against: Path, inputs: Path | None, as_json: bool) -> No
                 given = dict(stored)
         except (OSError, ValueError) as error:
             raise click.UsageError(f"{inputs}: cannot be read as a .npz file ({error}).") from error
-    found = load("onnx", "graphs").compare(against, path, given)
+    found = load("onnx", "graphs.convert").compare(against, path, given)
     if as_json:
         print_json({"path": str(path), "against": str(against), "outputs": [asdict(d) for d in found]})
         return

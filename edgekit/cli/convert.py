@@ -146,7 +146,7 @@ def _graph(source: Path, out: Path, how: tuple[Any, ...], overwrite: bool, quiet
     """Any ONNX graph."""
     from edgekit.converters.base import load
 
-    graphs = load("onnx", "graphs")
+    graphs = load("onnx", "graphs.convert")
     done = graphs.compress(source, out, graphs.scheme_from(*how), overwrite=overwrite)
     if as_json:
         print_json({**asdict(done), "path": str(done.path)})

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+
+from edgekit.cli.main import cli, main
+from edgekit.conversion import convert
 from edgekit.converters import base
 from edgekit.converters.base import Artifact, Choices, export
 from edgekit.converters.check import check
 from edgekit.converters.engines import open_engine
 from edgekit.converters.kinds import KINDS
-
-from edgekit.cli.main import cli, main
-from edgekit.conversion import convert
 from edgekit.errors import BundleError, ConvertError
 from edgekit.runtime.session import Options
 from tests import tiny

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from edgekit.conversion import convert
 from edgekit.converters.base import export
 from edgekit.converters.engines import open_engine
 from edgekit.converters.session import ArtifactSession
-
-from edgekit.conversion import convert
 from edgekit.errors import BudgetError, ConvertError, RuntimeFailure
 from edgekit.runtime.session import LogitSampler, Options, Sampling, Session, plan_bundle
 from tests import tiny

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import edgekit
+from edgekit.conversion import convert
 from edgekit.converters.base import export
 from edgekit.converters.check import greedy
 from edgekit.converters.engines import open_engine
 from edgekit.converters.session import ArtifactSession
-
-import edgekit
-from edgekit.conversion import convert
 from edgekit.generate.loop import Model
 from edgekit.runtime.session import Options, Sampling
 from tests.conftest import ROOT

@@ -11,13 +11,13 @@ import onnxruntime as ort
 import pytest
 import torch
 from click.testing import CliRunner
+
+from benchmarks.graphs import picture, speech
+from edgekit.cli.main import cli, main
 from edgekit.converters.coreml.interpreter import Program
 from edgekit.converters.graphs.coder import Scheme
 from edgekit.converters.graphs.convert import compare, compress, load
 from edgekit.converters.graphs.modules import INPUT, OUTPUT, export_module
-
-from benchmarks.graphs import picture, speech
-from edgekit.cli.main import cli, main
 from edgekit.errors import ConvertError
 from tests import resnet
 

@@ -12,6 +12,7 @@ pytest.importorskip("coremltools")
 import coremltools as ct
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import Function, types
+
 from edgekit.converters.coreml.interpreter import OPS
 
 RNG = np.random.default_rng(0)

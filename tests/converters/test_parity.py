@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgekit.converters.base import Choices, export
-from edgekit.converters.engines import open_engine
 
 from edgekit.conversion import convert
+from edgekit.converters.base import Choices, export
+from edgekit.converters.engines import open_engine
 from edgekit.errors import ConvertError
 from edgekit.runtime.session import Options, Session
 from tests import openelm, tiny
