@@ -161,7 +161,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     axes.set_xlim(left=0)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
-    axes.texts[0].set(y=axes.get_ylim()[1] * 0.97, verticalalignment="top", horizontalalignment="right", fontsize=9)
+    axes.texts[0].set(y=axes.get_ylim()[1] * 0.03, verticalalignment="bottom", horizontalalignment="right", fontsize=9)
     figure.savefig(path, bbox_inches="tight", metadata={"Date": None, "Creator": None})
     pyplot.close(figure)
 
