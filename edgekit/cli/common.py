@@ -10,6 +10,27 @@ from typing import Any
 
 import click
 
+
+class Utf8(click.ParamType[str]):
+    """Text that was given in UTF-8, which is what tokenizers read; other bytes of a command line are refused."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text as it is.
+
+        Raises:
+            click.BadParameter: not UTF-8.
+        """
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            self.fail("the text is not UTF-8; convert it, as with iconv", param, ctx)
+        return value
+
+
+UTF8 = Utf8()
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but results and errors.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from typing import Any
@@ -68,6 +69,9 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):  # names of files may hold bytes that are no text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         cli.main(args=args, prog_name="edgekit", standalone_mode=False)
         return 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.common import human, json_option, print_json, progress_bar, quiet_option, waiting
+from edgekit.cli.common import UTF8, human, json_option, print_json, progress_bar, quiet_option, waiting
 from edgekit.converters.kinds import KINDS
 
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("-p", "--prompt", help="Text to continue.")
+@click.option("-p", "--prompt", type=UTF8, help="Text to continue.")
 @click.option(
     "-f", "--file", "prompt_file", type=click.Path(path_type=Path), help="Read the prompt from a file ('-': stdin)."
 )
 @click.option("--chat", is_flag=True, help="Wrap the prompt in the model's chat template.")
-@click.option("--system", help="With --chat: a system message.")
+@click.option("--system", type=UTF8, help="With --chat: a system message.")
 @click.option(
     "-n",
     "--n-predict",
@@ -61,7 +61,13 @@ if TYPE_CHECKING:
     "--repeat-last-n", type=click.IntRange(1), default=64, show_default=True, help="Tokens that the penalty looks at."
 )
 @click.option(
-    "--stop", "-r", "--reverse-prompt", "stop", multiple=True, help="Text that ends the generation; may be repeated."
+    "--stop",
+    "-r",
+    "--reverse-prompt",
+    "stop",
+    type=UTF8,
+    multiple=True,
+    help="Text that ends the generation; may be repeated.",
 )
 @click.option("--ignore-eos", is_flag=True, help="Go on after the end-of-text token.")
 @click.option(
@@ -115,7 +121,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="File that keeps the evaluated prompt: what the next prompt shares with it is not read again.",
 )
-@click.option("--kernels", help="Kernel set (avx512, avx2, neon, portable).  [default: the best]")
+@click.option("--kernels", type=UTF8, help="Kernel set (avx512, avx2, neon, portable).  [default: the best]")
 @click.option(
     "--backend",
     type=click.Choice(["native", *(name for name, kind in KINDS.items() if kind.runs)]),
@@ -164,9 +170,12 @@ def _prompt(prompt: str | None, prompt_file: Path | None) -> str:
     if prompt_file is None:
         return str(prompt)
     try:
-        return sys.stdin.read() if str(prompt_file) == "-" else prompt_file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"{prompt_file}: cannot be read as text ({error}).") from error
+        data = sys.stdin.buffer.read() if str(prompt_file) == "-" else prompt_file.read_bytes()
+        return data.decode("utf-8")
+    except OSError as error:
+        raise click.UsageError(f"{prompt_file}: cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"{prompt_file}: not UTF-8 at byte {error.start}; convert it, as with iconv.") from error
 
 
 def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
