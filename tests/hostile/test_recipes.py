@@ -148,7 +148,7 @@ def loaded(path: Path) -> Recipe | str:
 def test_a_changed_recipe_is_a_recipe_or_one_line(tmp_path: Path) -> None:
     rng, path = random.Random(0), tmp_path / "changed.toml"
     refused = 0
-    for _ in range(3000):
+    for _ in range(1500):
         path.write_text(mutated(VALID, rng), encoding="utf-8")
         recipe = loaded(path)
         if isinstance(recipe, str):
@@ -163,4 +163,4 @@ def test_a_changed_recipe_is_a_recipe_or_one_line(tmp_path: Path) -> None:
             else:
                 with pytest.raises(RecipeError, match="no rule matches"):
                     recipe.codec_for(tensor)
-    assert 1000 < refused < 3000
+    assert 500 < refused < 1500
