@@ -161,6 +161,8 @@ def _graph(source: Path, out: Path, wanted: tuple[Any, ...], overwrite: bool, qu
     if as_json:
         print_json({**asdict(done), "path": str(done.path)})
     elif not quiet:
+        if done.checked_by == "onnx.checker":
+            click.echo("onnxruntime is missing or cannot open the source, so only the structure was checked", err=True)
         click.echo(
             f"{done.path}: {done.weights / 1e6:.2f}M weights of {done.tensors} tensors, {human(done.bytes_before)} to "
             f"{human(done.bytes_after)}, {done.relative_rms:.2%} error"
