@@ -110,7 +110,7 @@ def call_cost(bundle: Path, calls: int = 64, rounds: int = 30) -> tuple[float, f
 
 
 def main() -> None:
-    """Prints the tables of docs/artifacts.md."""
+    """Prints the tables of docs/results/artifacts.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--limit")

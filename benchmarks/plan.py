@@ -79,7 +79,7 @@ def main() -> None:
     cli.add_argument("profile", type=Path)
     cli.add_argument("jobs", nargs="+")
     cli.add_argument("--tokens", type=int, default=48)
-    cli.add_argument("--out", type=Path, default=Path("docs/plan.md"))
+    cli.add_argument("--out", type=Path, default=Path("docs/results/plan.md"))
     a = cli.parse_args()
     profile = device.load(a.profile)
     lines = ["# The plan and the truth", "", *str(__doc__).splitlines()[2:], ""]

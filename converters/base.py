@@ -6,7 +6,6 @@ whole; `edgekit.json` in it says what it is and which bundle it was made from.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import importlib
 import json
@@ -20,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.bundle import manifest
-from edgekit.bundle.disk import put_in_place
+from edgekit.bundle.disk import write_file
 from edgekit.bundle.layout import MANIFEST
+from edgekit.bundle.workspace import output_path, workspace
 from edgekit.converters.kinds import KINDS
 from edgekit.converters.weights import Json, Weights
 from edgekit.errors import BundleError, ConvertError, MissingPackageError
@@ -113,11 +113,11 @@ def load(kind: str, module: str | None = None) -> Any:
     Raises:
         MissingPackageError: the message names the pip command.
     """
-    it = KINDS[kind]
-    if it.extra == "coreml":  # it greets with warnings about torch and the missing Core ML, and draws bars of its own
+    described = KINDS[kind]
+    if described.extra == "coreml":  # it greets with warnings about torch, and draws bars of its own
         logging.getLogger("coremltools").setLevel(logging.ERROR)
         os.environ.setdefault("TQDM_DISABLE", "1")
-    return package(f"edgekit.converters.{module or it.module}", it.extra)
+    return package(f"edgekit.converters.{module or described.module}", described.extra)
 
 
 def package(name: str, extra: str) -> Any:
@@ -164,25 +164,20 @@ def export(
         raise ConvertError(f"{target}: exists already; pass --overwrite to replace it")
     module = load(kind)
     verify_units(path)  # a damaged weight would go unnoticed into the artifact
-    partial = target.with_name(kind + ".partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        job = Job(kind, path, partial, Weights.open(path, progress), choices or Choices())
+    target.parent.mkdir(exist_ok=True)
+    with workspace(output_path(target), resumes=False) as space:
+        if target.exists() and not overwrite:  # another process may have made it since
+            raise ConvertError(f"{target}: exists already; pass --overwrite to replace it")
+        space.output.mkdir()
+        job = Job(kind, path, space.output, Weights.open(path, progress), choices or Choices())
         module.export(job)
         about = {
             "format": "edgekit-artifact", "version": VERSION, "kind": kind, "edgekit": __version__, "bundle": identity,
             **job.about, "requantized_weights": job.weights.loss.weights,
-            "requantized_rms": round(job.weights.loss.relative_rms, 6), "files": _files(partial),
+            "requantized_rms": round(job.weights.loss.relative_rms, 6), "files": _files(space.output),
         }  # fmt: skip
-        (partial / ABOUT).write_text(json.dumps(about, indent=1))
-        put_in_place(partial, target)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        why = "the disk is full; free some space and export again" if full else error.strerror
-        raise ConvertError(f"{error.filename or partial}: {why}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        write_file(space.output / ABOUT, json.dumps(about, indent=1).encode())
+        space.place()
     return Artifact(kind, target, about, time.monotonic() - begin)
 
 
@@ -204,8 +199,8 @@ def verify(artifact: Artifact) -> None:
     """
     found = [f for f in _files(artifact.path) if f["path"] != ABOUT]
     if found != artifact.about.get("files"):
-        told = artifact.about.get("files")
-        names = [f["path"] for f in found if not isinstance(told, list) or f not in told]
+        listed = artifact.about.get("files")
+        names = [f["path"] for f in found if not isinstance(listed, list) or f not in listed]
         raise BundleError(
             f"{artifact.path / (names[0] if names else ABOUT)}: is not what was exported; export {artifact.kind} again"
         )

@@ -7,8 +7,6 @@ onnxruntime folds them when it loads the model, after which it runs as fast as b
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgekit.bundle.disk import write_file
+from edgekit.bundle.workspace import output_path, workspace
 from edgekit.converters import base
 from edgekit.converters.graphs.coder import GraphCoder, Scheme, owner
 from edgekit.converters.weights import Loss
@@ -68,6 +68,7 @@ def compress(source: Path, out: Path, scheme: Scheme, *, overwrite: bool = False
     Raises:
         ConvertError: not an ONNX model, nothing to code in it, or the output exists.
     """
+    target = output_path(out)
     if out.exists() and not overwrite:
         raise ConvertError(f"{out}: exists already; choose another name or pass --overwrite")
     model = load(source)
@@ -75,8 +76,9 @@ def compress(source: Path, out: Path, scheme: Scheme, *, overwrite: bool = False
     by_graph: dict[int, list[ir.Value]] = defaultdict(list)
     for value in found:
         by_graph[id(owner(value))].append(value)
-    for values in by_graph.values():
-        GraphCoder(values, scheme, loss, model.opset_imports.get("", 1)).replace()
+    for number, values in enumerate(by_graph.values()):  # names of an inner graph must not repeat those around it
+        prefix = f"edgekit.{number}." if number else "edgekit."
+        GraphCoder(values, scheme, loss, model.opset_imports.get("", 1), prefix).replace()
     if not found:
         raise ConvertError(f"{source}: has no weights of {LEAST} values or more in {', '.join(WEIGHTS)}")
     model.ir_version = max(model.ir_version, 4)  # initializers that are no inputs
@@ -86,13 +88,11 @@ def compress(source: Path, out: Path, scheme: Scheme, *, overwrite: bool = False
             f"{source}: {rest} bytes are left after coding, more than one ONNX file holds; use fewer bits"
         )
     model = ir.external_data.load_to_model(model)
-    handle, name = tempfile.mkstemp(suffix=".onnx", dir=out.parent)
-    os.close(handle)
-    try:
-        ir.save(model, name)
-        Path(name).replace(out)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with workspace(target, resumes=False) as space:
+        made = ir.serde.serialize_model(model).SerializeToString()
+        write_file(space.output, made)
+        _session(space.output)  # a graph that does not open is no success
+        space.place()
     return Compressed(out, len(found), loss.weights, _bytes(source), out.stat().st_size, loss.relative_rms)
 
 
@@ -150,6 +150,8 @@ def _weights(model: ir.Model) -> Iterator[ir.Value]:
     for value in _constants(model):
         tensor = value.const_value
         if tensor is None or tensor.size < LEAST or len(tensor.shape) < 2:
+            continue
+        if value.is_graph_output():  # given out as it is, so kept as it is
             continue
         if tensor.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16) and _is_weight(value):
             yield value

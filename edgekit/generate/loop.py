@@ -114,7 +114,11 @@ class Model:
             return 0
         same = next((i for i, (a, b) in enumerate(zip(ids, session.tokens, strict=False)) if a != b), None)
         kept = min(session.position if same is None else same, len(ids) - 1)  # the last one's logits are needed
-        session.rewind(kept)
+        try:
+            session.rewind(kept)
+        except RuntimeFailure:  # layers with a sliding window no longer hold what this prompt's tokens look at
+            session.reset()
+            return 0
         return kept
 
     def _sampled(self, how: Sampling) -> Iterator[int]:

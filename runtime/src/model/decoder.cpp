@@ -11,6 +11,7 @@ Outcome Decoder::forward(const int32_t* tokens, uint32_t count, uint32_t positio
                          Selection& selection, float* last, float* all, const std::atomic<bool>& cancelled) {
   tokens_ = count;
   selection_ = &selection;
+  cache.begin_pass(position, count);
   w_.begin_pass(last != nullptr || all != nullptr, !reads_whole());
   auto outcome = run(tokens, position, length, cache, last, all, cancelled);
   if (!outcome.ok()) w_.abandon_pass();
@@ -128,38 +129,35 @@ void Decoder::attend(const Block& b, size_t index, uint32_t position, KvCache& c
   pool_.parallel_for(tokens_ * b.heads, 1, [&](uint32_t begin, uint32_t end, uint32_t worker) {
     float* scores = s_.scores.f32() + size_t{worker} * cache.context();
     for (uint32_t i = begin; i < end; ++i) {
-      attend_head(b, index, position, cache, i / b.heads, i % b.heads, scores);
+      const uint32_t token = i / b.heads, head = i % b.heads, kv_head = head / (b.heads / b.kv_heads);
+      if (cache.wide()) {
+        attend_head(b, position, cache.single_rows(index, KvCache::keys, kv_head),
+                    cache.single_rows(index, KvCache::values, kv_head), kernels_.dot_f32, kernels_.axpy_f32, token,
+                    head, scores);
+      } else {
+        attend_head(b, position, cache.half_rows(index, KvCache::keys, kv_head),
+                    cache.half_rows(index, KvCache::values, kv_head), kernels_.dot_f16, kernels_.axpy_f16, token, head,
+                    scores);
+      }
     }
   });
 }
 
 // One query head over the positions it may see; scores [context].
-void Decoder::attend_head(const Block& b, size_t index, uint32_t position, KvCache& cache, uint32_t token,
-                          uint32_t head, float* scores) {
-  const uint32_t d = b.head_dim, kv_head = head / (b.heads / b.kv_heads);
-  const uint32_t end = position + token + 1;
+template <class T, class Dot, class Axpy>
+void Decoder::attend_head(const Block& b, uint32_t position, const HeadRows<T>& keys, const HeadRows<T>& values,
+                          Dot dot, Axpy axpy, uint32_t token, uint32_t head, float* scores) {
+  const uint32_t d = b.head_dim, end = position + token + 1;
   const uint32_t begin = b.window != 0 && end > b.window ? end - b.window : 0;
   const float* q = s_.q.f32() + size_t{token} * s_.width.q + size_t{head} * d;
   float* out = s_.mixed.f32() + size_t{token} * s_.width.q + size_t{head} * d;
-  const uint8_t *keys = cache.keys(index, kv_head), *values = cache.values(index, kv_head);
-  const size_t row = size_t{d} * cache.value_bytes();
   for (uint32_t p = begin; p < end; ++p) {
-    const uint8_t* k = keys + p * row;
-    float score = cache.wide() ? kernels_.dot_f32(reinterpret_cast<const float*>(k), q, d)
-                               : kernels_.dot_f16(reinterpret_cast<const uint16_t*>(k), q, d);
-    score *= b.scale;
+    const float score = dot(keys.row(p), q, d) * b.scale;
     scores[p - begin] = b.softcap > 0 ? b.softcap * std::tanh(score / b.softcap) : score;
   }
   softmax(scores, end - begin);
   std::fill(out, out + d, 0.0f);
-  for (uint32_t p = begin; p < end; ++p) {
-    const uint8_t* v = values + p * row;
-    if (cache.wide()) {
-      kernels_.axpy_f32(scores[p - begin], reinterpret_cast<const float*>(v), out, d);
-    } else {
-      kernels_.axpy_f16(scores[p - begin], reinterpret_cast<const uint16_t*>(v), out, d);
-    }
-  }
+  for (uint32_t p = begin; p < end; ++p) axpy(scores[p - begin], values.row(p), out, d);
 }
 
 Outcome Decoder::head(float* last, float* all) {

@@ -45,8 +45,9 @@ class Decoder {
   Outcome embed(const int32_t* tokens, uint32_t position);
   Outcome attention(size_t index, uint32_t position, KvCache& cache);
   void attend(const Block& b, size_t index, uint32_t position, KvCache& cache);
-  void attend_head(const Block& b, size_t index, uint32_t position, KvCache& cache, uint32_t token, uint32_t head,
-                   float* scores);
+  template <class T, class Dot, class Axpy>
+  void attend_head(const Block& b, uint32_t position, const HeadRows<T>& keys, const HeadRows<T>& values, Dot dot,
+                   Axpy axpy, uint32_t token, uint32_t head, float* scores);
   Outcome feed_forward(size_t index);
   Outcome mixture(size_t index);
   void add_residual(const Block& b);

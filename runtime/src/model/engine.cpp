@@ -156,7 +156,8 @@ Result<std::unique_ptr<Session>> Session::create(Model& model) {
   out->vocab_ = m.vocab_size;
   out->draft_most_ = model.settings.draft;
   if (model.settings.parts == EDGEKIT_PARTS_ALL) {
-    EK_ASSIGN(out->cache_, KvCache::allocate(model.budget, m, model.plan.context, model.settings.wide_kv));
+    EK_ASSIGN(out->cache_,
+              KvCache::allocate(model.budget, m, model.plan.context, model.plan.max_batch, model.settings.wide_kv));
     EK_ASSIGN(out->state_,
               Buffer::allocate(model.budget, state_bytes(m, model.plan.context, out->draft_most_), "session state"));
   }
@@ -175,6 +176,7 @@ void Session::capture(edgekit_capture_callback callback, void* user) {
 void Session::reset() {
   cancelled_.store(false);
   position_ = 0;
+  cache_.clear();
   selection_.chosen = false;
   if (selection_.usage.size() > 0) std::fill_n(selection_.usage.data(), selection_.usage.size(), uint8_t{0});
   has_logits_ = seeded_ = false;
@@ -212,6 +214,12 @@ Outcome Session::rewind(uint32_t position) {
                 "the session has " + std::to_string(position_) + " tokens, not " + std::to_string(position));
   }
   if (position == position_) return Nothing{};
+  if (position != 0 && position < cache_.earliest()) {
+    return fail(EDGEKIT_INVALID_ARGUMENT, "the session can go back to token " + std::to_string(cache_.earliest()) +
+                                              ", not to " + std::to_string(position) +
+                                              ": layers with a sliding window keep only their window; reset the "
+                                              "session and evaluate the text again");
+  }
   position_ = position;
   has_logits_ = false;
   return Nothing{};
@@ -334,7 +342,14 @@ Outcome Session::eval_batches(const int32_t* tokens, uint32_t count, float* last
     auto outcome = model_.decoder->forward(tokens + done, n, begin + done, begin + count, cache_, selection_,
                                            final_batch ? logits() : nullptr,
                                            all != nullptr ? all + size_t{done} * vocab_ : nullptr, cancelled_);
-    if (!outcome.ok()) return outcome;
+    if (!outcome.ok()) {
+      // Rings of sliding windows no longer hold what the tokens before the call look at: keep whole batches.
+      if (begin != 0 && begin < cache_.earliest()) {
+        std::copy(tokens, tokens + done, history() + begin);
+        position_ = begin + done;
+      }
+      return outcome;
+    }
     done += n;
   }
   std::copy(tokens, tokens + count, history() + begin);
