@@ -73,10 +73,8 @@ def main(args: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        cli.main(args=args, prog_name="edgekit", standalone_mode=False)
-        return 0
-    except click.exceptions.Exit as done:
-        return done.exit_code
+        status = cli.main(args=args, prog_name="edgekit", standalone_mode=False)
+        return status if isinstance(status, int) else 0  # click returns the status of an Exit, else None
     except click.ClickException as error:
         error.show()
         return error.exit_code
