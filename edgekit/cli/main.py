@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from edgekit.cli.foreign import add_answers
 from edgekit.errors import EdgekitError
 from edgekit.version import __version__
 
@@ -39,6 +40,7 @@ class LazyGroup(click.Group):
             return None
         module = importlib.import_module(f"edgekit.cli.{COMMANDS[cmd_name][0]}")
         command: click.Command = module.command
+        add_answers(cmd_name, command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

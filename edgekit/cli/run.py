@@ -25,7 +25,8 @@ INTERRUPTED = "interrupted"  # a finish_reason: Ctrl-C
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.option("-m", "--model", type=click.Path(path_type=Path), help="The bundle, as well as in the argument BUNDLE.")
 @click.option("-p", "--prompt", type=UTF8, help="Text to continue.")
 @click.option(
     "-f", "--file", "prompt_file", type=click.Path(path_type=Path), help="Read the prompt from a file ('-': stdin)."
@@ -137,7 +138,13 @@ INTERRUPTED = "interrupted"  # a finish_reason: Ctrl-C
 @json_option
 @quiet_option
 def command(
-    bundle: Path, prompt: str | None, prompt_file: Path | None, chat: bool, system: str | None, **flags: Any
+    bundle: Path | None,
+    model: Path | None,
+    prompt: str | None,
+    prompt_file: Path | None,
+    chat: bool,
+    system: str | None,
+    **flags: Any,
 ) -> None:
     """Generate text from BUNDLE, within --ram.
 
@@ -152,6 +159,7 @@ def command(
     """
     from edgekit.generate.tokenizer import Tokenizer
 
+    path = _bundle(bundle, model)
     drafts = flags["draft_model"] is not None or flags["draft_max"]
     if drafts and flags["backend"] != "native":
         raise click.UsageError("Drafts need the native backend.")
@@ -159,14 +167,24 @@ def command(
         raise click.UsageError("--draft-max 0 leaves --draft-model nothing to do.")
 
     text = _prompt(prompt, prompt_file)
-    tokenizer = Tokenizer(bundle / "tokenizer") if (bundle / "manifest.json").is_file() else None
+    tokenizer = Tokenizer(path / "tokenizer") if (path / "manifest.json").is_file() else None
     ids: list[int] = []
     if tokenizer is not None:
         if chat:
             messages = [{"role": "system", "content": system}] if system else []
             text = tokenizer.chat([*messages, {"role": "user", "content": text}])
         ids = tokenizer.encode(text, special=not chat)
-    _run(bundle, ids, flags)
+    _run(path, ids, flags)
+
+
+def _bundle(bundle: Path | None, model: Path | None) -> Path:
+    """The bundle, which is an argument or the value of -m."""
+    if bundle is not None and model is not None:
+        raise click.UsageError("Give the bundle once: as an argument, or with -m.")
+    path = bundle or model
+    if path is None:
+        raise click.UsageError("Missing argument 'BUNDLE'; the bundle is an argument, or the value of -m.")
+    return path
 
 
 def _prompt(prompt: str | None, prompt_file: Path | None) -> str:
