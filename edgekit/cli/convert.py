@@ -92,7 +92,7 @@ def command(
     from edgekit.calibrate.calibration import Calibration
     from edgekit.conversion import convert
     from edgekit.converters.base import Choices, load, parse_kinds
-    from edgekit.runtime.session import parse_bytes
+    from edgekit.runtime.values import parse_bytes
 
     if checkpoint.endswith(".onnx"):
         _graph(Path(checkpoint), Path(out), (recipe, method, bits, group_size), overwrite, quiet, as_json)

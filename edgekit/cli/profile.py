@@ -36,7 +36,7 @@ def command(
     import os
 
     from edgekit.plan import device
-    from edgekit.runtime.session import parse_bytes
+    from edgekit.runtime.values import parse_bytes
 
     path = out or device.default_path()
     with progress_bar("measuring", quiet or as_json) as progress, tempfile.TemporaryDirectory(dir=".") as scratch:

@@ -15,8 +15,8 @@ from edgekit.cli.common import human, json_option, print_json, progress_bar, qui
 from edgekit.converters.kinds import KINDS
 
 if TYPE_CHECKING:
-    from edgekit.generate.loop import Model
-    from edgekit.runtime.session import Options, Stats
+    from edgekit.generate.loop import TextModel
+    from edgekit.runtime.values import Options, Stats
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -173,7 +173,8 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
     from edgekit.bundle import manifest
     from edgekit.cli.token_log import TokenLog
     from edgekit.plan.predict import expected
-    from edgekit.runtime.session import Options, Sampling, process_peak_bytes
+    from edgekit.runtime.model import process_peak_bytes
+    from edgekit.runtime.values import Options, Sampling
 
     most = manifest.read(bundle).data["model"]["max_context"]
     context = flags["context"] or min(most, max(1, len(ids)) + flags["max_tokens"])
@@ -194,13 +195,13 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
         flags["io_engine"],
         flags["io_depth"],
         not flags["no_lookahead"],
-        draft=flags["draft_max"] or 0,
+        draft_tokens=flags["draft_max"] or 0,
     )
     sampling = Sampling(
         flags["temperature"], flags["top_k"], flags["top_p"], flags["min_p"],
         flags["repeat_penalty"], flags["repeat_last_n"], seed,
     )  # fmt: skip
-    plain = flags["backend"] == "native" and not options.draft and flags["draft_model"] is None
+    plain = flags["backend"] == "native" and not options.draft_tokens and flags["draft_model"] is None
     begin = time.monotonic()
     with waiting(f"loading {bundle}", flags["quiet"] or flags["as_json"]):
         opened = _open(bundle, options, flags)
@@ -226,9 +227,9 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
         report = {
             "text": "".join(pieces),
             "token_ids": tokens,
-            "finish_reason": model.finish_reason,
+            "finish_reason": stream.finish_reason,
             "prompt_tokens": len(ids),
-            "cached_tokens": model.cached_tokens,
+            "cached_tokens": stream.cached_tokens,
             "prompt_tokens_per_second": _rate(s.prompt_tokens, s.prompt_seconds),
             "tokens_per_second": _rate(s.generated_tokens, s.generation_seconds),
             "expected_tokens_per_second": expected(bundle, options) if plain else None,
@@ -263,8 +264,8 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
         _summary(report)
 
 
-def _open(bundle: Path, options: Options, flags: dict[str, Any]) -> Model:
-    from edgekit.generate.loop import Model
+def _open(bundle: Path, options: Options, flags: dict[str, Any]) -> TextModel:
+    from edgekit.generate.loop import TextModel
 
     if flags["draft_model"] is not None:
         from edgekit.generate.speculate import open_with_draft
@@ -273,8 +274,8 @@ def _open(bundle: Path, options: Options, flags: dict[str, Any]) -> Model:
     if flags["backend"] != "native":
         from edgekit.converters.session import ArtifactSession
 
-        return Model(bundle, options, ArtifactSession(bundle, flags["backend"], options))
-    return Model(bundle, options)
+        return TextModel(bundle, options, ArtifactSession(bundle, flags["backend"], options))
+    return TextModel(bundle, options)
 
 
 def selection_report(s: Stats) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+
+from edgekit.generate.loop import TextModel
 from typing import Any
 
 from edgekit.errors import RuntimeFailure
-from edgekit.generate.loop import Model
 
 COUNTERS = (
     "generation_seconds",
@@ -29,7 +30,7 @@ COUNTERS = (
 class TokenLog:
     """What each token cost: differences of the session's counters."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: TextModel) -> None:
         self.model, self.rows = model, [asdict(model.stats)]
         self.tokens: list[int] = []
 

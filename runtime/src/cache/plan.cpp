@@ -20,8 +20,8 @@ constexpr uint32_t kMinSlots = 2, kSlots = 8, kMaxSlots = 32;
 enum Class : int { attention, head, selector, ffn, lookup, classes, unused = classes };
 
 std::vector<Class> classify(const Manifest& m, uint32_t select, uint32_t parts) {
-  const bool all = parts == EDGEKIT_PARTS_ALL;
-  const Class projections = parts == EDGEKIT_PARTS_FEED_FORWARD ? unused : attention;
+  const bool all = parts == EDGEKIT_COMPUTE_ALL;
+  const Class projections = parts == EDGEKIT_COMPUTE_FEED_FORWARD ? unused : attention;
   std::vector<Class> out(m.matrices.size(), all ? lookup : unused);
   const auto mark = [&](int32_t index, Class c) {
     if (index != kNone) out[static_cast<size_t>(index)] = c;
@@ -35,7 +35,7 @@ std::vector<Class> classify(const Manifest& m, uint32_t select, uint32_t parts) 
   }
   mark(m.embedding_project, projections);
   mark(m.head_project, projections);
-  mark(m.head, parts == EDGEKIT_PARTS_FEED_FORWARD ? unused : head);
+  mark(m.head, parts == EDGEKIT_COMPUTE_FEED_FORWARD ? unused : head);
   return out;
 }
 
@@ -154,7 +154,7 @@ Outcome make_plan(const Manifest& m, const PlanRequest& r, Plan& plan) {
   plan.parts = r.parts;
   for (const Matrix& x : m.matrices) plan.largest_unit = std::max(plan.largest_unit, x.unit_stride);
   const uint64_t largest_unit = plan.largest_unit;
-  plan.kv_bytes = r.parts != EDGEKIT_PARTS_ALL ? 0 : kv_cache_bytes(m, r.context, r.kv_bytes);
+  plan.kv_bytes = r.parts != EDGEKIT_COMPUTE_ALL ? 0 : kv_cache_bytes(m, r.context, r.kv_bytes);
   const uint64_t fixed =
       r.fixed_bytes + Buffer::charge(m.vectors_bytes) + (plan.kv_bytes + r.session_bytes) * r.sessions;
   const auto work = [&](uint32_t batch) { return r.workspace_bytes(batch, largest_unit); };
