@@ -25,7 +25,7 @@ from edgekit.bundle.workspace import check_replaceable, is_empty, output_path, w
 from edgekit.converters.kinds import KINDS
 from edgekit.converters.weights import Json, Weights
 from edgekit.errors import BundleError, ConvertError, MissingPackageError
-from edgekit.runtime.session import verify_units
+from edgekit.runtime.model import verify_units
 from edgekit.version import __version__
 
 ARTIFACTS = "artifacts"

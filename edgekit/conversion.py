@@ -19,7 +19,8 @@ from edgekit.checkpoint import Checkpoint, locate, open_checkpoint
 from edgekit.cores import usable_cores
 from edgekit.errors import ConvertError
 from edgekit.recipe import Recipe, load_recipe
-from edgekit.runtime.session import Options, plan_bundle
+from edgekit.runtime.model import plan_bundle
+from edgekit.runtime.values import Options
 from edgekit.version import __version__
 
 CALIBRATION_RAM = 256 << 20  # of the runtime while it reads the text; weights beyond it are streamed

@@ -11,7 +11,8 @@ from edgekit.bundle.layout import MANIFEST, plan_layout
 from edgekit.bundle.manifest import model_json
 from edgekit.checkpoint import locate, open_checkpoint
 from edgekit.recipe import load_recipe
-from edgekit.runtime.session import Options, plan_bundle
+from edgekit.runtime.model import plan_bundle
+from edgekit.runtime.values import Options
 
 Table = dict[str, Any]
 

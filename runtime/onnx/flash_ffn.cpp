@@ -6,7 +6,7 @@
 // Session configuration entries (or environment variables) say which bundle and how much memory:
 //   ai.edgekit.bundle   EDGEKIT_BUNDLE    folder of the bundle; by default the one whose artifact this library is in
 //   ai.edgekit.ram      EDGEKIT_RAM       bytes for these operators; 0: no limit
-//   ai.edgekit.parts    EDGEKIT_PARTS     EDGEKIT_PARTS_* as a number, for graphs without FlashLinear
+//   ai.edgekit.compute  EDGEKIT_COMPUTE   EDGEKIT_COMPUTE_* as a number, for graphs without FlashLinear
 //   ai.edgekit.threads  EDGEKIT_THREADS   compute threads
 //   ai.edgekit.select   EDGEKIT_SELECT    EDGEKIT_SELECT_* as a number
 //   ai.edgekit.id                         a name for edgekit_onnx_stats
@@ -15,6 +15,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -43,7 +44,7 @@ struct Registered {
     OrtCustomOp op{};  // first, so that a pointer to it is one to this
     Registered* owner = nullptr;
   } ffn, linear;
-  std::string bundle, ram, threads, select, parts, id;
+  std::string bundle, ram, threads, select, compute, id;
   std::mutex mutex;
   std::weak_ptr<Engine> engine;
 };
@@ -60,7 +61,31 @@ struct Kernel {
   int64_t rows;    // of the output
 };
 
-uint64_t number(const std::string& text) { return std::strtoull(text.c_str(), nullptr, 10); }
+// A whole number, or with `size` a number of bytes as in 400M or 1.5GiB; nothing is 0. False: neither.
+bool number(const std::string& text, bool size, uint64_t& out) {
+  out = 0;
+  if (text.empty()) return true;
+  if (text[0] < '0' || text[0] > '9') return false;
+  char* end = nullptr;
+  const double value = size ? std::strtod(text.c_str(), &end) : 0.0;
+  if (!size) out = std::strtoull(text.c_str(), &end, 10);
+  std::string rest = end;
+  for (char& c : rest) c = static_cast<char>(c | 0x20);  // lower case
+  if (!size) return rest.empty();
+  const char* units = "kmgt";
+  double factor = 1;
+  if (!rest.empty() && std::strchr(units, rest[0]) != nullptr) {
+    for (const char* u = units;; ++u) {
+      factor *= 1024;
+      if (*u == rest[0]) break;
+    }
+    rest.erase(0, 1);
+  }
+  if (rest != "" && rest != "b" && rest != "ib") return false;
+  if (!(value * factor < 9e18)) return false;
+  out = static_cast<uint64_t>(value * factor);
+  return value == 0 || out > 0;
+}
 
 // The engine of a registration, opened by the first operator that asks; null and a message on failure.
 std::shared_ptr<Engine> engine_of(Registered& r, std::string& message) {
@@ -73,10 +98,26 @@ std::shared_ptr<Engine> engine_of(Registered& r, std::string& message) {
   auto made = std::make_shared<Engine>();
   edgekit_options options{};
   options.struct_size = sizeof(options);
-  options.parts = r.parts.empty() ? uint32_t{EDGEKIT_PARTS_PRODUCTS} : static_cast<uint32_t>(number(r.parts));
-  options.ram_bytes = number(r.ram);
-  options.threads = static_cast<uint32_t>(number(r.threads));
-  options.select = static_cast<uint32_t>(number(r.select));
+  options.compute = EDGEKIT_COMPUTE_LINEAR;
+  const struct {
+    const char* name;
+    const std::string& text;
+    uint32_t* out;
+  } entries[] = {{"compute", r.compute, &options.compute},
+                 {"threads", r.threads, &options.threads},
+                 {"select", r.select, &options.select}};
+  if (!number(r.ram, true, options.budget_bytes)) {
+    message = "FlashFFN: ram is '" + r.ram + "', which is no size; write bytes, or a number with K, M or G, as in 400M";
+    return nullptr;
+  }
+  for (const auto& entry : entries) {
+    uint64_t value = 0;
+    if (!number(entry.text, false, value) || value > UINT32_MAX) {
+      message = std::string("FlashFFN: ") + entry.name + " is '" + entry.text + "', which is no whole number";
+      return nullptr;
+    }
+    if (!entry.text.empty()) *entry.out = static_cast<uint32_t>(value);
+  }
   edgekit_error error{};
   if (edgekit_model_open(r.bundle.c_str(), &options, &made->model, &error) != EDGEKIT_OK ||
       edgekit_session_create(made->model, &made->session, &error) != EDGEKIT_OK) {
@@ -85,8 +126,10 @@ std::shared_ptr<Engine> engine_of(Registered& r, std::string& message) {
   }
   edgekit_info info{};
   edgekit_plan plan{};
-  edgekit_model_info(made->model, &info);
-  edgekit_model_plan(made->model, &plan);
+  info.struct_size = sizeof(info);
+  plan.struct_size = sizeof(plan);
+  edgekit_model_info(made->model, &info, nullptr);
+  edgekit_model_plan(made->model, &plan, nullptr);
   made->hidden = info.hidden_size;
   made->max_batch = plan.max_batch;
   r.engine = made;
@@ -211,7 +254,7 @@ extern "C" EDGEKIT_API OrtStatus* RegisterCustomOps(OrtSessionOptions* options, 
   r->ram = configured(*api, options, "ai.edgekit.ram", "EDGEKIT_RAM");
   r->threads = configured(*api, options, "ai.edgekit.threads", "EDGEKIT_THREADS");
   r->select = configured(*api, options, "ai.edgekit.select", "EDGEKIT_SELECT");
-  r->parts = configured(*api, options, "ai.edgekit.parts", "EDGEKIT_PARTS");
+  r->compute = configured(*api, options, "ai.edgekit.compute", "EDGEKIT_COMPUTE");
   r->id = configured(*api, options, "ai.edgekit.id", "");
   if (!r->id.empty()) {
     std::lock_guard<std::mutex> hold(named_mutex);
@@ -233,9 +276,8 @@ extern "C" EDGEKIT_API edgekit_status edgekit_onnx_stats(const char* id, edgekit
     std::lock_guard<std::mutex> hold_engine(r->mutex);
     auto engine = r->engine.lock();
     if (engine == nullptr) return EDGEKIT_NOT_FOUND;
-    edgekit_session_stats(engine->session, stats);
-    edgekit_model_plan(engine->model, plan);
-    return EDGEKIT_OK;
+    const edgekit_status status = edgekit_session_stats(engine->session, stats, nullptr);
+    return status != EDGEKIT_OK ? status : edgekit_model_plan(engine->model, plan, nullptr);
   }
   return EDGEKIT_NOT_FOUND;
 }
