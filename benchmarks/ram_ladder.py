@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks import limits, llamacpp
 from benchmarks.synthetic import LLAMA_1B, make_checkpoint
-from edgekit.runtime.session import parse_bytes
+from edgekit.sizes import parse_bytes
 
 MIB = 1 << 20
 PROMPT = "Once upon a time there was a little girl who loved to play outside in the park with her friends."
