@@ -5,7 +5,7 @@
 //
 // Session configuration entries (or environment variables) say which bundle and how much memory:
 //   ai.edgekit.bundle   EDGEKIT_BUNDLE    folder of the bundle; by default the one whose artifact this library is in
-//   ai.edgekit.ram      EDGEKIT_RAM       bytes for these operators; 0: no limit
+//   ai.edgekit.ram      EDGEKIT_RAM       memory for these operators, as in 400M; left out: no limit
 //   ai.edgekit.parts    EDGEKIT_PARTS     EDGEKIT_PARTS_* as a number, for graphs without FlashLinear
 //   ai.edgekit.threads  EDGEKIT_THREADS   compute threads
 //   ai.edgekit.select   EDGEKIT_SELECT    EDGEKIT_SELECT_* as a number
@@ -22,6 +22,7 @@
 
 #include "edgekit/edgekit.h"
 #include "ort_abi.h"
+#include "settings.h"
 
 namespace {
 
@@ -60,7 +61,32 @@ struct Kernel {
   int64_t rows;    // of the output
 };
 
-uint64_t number(const std::string& text) { return std::strtoull(text.c_str(), nullptr, 10); }
+// Reads a registration's settings into options; the message of a setting that cannot be read, else empty.
+std::string read_settings(const Registered& r, edgekit_options& options) {
+  if (!r.ram.empty()) {
+    const auto size = parse_size(r.ram);
+    if (!size) {
+      return "ai.edgekit.ram (EDGEKIT_RAM): '" + r.ram +
+             "' is not a size of at least one byte; write bytes, or a number with K, M or G, as in 400M, or leave it "
+             "out for no limit";
+    }
+    options.ram_bytes = *size;
+  }
+  const struct {
+    const char* name;
+    const std::string& text;
+    uint32_t& value;
+  } counts[] = {{"ai.edgekit.threads (EDGEKIT_THREADS)", r.threads, options.threads},
+                {"ai.edgekit.select (EDGEKIT_SELECT)", r.select, options.select},
+                {"ai.edgekit.parts (EDGEKIT_PARTS)", r.parts, options.parts}};
+  for (const auto& count : counts) {
+    if (count.text.empty()) continue;
+    const auto number = parse_count(count.text, UINT32_MAX);
+    if (!number) return std::string(count.name) + ": '" + count.text + "' is not a number from 0 to 4294967295";
+    count.value = static_cast<uint32_t>(*number);
+  }
+  return "";
+}
 
 // The engine of a registration, opened by the first operator that asks; null and a message on failure.
 std::shared_ptr<Engine> engine_of(Registered& r, std::string& message) {
@@ -73,10 +99,9 @@ std::shared_ptr<Engine> engine_of(Registered& r, std::string& message) {
   auto made = std::make_shared<Engine>();
   edgekit_options options{};
   options.struct_size = sizeof(options);
-  options.parts = r.parts.empty() ? uint32_t{EDGEKIT_PARTS_PRODUCTS} : static_cast<uint32_t>(number(r.parts));
-  options.ram_bytes = number(r.ram);
-  options.threads = static_cast<uint32_t>(number(r.threads));
-  options.select = static_cast<uint32_t>(number(r.select));
+  options.parts = EDGEKIT_PARTS_PRODUCTS;
+  message = read_settings(r, options);
+  if (!message.empty()) return nullptr;
   edgekit_error error{};
   if (edgekit_model_open(r.bundle.c_str(), &options, &made->model, &error) != EDGEKIT_OK ||
       edgekit_session_create(made->model, &made->session, &error) != EDGEKIT_OK) {
