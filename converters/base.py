@@ -255,7 +255,7 @@ def read(bundle: Path, kind: str) -> Artifact:
         about = json.loads((path / ABOUT).read_text())
     except FileNotFoundError as error:
         raise BundleError(f"{path}: no such artifact; {again}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path / ABOUT}: cannot be read; {again}") from error
     if not isinstance(about, dict) or about.get("format") != "edgekit-artifact" or about.get("kind") != kind:
         raise BundleError(f"{path / ABOUT}: does not describe this artifact; {again}")
