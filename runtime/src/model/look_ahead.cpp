@@ -54,6 +54,7 @@ Outcome LookAhead::read_experts(const Pass& pass, size_t block) {
   const uint32_t sure = pass.selection.ahead[i].surest(next.top_k);
   std::partial_sort(order, order + sure, order + n, [&](uint32_t a, uint32_t c) { return scores[a] > scores[c]; });
   for (uint32_t k = 0; k < sure; ++k) w_.prefetch_all(next.matrices[order[k]]);
+  linear_.sum_blocks(s_.normed.data(), s_.width.hidden);  // the product above left those of x
   return Nothing{};
 }
 

@@ -20,7 +20,7 @@ class LookAhead {
         sparsity_(sparsity),
         enabled_(enabled) {}
 
-  // Called while `block` computes, of whose input the workspace holds the block sums.
+  // Called while `block` computes, of whose input the workspace holds the block sums, also afterwards.
   Outcome read_ahead(const Pass& pass, size_t block);
 
  private:
