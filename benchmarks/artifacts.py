@@ -24,7 +24,8 @@ import numpy as np
 from benchmarks.limits import drop_cache, run_limited
 from edgekit.converters.kinds import KINDS
 from edgekit.runtime.native import library_path
-from edgekit.runtime.session import Options, Session, parse_bytes
+from edgekit.runtime.session import Options, Session
+from edgekit.sizes import parse_bytes
 
 EXPORT = """
 import sys, time, json, resource

@@ -11,7 +11,7 @@ import pytest
 import edgekit
 from edgekit.errors import BudgetError, RuntimeFailure
 from edgekit.generate.tokenizer import Stream, Tokenizer
-from edgekit.runtime.session import Options, Sampling, Session, parse_bytes
+from edgekit.runtime.session import Options, Sampling, Session
 from tests import tiny
 
 
@@ -97,19 +97,6 @@ def test_closed_models_say_so(bundle: Path) -> None:
 def test_sessions_over_budget_are_refused(bundle: Path) -> None:
     with pytest.raises(BudgetError, match="needs at least"):
         edgekit.load(bundle, ram=1000)
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("400M", 400 << 20), ("1.5GiB", 3 << 29), ("12", 12), (12, 12), (None, 0), ("2kb", 2048)]
-)
-def test_sizes_read_as_people_write_them(text: str | int | None, size: int) -> None:
-    assert parse_bytes(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "M", "-1", "4 X", "1e3", "nan"])
-def test_other_sizes_are_refused(text: str) -> None:
-    with pytest.raises(RuntimeFailure, match="is not a size"):
-        parse_bytes(text)
 
 
 def test_streamed_text_is_the_whole_text(data: Path) -> None:

@@ -49,7 +49,8 @@ def command(
     """
     from edgekit.plan import device
     from edgekit.plan.predict import predict
-    from edgekit.runtime.session import Options, parse_bytes, plan_bundle
+    from edgekit.runtime.session import Options, plan_bundle
+    from edgekit.sizes import parse_bytes
 
     profile = device.load(profile_path or device.default_path())
     base = Options(context=context, threads=threads, select=select)

@@ -8,7 +8,8 @@ from pathlib import Path
 from edgekit.bundle import manifest
 from edgekit.errors import BudgetError, RuntimeFailure
 from edgekit.generate.loop import Model
-from edgekit.runtime.session import Options, Session, parse_bytes, plan_bundle
+from edgekit.runtime.session import Options, Session, plan_bundle
+from edgekit.sizes import parse_bytes
 
 DRAFT_TOKENS = 8
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes as c
-import re
+import os
 import resource
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,23 +17,9 @@ import numpy.typing as npt
 
 from edgekit.errors import RuntimeFailure
 from edgekit.runtime import native
+from edgekit.sizes import parse_bytes
 
 F32 = npt.NDArray[np.float32]
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-
-
-def parse_bytes(text: str | int | None) -> int:
-    """A size in bytes: a number, or one with K, M, G (powers of 1024; "400M", "1.5GiB"). None is 0.
-
-    Raises:
-        RuntimeFailure: not a size.
-    """
-    if text is None:
-        return 0
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", str(text).lower())
-    if match is None:
-        raise RuntimeFailure(f"'{text}' is not a size; write bytes, or a number with K, M or G, as in 400M")
-    return int(float(match[1]) * _UNITS[match[2]])
 
 
 @dataclass(frozen=True)
@@ -221,7 +207,7 @@ def process_peak_bytes() -> int:
 
 
 def _path(path: str | Path) -> bytes:
-    return str(path).encode()
+    return os.fsencode(path)
 
 
 class LogitSampler:

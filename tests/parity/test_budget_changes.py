@@ -10,7 +10,8 @@ import pytest
 
 from edgekit.conversion import convert
 from edgekit.errors import BudgetError, BundleError
-from edgekit.runtime.session import Options, Sampling, Session, parse_bytes, plan_bundle
+from edgekit.runtime.session import Options, Sampling, Session, plan_bundle
+from edgekit.sizes import parse_bytes
 from tests import tiny
 from tests.conftest import ROOT
 
