@@ -70,15 +70,15 @@ namespace {
 uint64_t state_bytes(const Manifest& m, uint32_t context, uint32_t draft) {
   return uint64_t{m.vocab_size} * (12 + 4 * draft) + uint64_t{context} * 4;
 }
-// Of one table of Selection.
-uint64_t usage_bytes(const Manifest& m, uint32_t select) {
-  return select == EDGEKIT_SELECT_PROMPT ? uint64_t{m.blocks.size()} * (widths_of(m).ffn + 1) * 4 : 0;
+// Blocks of which a session counts the use of neurons.
+size_t usage_blocks(const Manifest& m, uint32_t select) {
+  return select == EDGEKIT_SELECT_PROMPT ? m.blocks.size() : 0;
 }
 }  // namespace
 
 uint64_t session_bytes(const Manifest& m, uint32_t context, const Settings& s) {
   const uint64_t state = s.compute != EDGEKIT_COMPUTE_ALL ? 0 : Buffer::charge(state_bytes(m, context, s.draft));
-  return state + 2 * Buffer::charge(usage_bytes(m, s.select));
+  return state + NeuronUsage::charge(usage_blocks(m, s.select), widths_of(m).ffn);
 }
 
 namespace {
@@ -193,10 +193,9 @@ Result<std::unique_ptr<Session>> Session::create(Model& model) {
     EK_ASSIGN(out->state_,
               Buffer::allocate(model.budget, state_bytes(m, model.plan.context, out->draft_most_), "session state"));
   }
-  const uint64_t usage = usage_bytes(m, model.plan.select);
-  EK_ASSIGN(out->selection_.usage, Buffer::allocate(model.budget, usage, "use of neurons"));
+  EK_ASSIGN(out->selection_.usage,
+            NeuronUsage::allocate(model.budget, usage_blocks(m, model.plan.select), widths_of(m).ffn));
   out->selection_.ahead.resize(m.blocks.size());
-  EK_ASSIGN(out->selection_.kept, Buffer::allocate(model.budget, usage, "chosen neurons"));
   return out;
 }
 
@@ -210,8 +209,7 @@ void Session::reset() {
   forget_next();
   position_ = 0;
   cache_.clear();
-  selection_.chosen = false;
-  if (selection_.usage.size() > 0) std::fill_n(selection_.usage.data(), selection_.usage.size(), uint8_t{0});
+  selection_.usage.clear();
   has_logits_ = seeded_ = false;
 }
 
