@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from edgekit.bundle.writer import Progress, Writer
 from edgekit.calibrate.calibration import Calibration, Note, apply, calibrate, extend
 from edgekit.checkpoint import Checkpoint, locate, open_checkpoint
 from edgekit.errors import ConvertError
+from edgekit.machine import usable_cpus
 from edgekit.recipe import Recipe, load_recipe
 from edgekit.runtime.session import Options, plan_bundle
 from edgekit.version import __version__
@@ -98,7 +98,7 @@ def convert(
     check_apart(source.path, target)
     opened = open_checkpoint(source.path)
     model = describe(opened.config, {n: t.shape for n, t in opened.tensors.items()}, opened.generation)
-    workers = threads or os.cpu_count() or 1
+    workers = threads or usable_cpus()
     provenance: dict[str, Any] = {
         "edgekit": __version__,
         "source": source.name,

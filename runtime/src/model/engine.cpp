@@ -1,11 +1,10 @@
 #include "model/engine.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <mutex>
 
 #include "core/clock.h"
+#include "core/cpus.h"
 #include "model/session_file.h"
 
 namespace edgekit {
@@ -19,8 +18,7 @@ Result<Settings> settings_from(const edgekit_options* options) {
     }
     o = *options;
   }
-  const long cores = sysconf(_SC_NPROCESSORS_ONLN);
-  s.threads = o.threads != 0 ? o.threads : static_cast<uint32_t>(std::clamp(cores, 1L, 16L));
+  s.threads = o.threads != 0 ? o.threads : std::min(usable_cpus(), 16u);
   s.io.threads = o.io_threads != 0 ? o.io_threads : 4;
   s.io.depth = o.io_depth != 0 ? o.io_depth : 128;
   s.io.engine = o.io_engine;
@@ -141,8 +139,7 @@ Outcome Model::set_budget(uint64_t ram_bytes) {
   std::lock_guard<Turns> hold(turn);
   Plan next = plan;
   EK_TRY(change_budget(bundle->manifest(), ram_bytes, next));
-  budget.set_limit(ram_bytes);
-  auto outcome = weights->replan(next);
+  auto outcome = weights->replan(next, ram_bytes);
   plan = weights->plan();
   log(outcome.ok() ? EDGEKIT_LOG_INFO : EDGEKIT_LOG_WARNING,
       "budget " + std::to_string(ram_bytes) + " bytes: " + std::to_string(plan.resident_bytes) +
