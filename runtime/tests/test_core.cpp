@@ -1,4 +1,8 @@
 // Half floats, budget, threads, checksums.
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <cmath>
 #include <mutex>
@@ -34,6 +38,19 @@ TEST(floats_round_to_the_nearest_half) {
   CHECK(float_to_f16_saturated(1e9f) == 0x7BFF && float_to_f16_saturated(-1e9f) == 0xFBFF);
   CHECK(float_to_f16_saturated(INFINITY) == 0x7BFF && float_to_f16_saturated(1.0f) == 0x3C00);
   CHECK(std::isnan(f16_to_float(float_to_f16_saturated(NAN))));
+}
+
+TEST(the_value_of_a_failed_result_ends_the_program) {
+  std::fflush(stdout);
+  const pid_t child = fork();
+  if (child == 0) {
+    Result<int> failed(fail(EDGEKIT_IO, "no such value (this line belongs to a test)"));
+    (void)failed.value();
+    _exit(0);
+  }
+  int status = 0;
+  CHECK(child > 0 && waitpid(child, &status, 0) == child);
+  CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
 }
 
 TEST(budget_refuses_what_does_not_fit_and_counts_the_peak) {

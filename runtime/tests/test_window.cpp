@@ -38,7 +38,8 @@ struct Fixture {
   std::vector<uint8_t> windowed{1, 0, 1};
   Window window;
   explicit Fixture(uint64_t slots) {
-    CHECK(window.start(budget, manifest, windowed, kSlot, slots * kSlot, 128 * kSlot).ok());
+    CHECK(window.prepare(budget, manifest, windowed, kSlot, 128 * kSlot).ok());
+    CHECK(window.start(slots * kSlot).ok());
   }
   // What a pass does with one unit; its content names it.
   int32_t use(int32_t matrix, uint32_t unit) {

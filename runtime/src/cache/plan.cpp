@@ -60,7 +60,7 @@ uint64_t keep(const Manifest& m, const std::vector<Class>& kinds, Class kind, ui
   return kept;
 }
 
-uint64_t ring_bytes(const Plan& plan) { return Buffer::charge(plan.slots * plan.slot_bytes); }
+uint64_t ring_bytes(const Plan& plan) { return Region::charge(plan.slots * plan.slot_bytes); }
 
 // `most` is what the ring may take if it must. A deep one keeps the device busy while a layer's resident part is
 // computed (docs/design/0002-flash.md); where a token's units come through the window, the memory is better there.
@@ -188,7 +188,7 @@ Outcome make_plan(const Manifest& m, const PlanRequest& r, Plan& plan) {
   EK_ASSIGN(plan.select, resolve_select(m, r.select, false));
   choose_windowed(m, plan);
   const uint64_t tables = table_bytes(m, plan);
-  plan.floor_bytes = fixed(least) + work(least) + tables + Buffer::charge(kMinSlots * largest_unit) +
+  plan.floor_bytes = fixed(least) + work(least) + tables + Region::charge(kMinSlots * largest_unit) +
                      Region::charge(kMinSlots * plan.window_slot_bytes);
   plan.floor_bytes = std::max(r.opening_bytes, std::min(plan.floor_bytes, all));
   const auto keep_all = [&](uint32_t batch) {

@@ -16,20 +16,28 @@ Result<std::unique_ptr<Weights>> Weights::load(Bundle& bundle, Budget& budget, c
     EK_ASSIGN(region, Region::reserve(budget, m.bytes(), "weights"));
     out->resident_.push_back(std::move(region));
   }
-  EK_TRY(out->load_resident(std::vector<uint32_t>(matrices.size(), 0)));
-  EK_TRY(out->start_reading());
+  std::vector<uint32_t> held(matrices.size(), 0);
+  EK_TRY(out->load_resident(held, plan));
+  if (plan.slots > 0) {
+    EK_TRY(out->prepare_reading(plan));
+    EK_TRY(out->start_reading(plan));
+  }
   out->list_chunks();
   return out;
 }
 
-// The ring and the window, once the plan has them.
-Outcome Weights::start_reading() {
-  if (plan_.slots == 0) return Nothing{};
-  EK_TRY(stream_.start(bundle_, budget_, pool_, plan_.slots, plan_.slot_bytes, io_.threads));
-  if (plan_.window_most_bytes == 0) return Nothing{};
-  EK_TRY(window_.start(budget_, bundle_.manifest(), plan_.windowed, plan_.window_slot_bytes, plan_.window_bytes,
-                       plan_.window_most_bytes));
+// What the ring and the window need of the system, which may refuse it. Charges nothing to the budget.
+Outcome Weights::prepare_reading(const Plan& plan) {
+  EK_TRY(stream_.prepare(bundle_, budget_, pool_, plan.slots, plan.slot_bytes, io_.threads));
+  if (plan.window_most_bytes == 0) return Nothing{};
+  EK_TRY(window_.prepare(budget_, bundle_.manifest(), plan.windowed, plan.window_slot_bytes, plan.window_most_bytes));
   return reader_.start(io_.engine, io_.depth, io_.threads);
+}
+
+// Their memory, which the plan has room for.
+Outcome Weights::start_reading(const Plan& plan) {
+  EK_TRY(stream_.start());
+  return plan.window_most_bytes > 0 ? window_.start(plan.window_bytes) : Outcome(Nothing{});
 }
 
 // The chunks of a matrix that are not resident.
@@ -79,18 +87,18 @@ void Weights::list_chunks() {
   list(head_, m.head);
 }
 
-// Brings every matrix from its first `from` units to what the plan keeps; reads large pieces in the
+// Brings every matrix from its first `held` units to what the plan keeps; reads large pieces in the
 // order of the file, several at a time.
-Outcome Weights::load_resident(const std::vector<uint32_t>& from) {
+Outcome Weights::load_resident(std::vector<uint32_t>& held, const Plan& plan) {
   constexpr uint64_t kPiece = 4 << 20;
   const auto& matrices = bundle_.manifest().matrices;
   std::vector<Chunk> pieces;
   for (size_t i = 0; i < matrices.size(); ++i) {
     const Matrix& m = matrices[i];
-    const uint32_t kept = plan_.resident_units[i];
+    const uint32_t kept = plan.resident_units[i];
     EK_TRY(resident_[i].resize(kept * m.unit_stride));
     const uint32_t step = static_cast<uint32_t>(std::max<uint64_t>(1, kPiece / m.unit_stride));
-    for (uint32_t u = from[i]; u < kept; u += step) {
+    for (uint32_t u = held[i]; u < kept; u += step) {
       pieces.push_back({static_cast<int32_t>(i), u, std::min(step, kept - u)});
     }
   }
@@ -107,37 +115,70 @@ Outcome Weights::load_resident(const std::vector<uint32_t>& from) {
       if (first.status == EDGEKIT_OK) first = outcome.error();
     }
   });
-  return first.status == EDGEKIT_OK ? Outcome(Nothing{}) : Outcome(first);
+  if (first.status != EDGEKIT_OK) return first;
+  held = plan.resident_units;
+  return Nothing{};
 }
 
-Outcome Weights::replan(const Plan& plan) {
+void Weights::stop_reading() {
+  stream_.stop();
+  window_ = Window();
+}
+
+Outcome Weights::replan(const Plan& plan, uint64_t limit) {
   abandon_pass();
-  while (!reader_.idle()) EK_TRY(reap(true));
+  // Reads ahead are awaited, for they write to memory that may be given back; one that fails is nobody's loss.
+  while (!reader_.idle()) (void)reap(true);
+  // What the system may refuse comes first, while nothing is given up yet.
   const bool starts = plan_.slots == 0 && plan.slots != 0;
-  const std::vector<uint32_t> before = plan_.resident_units;
-  plan_ = plan;
+  if (starts) {
+    auto prepared = prepare_reading(plan);
+    if (!prepared.ok()) {
+      stop_reading();
+      return prepared;
+    }
+  }
+  const uint64_t old_limit = budget_.limit();
+  std::vector<uint32_t> held = plan_.resident_units;
+  budget_.set_limit(limit);
+  auto outcome = follow(plan, held, starts);
+  if (outcome.ok()) {
+    plan_ = plan;
+  } else {
+    budget_.set_limit(old_limit);
+    if (starts) stop_reading();
+    if (!follow(plan_, held, false).ok()) keep_held(held);
+  }
+  list_chunks();
+  return outcome;
+}
+
+// Makes memory what the plan says; `held` are the units that are in it, per matrix, and stays true on an error.
+Outcome Weights::follow(const Plan& plan, std::vector<uint32_t>& held, bool starts) {
   // First everything that shrinks, so that what grows finds the room.
   const auto& matrices = bundle_.manifest().matrices;
   for (size_t i = 0; i < matrices.size(); ++i) {
-    const uint64_t kept = plan.resident_units[i] * matrices[i].unit_stride;
-    if (kept < resident_[i].size()) EK_TRY(resident_[i].resize(kept));
+    const uint32_t kept = std::min(held[i], plan.resident_units[i]);
+    held[i] = kept;
+    const uint64_t bytes = plan.resident_units[i] * matrices[i].unit_stride;
+    if (bytes < resident_[i].size()) EK_TRY(resident_[i].resize(bytes));
   }
-  const bool window = !starts && plan.window_most_bytes > 0;
-  if (window && plan.window_bytes < window_.slots() * plan.window_slot_bytes) EK_TRY(window_.resize(plan.window_bytes));
-  if (starts) EK_TRY(start_reading());
-  if (window && plan.window_bytes > window_.slots() * plan.window_slot_bytes) EK_TRY(window_.resize(plan.window_bytes));
-  auto loaded = load_resident(before);
-  if (!loaded.ok()) {  // what could not be read is streamed on; it must not be taken for resident
-    plan_.resident_bytes = 0;
-    for (size_t i = 0; i < matrices.size(); ++i) {
-      uint32_t& kept = plan_.resident_units[i];
-      kept = std::min(kept, before[i]);
-      plan_.resident_bytes += kept * matrices[i].unit_stride;
-      EK_TRY(resident_[i].resize(kept * matrices[i].unit_stride));
-    }
+  if (starts) EK_TRY(start_reading(plan));
+  const bool window = !starts && plan.slots > 0 && plan.window_most_bytes > 0;
+  if (window) EK_TRY(window_.resize(plan.window_bytes));
+  return load_resident(held, plan);
+}
+
+// The plan in force, with no more resident than what is in memory: the rest is streamed.
+void Weights::keep_held(const std::vector<uint32_t>& held) {
+  const auto& matrices = bundle_.manifest().matrices;
+  for (size_t i = 0; i < matrices.size(); ++i) {
+    const uint64_t lost = (plan_.resident_units[i] - held[i]) * matrices[i].unit_stride;
+    plan_.resident_units[i] = held[i];
+    plan_.resident_bytes -= lost;
+    if (plan_.slots == 0 || plan_.windowed[i] == 0) plan_.streamed_bytes += lost;
+    (void)resident_[i].resize(held[i] * matrices[i].unit_stride);
   }
-  list_chunks();
-  return loaded;
 }
 
 const float* Weights::vector(int32_t index) const {

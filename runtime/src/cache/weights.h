@@ -50,8 +50,10 @@ class Weights {
   // Loads the vectors and every resident unit.
   static Result<std::unique_ptr<Weights>> load(Bundle& bundle, Budget& budget, const Plan& plan, const IoSettings& io,
                                                ThreadPool& pool);
-  // Gives back or loads units until memory is as the new plan says; no pass may be under way.
-  Outcome replan(const Plan& plan);
+  // Sets the budget's limit, then gives back or loads units until memory is as the new plan says; no pass may be
+  // under way. After an error plan and limit are what they were; only if units cannot be read again either, fewer
+  // are resident and the others are streamed.
+  Outcome replan(const Plan& plan, uint64_t limit);
 
   const Matrix& matrix(int32_t index) const { return bundle_.matrix(index); }
   // A named vector, or nullptr for kNone.
@@ -93,6 +95,7 @@ class Weights {
     }
     for (uint32_t u = kept; u < m.units;) {
       const uint32_t count = expert ? 1 : chunk_units(m, u);
+      EK_TRY(check_streams());
       const uint8_t* data;
       if (expert) {
         EK_ASSIGN(data, window_unit(index, u));
@@ -145,8 +148,12 @@ class Weights {
  private:
   Weights(Bundle& bundle, Budget& budget, const Plan& plan, const IoSettings& io, ThreadPool& pool)
       : bundle_(bundle), budget_(budget), plan_(plan), io_(io), pool_(pool) {}
-  Outcome load_resident(const std::vector<uint32_t>& from);
-  Outcome start_reading();
+  Outcome load_resident(std::vector<uint32_t>& held, const Plan& plan);
+  Outcome prepare_reading(const Plan& plan);
+  Outcome start_reading(const Plan& plan);
+  Outcome follow(const Plan& plan, std::vector<uint32_t>& held, bool starts);
+  void stop_reading();
+  void keep_held(const std::vector<uint32_t>& held);
   void list_chunks();
   void list(std::vector<Chunk>& chunks, int32_t index) const;
   void push(const std::vector<Chunk>& body, const std::vector<Chunk>& next, bool head);
@@ -158,6 +165,7 @@ class Weights {
   void want(int32_t slot);
   void end_guess();
   void hold(int32_t index, const uint32_t* rows, uint32_t count);
+  Outcome check_streams() const;
   Outcome next_arrivals(uint32_t* list, uint32_t& known);
   // Queues a unit that is not in the window; kNone when there is no room for it now.
   int32_t request(int32_t index, uint32_t unit);

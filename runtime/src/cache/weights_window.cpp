@@ -168,6 +168,7 @@ Outcome Weights::start_round(int32_t index, const uint32_t* rows, uint32_t begin
       continue;
     }
     if (unit != last) {
+      EK_TRY(check_streams());
       slot = window_.find(index, unit);
       if (slot != kNone) {
         window_.touch(slot);
@@ -197,6 +198,12 @@ Outcome Weights::start_round(int32_t index, const uint32_t* rows, uint32_t begin
   return Nothing{};
 }
 
+// What is not in memory cannot be read before the plan has a ring and a window.
+Outcome Weights::check_streams() const {
+  if (plan_.slots != 0) return Nothing{};
+  return fail(EDGEKIT_IO, "weights that were given back could not be read again; open the model anew");
+}
+
 Outcome Weights::next_arrivals(uint32_t* list, uint32_t& known) {
   const double start = seconds();
   auto outcome = reap(true);
@@ -219,6 +226,7 @@ Outcome Weights::next_arrivals(uint32_t* list, uint32_t& known) {
 
 // A unit of a matrix that is visited whole, through the window.
 Result<const uint8_t*> Weights::window_unit(int32_t index, uint32_t unit) {
+  EK_TRY(check_streams());
   const double start = seconds();
   int32_t slot = window_.find(index, unit);
   if (slot == kNone) {

@@ -9,12 +9,12 @@ namespace edgekit {
 uint64_t Window::table_bytes(const Manifest& m, const std::vector<uint8_t>& windowed, uint64_t slots) {
   uint64_t units = 0;
   for (size_t i = 0; i < windowed.size(); ++i) units += windowed[i] != 0 ? m.matrices[i].units : 0;
-  return Buffer::charge(units * sizeof(int32_t)) + Buffer::charge(units * sizeof(Score)) +
+  return Region::charge(units * sizeof(int32_t)) + Region::charge(units * sizeof(Score)) +
          Region::charge(slots * sizeof(Slot));
 }
 
-Outcome Window::start(Budget& budget, const Manifest& m, const std::vector<uint8_t>& windowed, uint64_t slot_bytes,
-                      uint64_t bytes, uint64_t most_bytes) {
+Outcome Window::prepare(Budget& budget, const Manifest& m, const std::vector<uint8_t>& windowed, uint64_t slot_bytes,
+                        uint64_t most_bytes) {
   uint64_t units = 0;
   first_.assign(windowed.size(), kNone);
   for (size_t i = 0; i < windowed.size(); ++i) {
@@ -24,11 +24,18 @@ Outcome Window::start(Budget& budget, const Manifest& m, const std::vector<uint8
   }
   if (units > INT32_MAX) return fail(EDGEKIT_UNSUPPORTED, "the model has too many units for a window");
   slot_bytes_ = slot_bytes;
-  EK_ASSIGN(table_, Buffer::allocate(budget, units * sizeof(int32_t), "the window's table"));
-  std::fill(slot_of(), slot_of() + units, kNone);
-  EK_ASSIGN(scores_, Buffer::allocate(budget, units * sizeof(Score), "the window's scores"));
+  units_ = units;
+  EK_ASSIGN(table_, Region::reserve(budget, units * sizeof(int32_t), "the window's table"));
+  EK_ASSIGN(scores_, Region::reserve(budget, units * sizeof(Score), "the window's scores"));
   EK_ASSIGN(info_, Region::reserve(budget, most_bytes / slot_bytes * sizeof(Slot), "the window's slots"));
   EK_ASSIGN(pool_, Region::reserve(budget, most_bytes, "the window"));
+  return Nothing{};
+}
+
+Outcome Window::start(uint64_t bytes) {
+  EK_TRY(table_.resize(units_ * sizeof(int32_t)));
+  std::fill(slot_of(), slot_of() + units_, kNone);
+  EK_TRY(scores_.resize(units_ * sizeof(Score)));
   return resize(bytes);
 }
 

@@ -16,10 +16,12 @@ class Window {
  public:
   enum State : uint8_t { empty, loading, arrived, ready };  // arrived: not yet checked
 
-  // `windowed` [matrices]: which matrices' units may come here. `bytes` of slots are committed, of
-  // at most `most_bytes` ever.
-  Outcome start(Budget& budget, const Manifest& manifest, const std::vector<uint8_t>& windowed, uint64_t slot_bytes,
-                uint64_t bytes, uint64_t most_bytes);
+  // Reserves address space, which the system may refuse; charges nothing yet, and may be called again after an
+  // error. `windowed` [matrices]: which matrices' units may come here. At most `most_bytes` of slots ever.
+  Outcome prepare(Budget& budget, const Manifest& manifest, const std::vector<uint8_t>& windowed, uint64_t slot_bytes,
+                  uint64_t most_bytes);
+  // Charges the tables and `bytes` of slots to the budget.
+  Outcome start(uint64_t bytes);
   // Memory for tables, charged beside the slots.
   static uint64_t table_bytes(const Manifest& manifest, const std::vector<uint8_t>& windowed, uint64_t slots);
 
@@ -81,8 +83,9 @@ class Window {
   void move(int32_t from, int32_t to);
 
   Region pool_, info_;          // [slots][slot_bytes], Slot [slots]
-  Buffer table_;                // int32 [units]: slot of each unit
-  Buffer scores_;               // Score [units]
+  Region table_;                // int32 [units]: slot of each unit
+  Region scores_;               // Score [units]
+  uint64_t units_ = 0;          // of all windowed matrices
   std::vector<int32_t> first_;  // per matrix: key of its first unit, or kNone
   uint64_t slot_bytes_ = 0;
   uint32_t slots_ = 0, used_ = 0;  // slots [0, used) were handed out at least once

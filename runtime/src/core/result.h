@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <utility>
 
@@ -16,6 +18,12 @@ struct Error {
 
 struct Nothing {};
 
+// For a mistake in this library: somebody took the value of what had failed.
+[[noreturn]] inline void abort_without_value(const Error& error) {
+  std::fprintf(stderr, "edgekit: the value of a failed call was used: %s\n", error.message.c_str());
+  std::abort();
+}
+
 // Either a value or an Error; `Outcome` below is the form without a value.
 template <class T>
 class [[nodiscard]] Result {
@@ -23,7 +31,11 @@ class [[nodiscard]] Result {
   Result(T value) : value_(std::move(value)) {}
   Result(Error error) : error_(std::move(error)) {}
   bool ok() const { return error_.status == EDGEKIT_OK; }
-  T& value() { return value_; }
+  // Only after ok(); ends the program otherwise, rather than go on with a value that is none.
+  T& value() {
+    if (!ok()) abort_without_value(error_);
+    return value_;
+  }
   const Error& error() const { return error_; }
 
  private:

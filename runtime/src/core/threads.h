@@ -36,23 +36,35 @@ class ThreadPool {
 
  private:
   using Call = void (*)(const void* body, uint32_t begin, uint32_t end, uint32_t worker);
+  // The loop at hand. A thread that comes late reads it while the next one is written, so it is made of atomics,
+  // and what was read counts only once a range of that very job is claimed.
+  struct Job {
+    std::atomic<Call> call{nullptr};
+    std::atomic<const void*> body{nullptr};
+    std::atomic<uint32_t> count{0}, grain{1}, ranges{0};
+  };
   static void* thread_main(void* pool);
   void run(uint32_t count, uint32_t grain, Call call, const void* body);
-  void work(uint32_t worker);
+  void publish(uint32_t count, uint32_t grain, Call call, const void* body);
+  // Computes ranges of the job at hand until all are claimed; returns how many this thread computed.
+  uint32_t work(uint32_t worker);
+  bool has_work() const;
+  void await(uint32_t ranges);
 
   std::vector<pthread_t> workers_;
   std::mutex mutex_;
-  std::condition_variable wake_;
-  std::atomic<uint64_t> generation_{0};  // bumping it starts a job
+  std::condition_variable wake_, finished_;
+  // The job's number above, the next range to claim below: one word, so that nobody claims a range of one job
+  // with the parameters of another. All ones below: no range can be claimed.
+  std::atomic<uint64_t> next_{kClosed};
+  static constexpr uint64_t kClosed = UINT32_MAX;
+  Job job_;
+  std::atomic<uint32_t> done_{0};      // ranges of the job that are computed
+  std::atomic<uint32_t> sleepers_{0};  // workers that must be woken
+  std::atomic<bool> waiting_{false};   // the caller must be woken
   std::atomic<bool> stop_{false};
   std::atomic<uint32_t> joined_{0};  // workers that have taken their number
-  // The job at hand; written before generation_ is bumped.
-  Call call_ = nullptr;
-  const void* body_ = nullptr;
-  uint32_t count_ = 0;
-  uint32_t grain_ = 1;
-  std::atomic<uint32_t> next_{0};
-  std::atomic<uint32_t> busy_{0};
+  double alone_until_ = 0;           // the caller computes alone until then
 };
 
 }  // namespace edgekit

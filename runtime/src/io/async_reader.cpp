@@ -57,6 +57,7 @@ AsyncReader::~AsyncReader() {
 
 Outcome AsyncReader::start(uint32_t engine, uint32_t depth, uint32_t threads) {
   depth_ = depth;
+  engine_.reset();
   if (engine != EDGEKIT_IO_ENGINE_THREADS) engine_ = make_uring_engine(depth);
   uring_ = engine_ != nullptr;
   if (engine == EDGEKIT_IO_ENGINE_URING && !uring_) {

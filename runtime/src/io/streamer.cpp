@@ -8,12 +8,12 @@
 
 namespace edgekit {
 
-Outcome Streamer::start(Bundle& bundle, Budget& budget, ThreadPool& pool, uint32_t slots, uint64_t slot_bytes,
-                        uint32_t threads) {
+Outcome Streamer::prepare(Bundle& bundle, Budget& budget, ThreadPool& pool, uint32_t slots, uint64_t slot_bytes,
+                          uint32_t threads) {
   bundle_ = &bundle;
   pool_ = &pool;
   slot_bytes_ = slot_bytes;
-  EK_ASSIGN(ring_, Buffer::allocate(budget, slots * slot_bytes, "read-ahead buffer"));
+  EK_ASSIGN(ring_, Region::reserve(budget, slots * slot_bytes, "the read-ahead buffer"));
   slots_.resize(slots);
   // Submitting a large read takes long (its pages are pinned one by one): better by threads than by this one.
   return reader_.start(EDGEKIT_IO_ENGINE_THREADS, slots, threads);
@@ -56,6 +56,7 @@ void Streamer::clear() {
 }
 
 Result<const uint8_t*> Streamer::acquire() {
+  if (slots_.empty()) return fail(EDGEKIT_IO, "a chunk was wanted where nothing is streamed");
   Slot& slot = slots_[acquired_ % slots_.size()];
   if (!slot.ready) {
     const double begin = seconds();

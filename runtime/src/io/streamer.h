@@ -24,9 +24,18 @@ class Streamer {
   Streamer(const Streamer&) = delete;
   ~Streamer() { clear(); }
 
-  // `threads` read; checksums are compared by the pool.
-  Outcome start(Bundle& bundle, Budget& budget, ThreadPool& pool, uint32_t slots, uint64_t slot_bytes,
-                uint32_t threads);
+  // Everything that the system may refuse: threads that read, and address space. Charges nothing yet; may be called
+  // again after an error. Checksums are compared by the pool.
+  Outcome prepare(Bundle& bundle, Budget& budget, ThreadPool& pool, uint32_t slots, uint64_t slot_bytes,
+                  uint32_t threads);
+  // Charges the ring to the budget; then chunks can be pushed.
+  Outcome start() { return ring_.resize(slots_.size() * slot_bytes_); }
+  // Gives the ring back; until it is prepared again, nothing can be pushed.
+  void stop() {
+    clear();
+    ring_ = Region();
+    slots_.clear();
+  }
   // Appends a chunk to the order of reading.
   void push(Chunk chunk);
   // Forgets what was pushed and not yet acquired; waits for reads under way.
@@ -49,7 +58,7 @@ class Streamer {
 
   Bundle* bundle_ = nullptr;
   ThreadPool* pool_ = nullptr;
-  Buffer ring_;  // [slots][slot_bytes]
+  Region ring_;  // [slots][slot_bytes]
   uint64_t slot_bytes_ = 0;
   std::vector<Slot> slots_;
   std::deque<Chunk> queue_;  // chunks [claimed_, pushed)

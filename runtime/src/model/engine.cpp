@@ -1,11 +1,10 @@
 #include "model/engine.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <mutex>
 
 #include "core/clock.h"
+#include "core/cpus.h"
 #include "model/session_file.h"
 
 namespace edgekit {
@@ -13,8 +12,7 @@ namespace edgekit {
 edgekit_options default_options() {
   edgekit_options o{};
   o.struct_size = sizeof(o);
-  const long cores = sysconf(_SC_NPROCESSORS_ONLN);
-  o.threads = static_cast<uint32_t>(std::clamp(cores, 1L, 16L));
+  o.threads = std::min(usable_cpus(), 16u);
   o.sessions = 1;
   o.io_threads = 4;
   o.io_depth = 128;
@@ -170,8 +168,7 @@ Outcome Model::set_budget(uint64_t budget_bytes) {
   std::lock_guard<Turns> hold(turn);
   Plan next = plan;
   EK_TRY(change_budget(bundle->manifest(), budget_bytes, next));
-  budget.set_limit(budget_bytes);
-  auto outcome = weights->replan(next);
+  auto outcome = weights->replan(next, budget_bytes);
   {
     std::lock_guard<std::mutex> reading(plan_mutex);
     plan = weights->plan();
