@@ -25,8 +25,8 @@ class FeedForward {
  private:
   Outcome add_for_one(const Block& b, const float* x, float* out);
   void project_in(const Block& b, const Rows& rows, const float* x, uint32_t tokens);
-  void project_in_tile(const Block& b, const Rows& rows, uint32_t first, uint32_t count, const float* x,
-                       uint32_t tokens, uint32_t worker);
+  void project_in_tile(const Block& b, const Rows& rows, uint32_t r0, uint32_t n, const float* x, uint32_t tokens,
+                       uint32_t worker);
   void project_out(const Rows& rows, uint32_t tokens, float* out);
   void offer_active(int32_t matrix, const Rows& rows, uint32_t tokens);
 

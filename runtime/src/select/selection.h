@@ -20,7 +20,7 @@ enum class Evidence : uint8_t {
 struct Choice {
   const Manifest& manifest;
   size_t block = 0;
-  const float* values = nullptr;  // [block.size]: activations or predictions; null when decided by usage
+  const float* values = nullptr;  // [block.size]: activations or predictions; not looked at when decided by usage
   const float* cuts = nullptr;    // [kCuts]: the block's, or null
   float sparsity = 0;             // share of the neurons to leave out
   NeuronUsage& usage;
