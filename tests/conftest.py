@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"
 DEMO = ROOT / "examples" / "demo_model" / "checkpoint"  # committed: tests that need any trained model use it
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library for LD_PRELOAD that makes writes and renames fail (tests/faults_write.c)."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None or sys.platform != "linux":
+        pytest.skip("needs a C compiler and LD_PRELOAD")
+    out = tmp_path_factory.mktemp("shim") / "faults.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", out, ROOT / "tests" / "faults_write.c", "-ldl"], check=True)
+    return out
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,30 @@
-/* Preloaded by tests/test_outputs.py. SHORT_WRITES: every write takes at most half of what it is given.
- * KILL_AT=N: the process dies just before the Nth rename, exchange, unlink or rmdir. */
+/* Preloaded by tests/test_outputs.py and tests/test_full_disk.py. SHORT_WRITES: every write takes at most half of what
+ * it is given. KILL_AT=N: the process dies just before the Nth rename, exchange, unlink or rmdir. FULL=TEXT: no byte
+ * goes into files that have TEXT in their path, as if the disk were full. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+static int full(int fd) {
+  char link[64], path[4096];
+  const char* text = getenv("FULL");
+  if (text == NULL) return 0;
+  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+  ssize_t length = readlink(link, path, sizeof path - 1);
+  if (length < 0) return 0;
+  path[length] = 0;
+  return strstr(path, text) != NULL;
+}
+
 ssize_t write(int fd, const void* from, size_t size) {
+  if (full(fd)) {
+    errno = ENOSPC;
+    return -1;
+  }
   ssize_t (*real)(int, const void*, size_t) = dlsym(RTLD_NEXT, "write");
   return real(fd, from, getenv("SHORT_WRITES") && size > 64 ? size / 2 : size);
 }

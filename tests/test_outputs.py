@@ -19,16 +19,6 @@ from tests.conftest import ROOT
 DEMO = ROOT / "examples" / "demo_model" / "checkpoint"
 
 
-@pytest.fixture(scope="module")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None or sys.platform != "linux":
-        pytest.skip("needs a C compiler and LD_PRELOAD")
-    out = tmp_path_factory.mktemp("shim") / "faults.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", out, ROOT / "tests" / "faults_write.c", "-ldl"], check=True)
-    return out
-
-
 def command(out: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "edgekit", "convert", str(DEMO), "-o", str(out), "--recipe", "q8", "-q", *more]
 
@@ -67,6 +57,21 @@ def test_outputs_without_a_place_are_one_line(tmp_path: Path, capsys: pytest.Cap
         assert main(["convert", str(inside), "-o", str(out), "--overwrite"]) == 1
         assert capsys.readouterr().err.count("\n") == 1
     assert sorted(inside.iterdir()) == before
+
+
+def test_a_checkpoint_is_never_the_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = Path(shutil.copytree(DEMO, tmp_path / "model.edgekit"))  # a checkpoint may be called anything
+    (tmp_path / "link.edgekit").symlink_to(source)
+    before = {p.name: p.read_bytes() for p in source.iterdir()}
+    for out in ("model", "model.edgekit", "link", "model.edgekit/inside", "link/inside", "none/../model"):
+        for more in ([], ["--overwrite"]):
+            assert main(["convert", str(source), "-o", str(tmp_path / out), *more]) == 1
+            assert capsys.readouterr().err.count("\n") == 1
+    (source / "manifest.json").write_bytes(b'{"checksum":"')  # even if it looked like a bundle
+    assert main(["convert", str(source), "-o", str(source), "--overwrite"]) == 1
+    assert "lie in each other" in capsys.readouterr().err
+    (source / "manifest.json").unlink()
+    assert {p.name: p.read_bytes() for p in source.iterdir()} == before
 
 
 def test_short_writes_lose_nothing(tmp_path: Path, shim: Path) -> None:

@@ -11,11 +11,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from edgekit.bundle.disk import put_in_place
 from edgekit.errors import ConvertError
@@ -133,10 +136,18 @@ def workspace(target: Path, *, resumes: bool) -> Iterator[Workspace]:
             _remove(space.folder)
         finally:
             os.close(lock)
-    except OSError as error:
+    except (OSError, SafetensorError) as failure:
+        error = failure if isinstance(failure, OSError) else _os_error(failure)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ConvertError(f"{space.folder}: the disk is full; free some space and {cure}") from error
-        raise ConvertError(f"{error.filename or space.folder}: {error.strerror or error}") from error
+            raise ConvertError(f"{space.folder}: the disk is full; free some space and {cure}") from failure
+        raise ConvertError(f"{error.filename or space.folder}: {error.strerror or error}") from failure
+
+
+def _os_error(failure: Exception) -> OSError:
+    """What the system said to safetensors, which hands it on as text: "... (os error 28)"."""
+    found = re.search(r"\(os error (\d+)\)", str(failure))
+    code = int(found[1]) if found else errno.EIO
+    return OSError(code, os.strerror(code) if found else " ".join(str(failure).split()))
 
 
 def _acquire(folder: Path) -> int:

@@ -83,23 +83,32 @@ def capture_inputs(
         folder: where the files go.
         ram: budget of the runtime; weights beyond it are streamed.
         progress: called with (tokens done, of all).
+
+    Raises:
+        OSError: the disk takes no more.
     """
     total, done = sum(len(r) for r in runs), 0
     files: dict[int, Any] = {}
     paths: dict[int, Path] = {}
+    failed: list[OSError] = []
     with Session(bundle, Options(ram=ram, context=max(len(r) for r in runs), select="all")) as session:
 
         def take(block: int, x: F32) -> None:
-            if block not in files:
-                paths[block] = folder / f"inputs-{block}.f32"
-                files[block] = paths[block].open("wb")
-            files[block].write(x.tobytes())
+            try:
+                if block not in files:
+                    paths[block] = folder / f"inputs-{block}.f32"
+                    files[block] = paths[block].open("wb")
+                files[block].write(x.tobytes())
+            except OSError as error:  # nothing can be raised through the runtime that calls this
+                failed.append(error)
 
         try:
             with session.capturing(take):
                 for ids in runs:
                     session.reset()
                     session.eval(ids)
+                    if failed:
+                        raise failed[0]
                     done += len(ids)
                     progress(done, total)
         finally:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.arch.spec import Attention, Ffn, Matrix, Model, Predictor, Vector
+from edgekit.bundle.disk import write_file
 from edgekit.bundle.layout import SPARSE, neurons_per_unit
 from edgekit.bundle.weights import BundleWeights, record_bytes
 from edgekit.calibrate import activity
@@ -87,7 +88,7 @@ def calibrate(bundle: Path, model: Model, how: Calibration, out: Path, ram: int,
     Raises:
         ConvertError: too little text, or no block to learn about.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     blocks = [i for i, b in enumerate(model.blocks) if isinstance(b, Ffn)]
     if how.predictor and all(_chooses(model.blocks[i]) for i in blocks):
@@ -122,7 +123,7 @@ def calibrate(bundle: Path, model: Model, how: Calibration, out: Path, ram: int,
             reports[name]["reuse"] = curve
     folder.rmdir()
     partial = out.with_name(out.name + ".new")
-    save_file(tensors, partial, {"reports": json.dumps(reports)})
+    write_file(partial, save(tensors, {"reports": json.dumps(reports)}))
     partial.replace(out)
 
 

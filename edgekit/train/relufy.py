@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edgekit.bundle.disk import sync, write_file
@@ -31,7 +32,7 @@ from edgekit.errors import ConvertError
 from edgekit.generate.tokenizer import Tokenizer
 from edgekit.train.surgery import Activation, Surgery, activation_key, operate
 
-STATE, META = "state.safetensors", "state.json"
+STATE = "state.safetensors"  # its metadata tell of which job, so that one rename makes it whole
 REPORT = "relufy.json"  # in every folder that relufy made, and what shows that relufy may replace it
 Progress = Callable[[int, int], None]
 
@@ -164,14 +165,29 @@ class _Trainer:
         self.step = 0
 
     def resume(self, key: str) -> None:
-        """Goes on from what an interrupted call left, if it was the same job."""
-        meta = self.folder / META
-        if not meta.is_file() or json.loads(meta.read_text()).get("key") != key:
-            if self.folder.exists():
-                shutil.rmtree(self.folder)
-            self.folder.mkdir()
+        """Goes on from what an interrupted call left, if it was the same job.
+
+        Raises:
+            ConvertError: what it left is damaged.
+        """
+        self.folder.mkdir(exist_ok=True)
+        file = self.folder / STATE
+        for path in self.folder.iterdir():
+            if path != file:  # torn by a kill while it was written
+                path.unlink()
+        if not file.exists():
             return
-        state = load_file(self.folder / STATE)
+        try:
+            with safe_open(file, "pt") as opened:
+                if (opened.metadata() or {}).get("key") != key:
+                    return
+                self._restore({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118
+        except (SafetensorError, KeyError, RuntimeError) as error:
+            cure = f"remove {self.folder} to begin again"
+            raise ConvertError(f"{file}: the saved training is damaged; {cure}") from error
+
+    def _restore(self, state: dict[str, Tensor]) -> None:
+        """Takes over what `save` wrote."""
         with torch.no_grad():
             for name, p in self.student.named_parameters():
                 p.copy_(state[f"p.{name}"])
@@ -188,10 +204,11 @@ class _Trainer:
         for name, p in self.student.named_parameters():
             held = self.optimizer.state[p]
             tensors |= {f"p.{name}": p.detach(), f"m.{name}": held["exp_avg"], f"v.{name}": held["exp_avg_sq"]}
-        save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, self.folder / "new.safetensors")
-        sync(self.folder / "new.safetensors")
-        (self.folder / "new.safetensors").replace(self.folder / STATE)
-        write_file(self.folder / META, json.dumps({"key": key}).encode())
+        new = self.folder / "new.safetensors"
+        save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, new, {"key": key})
+        sync(new)
+        new.replace(self.folder / STATE)
+        sync(self.folder)
 
     def train(self, data: list[Tensor], key: str, progress: Progress) -> None:
         """Runs the steps that are left."""
@@ -307,3 +324,6 @@ def _write(model: nn.Module, source: Path, folder: Path, surgery: Surgery) -> No
     for name in TOKENIZER_FILES:
         if name != "config.json" and (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
+    mode = (folder / "config.json").stat().st_mode
+    for path in folder.iterdir():  # safetensors makes files that only their owner may read
+        path.chmod(mode)
