@@ -12,7 +12,8 @@ from edgekit.bundle.manifest import model_json
 from edgekit.checkpoint import locate, open_checkpoint
 from edgekit.errors import BundleError
 from edgekit.recipe import load_recipe
-from edgekit.runtime.session import Options, Plan, plan_bundle
+from edgekit.runtime.model import plan_bundle
+from edgekit.runtime.values import Options, Plan
 
 Table = dict[str, Any]
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
+from click.core import ParameterSource
+
+from edgekit.errors import ConvertError
 
 
 class Utf8(click.ParamType[str]):
@@ -33,6 +36,25 @@ UTF8 = Utf8()
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but results and errors.")
+
+
+def flags_given(names: Iterable[str]) -> list[str]:
+    """Which of these options of the running command are on its command line, as flags."""
+    context = click.get_current_context()
+    options = {option.name: option.opts for option in context.command.params}
+    given = [n for n in names if context.get_parameter_source(n) is ParameterSource.COMMANDLINE]
+    return [next(flag for flag in options[n] if flag.startswith("--")) for n in given]
+
+
+def refuse_flags(names: Iterable[str], reason: str) -> None:
+    """Refuses options that do not apply to what the running command is to do.
+
+    Raises:
+        ConvertError: one is on the command line.
+    """
+    flags = flags_given(names)
+    if flags:
+        raise ConvertError(f"{', '.join(flags)}: {reason}")
 
 
 def print_json(table: dict[str, Any]) -> None:

@@ -51,7 +51,8 @@ def command(
     from edgekit.plan import device
     from edgekit.plan.corrections import load_corrections
     from edgekit.plan.predict import predict
-    from edgekit.runtime.session import Options, plan_bundle
+    from edgekit.runtime.model import plan_bundle
+    from edgekit.runtime.values import Options
     from edgekit.sizes import parse_bytes
 
     path = profile_path or device.default_path()

@@ -21,7 +21,7 @@ from edgekit.errors import RuntimeFailure
 from edgekit.files import write_atomically
 from edgekit.plan.load import LoadMeter, load_average
 from edgekit.runtime import native
-from edgekit.runtime.session import kernel_sets
+from edgekit.runtime.model import kernel_sets
 
 SIZES = (4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20)
 DEPTHS = (1, 8, 32, 128)
@@ -173,7 +173,7 @@ def measure_reads(
         RuntimeFailure: the file cannot be read that way.
     """
     test = native.ReadTest(
-        io_engine=native.ENGINES[engine], depth=depth, threads=min(depth, threads), chunk_bytes=size,
+        io_engine=native.IO_ENGINES[engine], depth=depth, threads=min(depth, threads), chunk_bytes=size,
         seconds=seconds, sequential=int(sequential), once=int(once), seed=seed,
     )  # fmt: skip
     error = native.Error()

@@ -14,7 +14,7 @@ from edgekit.plan.device import Profile
 from edgekit.plan.predict import Prediction, predict
 
 if TYPE_CHECKING:
-    from edgekit.runtime.session import Options, Stats
+    from edgekit.runtime.values import Options, Stats
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@
 // Session configuration entries (or environment variables) say which bundle and how much memory:
 //   ai.edgekit.bundle   EDGEKIT_BUNDLE    folder of the bundle; by default the one whose artifact this library is in
 //   ai.edgekit.ram      EDGEKIT_RAM       memory for these operators, as in 400M; left out: no limit
-//   ai.edgekit.parts    EDGEKIT_PARTS     EDGEKIT_PARTS_* as a number, for graphs without FlashLinear
+//   ai.edgekit.compute  EDGEKIT_COMPUTE   EDGEKIT_COMPUTE_* as a number, for graphs without FlashLinear
 //   ai.edgekit.threads  EDGEKIT_THREADS   compute threads
 //   ai.edgekit.select   EDGEKIT_SELECT    EDGEKIT_SELECT_* as a number
 //   ai.edgekit.id                         a name for edgekit_onnx_stats
@@ -15,6 +15,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -44,7 +45,7 @@ struct Registered {
     OrtCustomOp op{};  // first, so that a pointer to it is one to this
     Registered* owner = nullptr;
   } ffn, linear;
-  std::string bundle, ram, threads, select, parts, id;
+  std::string bundle, ram, threads, select, compute, id;
   std::mutex mutex;
   std::weak_ptr<Engine> engine;
 };
@@ -70,7 +71,7 @@ std::string read_settings(const Registered& r, edgekit_options& options) {
              "' is not a size of at least one byte; write bytes, or a number with K, M or G, as in 400M, or leave it "
              "out for no limit";
     }
-    options.ram_bytes = *size;
+    options.budget_bytes = *size;
   }
   const struct {
     const char* name;
@@ -78,7 +79,7 @@ std::string read_settings(const Registered& r, edgekit_options& options) {
     uint32_t& value;
   } counts[] = {{"ai.edgekit.threads (EDGEKIT_THREADS)", r.threads, options.threads},
                 {"ai.edgekit.select (EDGEKIT_SELECT)", r.select, options.select},
-                {"ai.edgekit.parts (EDGEKIT_PARTS)", r.parts, options.parts}};
+                {"ai.edgekit.compute (EDGEKIT_COMPUTE)", r.compute, options.compute}};
   for (const auto& count : counts) {
     if (count.text.empty()) continue;
     const auto number = parse_count(count.text, UINT32_MAX);
@@ -99,7 +100,7 @@ std::shared_ptr<Engine> engine_of(Registered& r, std::string& message) {
   auto made = std::make_shared<Engine>();
   edgekit_options options{};
   options.struct_size = sizeof(options);
-  options.parts = EDGEKIT_PARTS_PRODUCTS;
+  options.compute = EDGEKIT_COMPUTE_LINEAR;
   message = read_settings(r, options);
   if (!message.empty()) return nullptr;
   edgekit_error error{};
@@ -110,8 +111,10 @@ std::shared_ptr<Engine> engine_of(Registered& r, std::string& message) {
   }
   edgekit_info info{};
   edgekit_plan plan{};
-  edgekit_model_info(made->model, &info);
-  edgekit_model_plan(made->model, &plan);
+  info.struct_size = sizeof(info);
+  plan.struct_size = sizeof(plan);
+  edgekit_model_info(made->model, &info, nullptr);
+  edgekit_model_plan(made->model, &plan, nullptr);
   made->hidden = info.hidden_size;
   made->max_batch = plan.max_batch;
   r.engine = made;
@@ -236,7 +239,7 @@ extern "C" EDGEKIT_API OrtStatus* RegisterCustomOps(OrtSessionOptions* options, 
   r->ram = configured(*api, options, "ai.edgekit.ram", "EDGEKIT_RAM");
   r->threads = configured(*api, options, "ai.edgekit.threads", "EDGEKIT_THREADS");
   r->select = configured(*api, options, "ai.edgekit.select", "EDGEKIT_SELECT");
-  r->parts = configured(*api, options, "ai.edgekit.parts", "EDGEKIT_PARTS");
+  r->compute = configured(*api, options, "ai.edgekit.compute", "EDGEKIT_COMPUTE");
   r->id = configured(*api, options, "ai.edgekit.id", "");
   if (!r->id.empty()) {
     std::lock_guard<std::mutex> hold(named_mutex);
@@ -258,9 +261,8 @@ extern "C" EDGEKIT_API edgekit_status edgekit_onnx_stats(const char* id, edgekit
     std::lock_guard<std::mutex> hold_engine(r->mutex);
     auto engine = r->engine.lock();
     if (engine == nullptr) return EDGEKIT_NOT_FOUND;
-    edgekit_session_stats(engine->session, stats);
-    edgekit_model_plan(engine->model, plan);
-    return EDGEKIT_OK;
+    const edgekit_status status = edgekit_session_stats(engine->session, stats, nullptr);
+    return status != EDGEKIT_OK ? status : edgekit_model_plan(engine->model, plan, nullptr);
   }
   return EDGEKIT_NOT_FOUND;
 }

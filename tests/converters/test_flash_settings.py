@@ -12,7 +12,8 @@ import pytest
 from edgekit.conversion import convert
 from edgekit.converters.base import export
 from edgekit.runtime import native
-from edgekit.runtime.session import Options, plan_bundle, plan_from
+from edgekit.runtime.model import plan_bundle
+from edgekit.runtime.values import Options, plan_from
 from edgekit.sizes import parse_bytes
 from tests.conftest import ROOT
 
@@ -58,7 +59,7 @@ def test_the_variable_is_read_as_strictly(bundle: Path, monkeypatch: pytest.Monk
 
 
 def test_sizes_mean_what_they_mean_on_the_command_line(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    floor = plan_bundle(bundle, Options(parts="products")).floor_bytes
+    floor = plan_bundle(bundle, Options(compute="linear")).floor_bytes
     near = floor + 4096
     texts = [str(near), f" {near / 2**20:.9f}m ", f"{near / 2**30:.15f}GiB", f"{near / 2**10:.4f} kb"]
     for text in texts:
@@ -74,7 +75,7 @@ def test_a_third_of_a_gibibyte_is_a_limit(bundle: Path) -> None:
     assert budget(bundle, ram=".3G") == parse_bytes(".3G") == int(0.3 * 2**30)
 
 
-@pytest.mark.parametrize("name", ["threads", "select", "parts"])
+@pytest.mark.parametrize("name", ["threads", "select", "compute"])
 @pytest.mark.parametrize("text", ["two", "-1", "1.5", "99999999999"])
 def test_counts_that_are_none_are_refused(name: str, text: str, bundle: Path) -> None:
     with pytest.raises(Exception, match=rf"ai\.edgekit\.{name}"):

@@ -28,7 +28,9 @@ from edgekit.plan.corrections import (
 from edgekit.plan.device import Profile
 from edgekit.plan.load import LoadMeter, share_of_others
 from edgekit.plan.predict import Prediction, predict
-from edgekit.runtime.session import Options, Session, kernel_sets, plan_bundle
+from edgekit.runtime.model import kernel_sets, plan_bundle
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options
 from tests.conftest import ROOT
 from tests.plan.test_plan import made_up
 

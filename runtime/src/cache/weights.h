@@ -28,7 +28,7 @@ struct Rows {
 
 // How the device is read.
 struct IoSettings {
-  uint32_t engine = 0;  // EDGEKIT_ENGINE_*
+  uint32_t engine = 0;  // EDGEKIT_IO_ENGINE_*
   uint32_t threads = 4;
   uint32_t depth = 128;  // small reads under way
   uint32_t window = 0;   // tokens whose units stay in the window; 0: as many as fit
