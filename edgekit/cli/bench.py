@@ -14,6 +14,7 @@ import click
 from edgekit.cli.common import human, print_json, progress_bar, quiet_option
 
 if TYPE_CHECKING:
+    from edgekit.plan.corrections import Measured
     from edgekit.runtime.values import Options
 
 COLUMNS = ("select", "ram", "prompt_tokens_per_second", "tokens_per_second", "expected_tokens_per_second",
@@ -92,13 +93,15 @@ def _measure(
     import numpy as np
 
     from edgekit.cli.report import selection_report
-    from edgekit.plan.predict import expected
+    from edgekit.plan.expectation import expect, learn, measured_between
     from edgekit.runtime.session import Session
 
+    used = replace(options, context=prompt + tokens)
     rates: list[tuple[float, float]] = []
+    measured: list[Measured] = []
     reads: list[int] = []
     series: list[tuple[float, float]] = []
-    with Session(bundle, replace(options, context=prompt + tokens)) as session:
+    with Session(bundle, used) as session:
         for repetition in range(repetitions):
             session.reset()
             ids = np.random.default_rng(repetition).integers(0, session.vocab_size, prompt + tokens).tolist()
@@ -118,8 +121,14 @@ def _measure(
                     tokens / (last.generation_seconds - middle.generation_seconds),
                 )
             )
+            measured.append(measured_between(middle, last))
             reads.append((last.generation_bytes_read - middle.generation_bytes_read) // tokens)
         session_report = selection_report(session.stats)
+        expected = expect(bundle, used)
+        if expected is not None:  # by the repetition in the middle, as the figures shown are medians
+            median = sorted(measured, key=lambda m: m.seconds)[(repetitions - 1) // 2]
+            direct = session.stats.io_direct
+            learn(expected, median, threads=session.threads, kernel_set=session.kernels, direct=direct)
         plan, peak = session.plan, session.stats.peak_memory_bytes
     row = {
         "select": plan.select,
@@ -128,7 +137,7 @@ def _measure(
         "tokens_per_second": round(statistics.median(r[1] for r in rates), 2),
         "bytes_read_per_token": statistics.median(reads),
         "peak_memory_bytes": peak,
-        "expected_tokens_per_second": expected(bundle, replace(options, context=prompt + tokens)),
+        "expected_tokens_per_second": expected.tokens_per_second if expected else None,
         **session_report,
     }
     return row, series

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.common import human, json_option, print_json
+from edgekit.cli.profile import profile_figures, profile_lines
 
 if TYPE_CHECKING:
     from edgekit.plan.predict import Prediction
@@ -48,12 +49,15 @@ def command(
       edgekit plan tiny.edgekit --sweep 10 --plot tiny.png
     """
     from edgekit.plan import device
+    from edgekit.plan.corrections import load_corrections
     from edgekit.plan.predict import predict
     from edgekit.runtime.model import plan_bundle
     from edgekit.runtime.values import Options
     from edgekit.sizes import parse_bytes
 
-    profile = device.load(profile_path or device.default_path())
+    path = profile_path or device.default_path()
+    profile = device.load(path)
+    corrections = load_corrections(path, profile.made)
     base = Options(context=context, threads=threads, select=select)
     budgets: list[int] = [parse_bytes(r) for r in ram]
     if sweep:
@@ -61,17 +65,21 @@ def command(
         step = (whole.budget_bytes - whole.floor_bytes) / (sweep - 1)
         budgets += [round(whole.floor_bytes + i * step) for i in range(sweep)]
     made = [
-        predict(bundle, Options(ram=b or None, context=context, threads=threads, select=select), profile)
+        predict(bundle, Options(ram=b or None, context=context, threads=threads, select=select), profile, corrections)
         for b in budgets or [0]
     ]
     if plot is not None:
         _draw(plot, bundle, made)
     if as_json:
-        print_json({"bundle": str(bundle), "plans": [asdict(p) for p in made]})
-    elif len(made) == 1:
+        origin = profile_figures(path, profile, corrections)
+        print_json({"bundle": str(bundle), "plans": [asdict(p) for p in made], "profile": origin})
+        return
+    if len(made) == 1:
         _show(made[0])
     else:
         _table(made)
+    for line in profile_lines(profile, corrections):
+        click.echo(line)
 
 
 def _show(p: Prediction) -> None:

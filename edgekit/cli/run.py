@@ -19,7 +19,7 @@ from edgekit.converters.kinds import KINDS
 if TYPE_CHECKING:
     from edgekit.cli.token_log import TokenLog
     from edgekit.generate.loop import TextModel
-    from edgekit.runtime.values import Options, Sampling
+    from edgekit.runtime.values import Options, Sampling, Stats
 
 INTERRUPTED = "interrupted"  # a finish_reason: Ctrl-C
 
@@ -204,7 +204,7 @@ def _prompt(prompt: str | None, prompt_file: Path | None) -> str:
 def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
     """Generates, then reports; what was generated before Ctrl-C is reported as well."""
     from edgekit.cli.token_log import TokenLog
-    from edgekit.plan.predict import expected
+    from edgekit.plan.expectation import expect, learn, measured_between
 
     options, sampling = _options(bundle, ids, flags), _sampling(flags)
     begin = time.monotonic()
@@ -214,11 +214,16 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
         loaded = time.monotonic() - begin
         log = TokenLog(model) if flags["stats_file"] else None
         text = _generate(model, ids, sampling, flags, log)
+        expected = expect(bundle, options) if _plain(flags) else None
+        if expected is not None and text.prompt_stats is not None:
+            session, after = model.session, model.stats
+            measured = measured_between(text.prompt_stats, after)
+            learn(expected, measured, threads=session.threads, kernel_set=session.kernels, direct=after.io_direct)
         figures = {
             **text.figures(),
             "prompt_tokens": len(ids),
             "load_seconds": round(loaded, 3),
-            "expected_tokens_per_second": expected(bundle, options) if _plain(flags) else None,
+            "expected_tokens_per_second": expected.tokens_per_second if expected else None,
             **runtime_figures(model),
             "backend": flags["backend"],
             "seed": sampling.seed,
@@ -287,12 +292,14 @@ class _Text:
         tokens: their ids.
         finish_reason: why it ended.
         cached_tokens: of the prompt, that a file had.
+        prompt_stats: the runtime's counters when the prompt was read; None if it was not.
     """
 
     pieces: list[str] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     finish_reason: str = ""
     cached_tokens: int = 0
+    prompt_stats: Stats | None = None
 
     def figures(self) -> dict[str, Any]:
         """As values of a report."""
@@ -319,6 +326,7 @@ def _generate(
         except KeyboardInterrupt:
             out.finish_reason = INTERRUPTED
             return out
+    out.prompt_stats = model.stats
     try:
         for piece in itertools.chain([] if first is None else [first], stream):
             out.pieces.append(piece.text)

@@ -11,20 +11,28 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from edgekit.cores import usable_cores
 from edgekit.errors import RuntimeFailure
 from edgekit.files import write_atomically
+from edgekit.plan.load import LoadMeter, load_average
 from edgekit.runtime import native
+from edgekit.runtime.model import kernel_sets
 
 SIZES = (4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20)
 DEPTHS = (1, 8, 32, 128)
 STREAM_BYTES, STREAM_DEPTH, STREAM_THREADS = 1 << 20, 32, 4  # how the runtime streams layers
 KERNELS = (("f32", 32), ("f16", 16), ("affine", 8), ("affine", 4), ("palette", 8), ("palette", 6), ("palette", 4),
            ("palette", 3), ("palette", 2), ("palette", 1))  # fmt: skip
-VERSION = 2
+ROUNDS = 3  # of every test
+VERSION = 3
+# Beyond these a machine was not idle enough for its rates to be believed. An idle one of 2 cores shows spreads of a few
+# per cent; a virtual one up to a fifth.
+MOST_OTHERS, MOST_SPREAD = 0.1, 0.25
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,13 @@ class Profile:
         stream: bytes per second as layers are streamed, again and again.
         reads: random reads.
         kernels: bytes of weights per second, by codec and bits ("palette4"), and in sums of rows ("palette4.down").
+        kernel_set: that computed them.
+        made: when, seconds since 1970.
+        spread: of the repetitions of a test, the difference between the fastest and the slowest as a share of the
+            fastest; the median of all tests.
+        load_average: runnable tasks in the minute before; None where the system does not count them.
+        cores: that this process may use.
+        others: share of the machine's processor time that other processes used meanwhile; None as above.
     """
 
     machine: str
@@ -64,7 +79,25 @@ class Profile:
     stream: float
     reads: tuple[Reads, ...]
     kernels: dict[str, float] = field(default_factory=dict)
+    kernel_set: str = ""
+    made: float = 0.0
+    spread: float = 0.0
+    load_average: float | None = None
+    cores: int = 1
+    others: float | None = None
     version: int = VERSION
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why the rates may be too low, in words; empty if the machine was idle and the tests agreed."""
+        lines = []
+        if self.others is not None and self.others > MOST_OTHERS:
+            lines.append(f"other processes used {self.others:.0%} of the processors")
+        if self.load_average is not None and self.load_average > max(1, self.cores):
+            lines.append(f"the load was {self.load_average:.1f} on {self.cores} cores")
+        if self.spread > MOST_SPREAD:
+            lines.append(f"repeated tests differed by {self.spread:.0%}")
+        return tuple(lines)
 
     def read_seconds(self, size: float, count: float, depth: int) -> float:
         """Time for `count` random reads of `size` bytes each, `depth` under way."""
@@ -112,6 +145,9 @@ def load(path: Path) -> Profile:
             raise ValueError("a rate is missing, or not above 0")
         if made.threads < 1 or any(r.size < 1 or r.depth < 1 for r in made.reads):
             raise ValueError("a count is below 1")
+        state = [made.made, made.spread, made.load_average or 0, made.others or 0, made.cores]
+        if not all(isinstance(v, (int, float)) and 0 <= v < float("inf") for v in state):
+            raise ValueError("a figure of the machine's state is none")
         return made
     except OSError as error:
         raise RuntimeFailure(f"{path}: no profile of this device; make one with 'edgekit profile'") from error
@@ -137,7 +173,7 @@ def measure_reads(
         RuntimeFailure: the file cannot be read that way.
     """
     test = native.ReadTest(
-        io_engine=native.ENGINES[engine], depth=depth, threads=min(depth, threads), chunk_bytes=size,
+        io_engine=native.IO_ENGINES[engine], depth=depth, threads=min(depth, threads), chunk_bytes=size,
         seconds=seconds, sequential=int(sequential), once=int(once), seed=seed,
     )  # fmt: skip
     error = native.Error()
@@ -180,30 +216,30 @@ def profile(file: Path, threads: int, seconds: float, progress: Callable[[int, i
     Args:
         file: what to read; a bundle's flash.bin is what counts.
         threads: compute threads.
-        seconds: of each of the tests, three of each.
+        seconds: of each of the tests, which are repeated `ROUNDS` times.
         progress: called with (tests done, of all).
     """
+    meter, busy = LoadMeter(), load_average()
     first = measure_stream(file, 30.0, once=True)
-    total = len(SIZES) * len(DEPTHS) + 3 * 2 * len(KERNELS) + 1
+    total = len(SIZES) * len(DEPTHS) + ROUNDS * 2 * len(KERNELS) + 1
     tests: dict[tuple[int, int], list[float]] = {}
     done = 0
     for at, depth in [(s, d) for s in SIZES for d in DEPTHS]:
-        for seed in range(3):
+        for seed in range(ROUNDS):
             test = measure_reads(file, at, depth, seconds, seed=seed + 1)
             tests.setdefault((at, depth), []).append(test.bytes / test.elapsed)
         done += 1
         progress(done, total)
-    again = [measure_stream(file, 3 * seconds) for _ in range(3)]
+    again = [measure_stream(file, 3 * seconds) for _ in range(ROUNDS)]
     done += 1
-    # The best of rounds that lie apart: what else runs on the machine only slows a kernel down.
-    kernels: dict[str, float] = {}
-    for codec, bits, down in [(*kernel, d) for _ in range(3) for kernel in KERNELS for d in (False, True)]:
-        name = kernel_name(codec, bits, down=down)
+    kernels: dict[str, list[float]] = {}
+    for codec, bits, down in [(*kernel, d) for _ in range(ROUNDS) for kernel in KERNELS for d in (False, True)]:
         rate = measure_kernel(codec, bits, threads, seconds, down=down)
-        kernels[name] = max(rate, kernels.get(name, 0.0))
+        kernels.setdefault(kernel_name(codec, bits, down=down), []).append(rate)
         done += 1
         progress(done, total)
-    kernels |= {"bf16": kernels["f16"], "bf16.down": kernels["f16.down"]}
+    # The best of rounds that lie apart: what else runs on the machine only slows a kernel down.
+    best = {name: max(rates) for name, rates in kernels.items()}
     return Profile(
         platform.platform(),
         threads,
@@ -212,5 +248,16 @@ def profile(file: Path, threads: int, seconds: float, progress: Callable[[int, i
         first,
         statistics.median(again),
         tuple(Reads(s, d, statistics.median(r)) for (s, d), r in tests.items()),
-        kernels,
+        best | {"bf16": best["f16"], "bf16.down": best["f16.down"]},
+        kernel_set=kernel_sets()[0],
+        made=time.time(),
+        spread=spread([again, *tests.values(), *kernels.values()]),
+        load_average=busy,
+        cores=usable_cores(),
+        others=meter.others(),
     )
+
+
+def spread(tests: Sequence[Sequence[float]]) -> float:
+    """By how much repetitions of a test differ, as a share of the best; the median over tests."""
+    return statistics.median((max(rates) - min(rates)) / max(rates) for rates in tests)

@@ -7,14 +7,12 @@ depth; what a window saves comes from the reuse curve that calibration recorded.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgekit.bundle import manifest
-from edgekit.errors import RuntimeFailure
-from edgekit.plan import device
+from edgekit.plan.corrections import Corrections
 from edgekit.plan.device import Profile, kernel_name
 from edgekit.plan.reuse import interpolate
 from edgekit.runtime.model import plan_bundle
@@ -50,6 +48,8 @@ class Prediction:
         hit_rate: share of their units that are in the window.
         compute_seconds: arithmetic.
         read_seconds: the device's time.
+        exposed_seconds: of the arithmetic, what no read overlaps.
+        overlap: the power of `overlapped` for the rest; 1 is one after the other.
         why: in words.
     """
 
@@ -61,6 +61,8 @@ class Prediction:
     hit_rate: float
     compute_seconds: float
     read_seconds: float
+    exposed_seconds: float
+    overlap: float
     why: tuple[str, ...]
 
 
@@ -161,22 +163,28 @@ class _Token:
         return small + self.plan.streamed_bytes / self.profile.stream
 
 
-def predict(bundle: Path, options: Options, profile: Profile) -> Prediction:
+def predict(bundle: Path, options: Options, profile: Profile, corrections: Corrections | None = None) -> Prediction:
     """What decoding will take.
+
+    Args:
+        bundle: its folder.
+        options: how it will be opened.
+        profile: of this device.
+        corrections: what runs taught about the profile.
 
     Raises:
         BudgetError: the budget is below the floor.
     """
     plan = plan_bundle(bundle, options)
     token = _Token(manifest.read(bundle).data, plan, options, profile)
-    compute, read = token.compute, token.read
+    factors = corrections or Corrections(profile.made)
+    compute, read = token.compute * factors.compute, token.read * factors.read
+    exposed, power = 0.0, 1.0
     if options.lookahead or plan.select not in ("predicted", "router"):
         # Nothing that selects can be read while the head computes: the next token is not known.
-        hidden = compute - (token.head if token.fresh else 0.0)
+        exposed = token.head * factors.compute if token.fresh else 0.0
         power = OVERLAP_NEURONS if token.fresh else OVERLAP_LAYERS
-        seconds = overlapped(hidden, read, power) + compute - hidden
-    else:
-        seconds = compute + read
+    seconds = overlapped(compute - exposed, read, power) + exposed
     mean = sum(token.selected) / len(token.selected) if token.selected else 1.0
     hit_rate = 1 - token.missing / token.needed if token.needed else 0.0
     return Prediction(
@@ -188,24 +196,10 @@ def predict(bundle: Path, options: Options, profile: Profile) -> Prediction:
         hit_rate,
         compute,
         read,
+        exposed,
+        power,
         _why(plan, mean, hit_rate, compute, read),
     )
-
-
-def expected(bundle: Path, options: Options) -> float | None:
-    """Tokens per second that the profile of this machine promises; None if it has none that can be read.
-
-    A profile that is damaged or of another version is ignored with a warning: what was asked for is not the profile.
-    """
-    path = device.default_path()
-    if not path.is_file():
-        return None
-    try:
-        profile = device.load(path)
-    except RuntimeFailure as error:
-        print(f"edgekit: warning: ignored {error}", file=sys.stderr)
-        return None
-    return round(predict(bundle, options, profile).tokens_per_second, 2)
 
 
 def _why(plan: Plan, selected: float, hits: float, compute: float, read: float) -> tuple[str, ...]:

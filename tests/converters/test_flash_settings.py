@@ -75,7 +75,7 @@ def test_a_third_of_a_gibibyte_is_a_limit(bundle: Path) -> None:
     assert budget(bundle, ram=".3G") == parse_bytes(".3G") == int(0.3 * 2**30)
 
 
-@pytest.mark.parametrize("name", ["threads", "select", "parts"])
+@pytest.mark.parametrize("name", ["threads", "select", "compute"])
 @pytest.mark.parametrize("text", ["two", "-1", "1.5", "99999999999"])
 def test_counts_that_are_none_are_refused(name: str, text: str, bundle: Path) -> None:
     with pytest.raises(Exception, match=rf"ai\.edgekit\.{name}"):
