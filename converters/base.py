@@ -25,7 +25,7 @@ from edgekit.bundle.workspace import check_replaceable, is_empty, output_path, w
 from edgekit.converters.kinds import KINDS
 from edgekit.converters.weights import Json, Weights
 from edgekit.errors import BundleError, ConvertError, MissingPackageError
-from edgekit.runtime.session import verify_units
+from edgekit.runtime.model import verify_units
 from edgekit.version import __version__
 
 ARTIFACTS = "artifacts"
@@ -255,7 +255,7 @@ def read(bundle: Path, kind: str) -> Artifact:
         about = json.loads((path / ABOUT).read_text())
     except FileNotFoundError as error:
         raise BundleError(f"{path}: no such artifact; {again}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path / ABOUT}: cannot be read; {again}") from error
     if not isinstance(about, dict) or about.get("format") != "edgekit-artifact" or about.get("kind") != kind:
         raise BundleError(f"{path / ABOUT}: does not describe this artifact; {again}")

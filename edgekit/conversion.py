@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,10 @@ from edgekit.calibrate.calibration import Calibration, Note, apply, calibrate, e
 from edgekit.checkpoint import Checkpoint, locate, open_checkpoint
 from edgekit.cores import usable_cores
 from edgekit.errors import ConvertError
+from edgekit.generate.tokenizer import missing_tokenizer
 from edgekit.recipe import Recipe, load_recipe
-from edgekit.runtime.session import Options, plan_bundle
+from edgekit.runtime.model import plan_bundle
+from edgekit.runtime.values import Options
 from edgekit.version import __version__
 
 CALIBRATION_RAM = 256 << 20  # of the runtime while it reads the text; weights beyond it are streamed
@@ -97,6 +100,11 @@ def convert(
     source = locate(str(checkpoint), revision)
     check_apart(source.path, target)
     opened = open_checkpoint(source.path)
+    missing = missing_tokenizer(str(checkpoint), source.path)
+    if missing and calibration is not None:
+        raise ConvertError(missing)
+    if missing:  # the weights can be measured and exported all the same
+        print(f"edgekit: warning: {missing}", file=sys.stderr)
     model = describe(opened.config, {n: t.shape for n, t in opened.tensors.items()}, opened.generation)
     workers = threads or usable_cores()
     provenance: dict[str, Any] = {

@@ -12,7 +12,8 @@ from click.testing import CliRunner, Result
 
 from edgekit.cli.main import cli, main
 from edgekit.conversion import convert
-from edgekit.runtime.session import Options, plan_bundle
+from edgekit.runtime.model import plan_bundle
+from edgekit.runtime.values import Options
 from tests.conftest import ROOT
 
 DEMO = ROOT / "examples" / "demo_model" / "checkpoint"

@@ -11,7 +11,8 @@ import pytest
 import edgekit
 from edgekit.errors import BudgetError, RuntimeFailure
 from edgekit.generate.tokenizer import Stream, Tokenizer
-from edgekit.runtime.session import Options, Sampling, Session
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options, Sampling
 from tests import tiny
 from tests.conftest import DEMO
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -254,3 +255,44 @@ def test_a_chat_template_of_another_type_is_one_error(broken: Any, tmp_path: Pat
 def test_a_conversation_without_messages_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no messages"):
         Tokenizer(chat_folder(tmp_path, chat_template="x")).chat([])
+
+
+def without_tokenizer(source: Path, folder: Path) -> Path:
+    """A checkpoint whose tokenizer.json is not there; tokenizer.model is, if the source has it."""
+    folder.mkdir()
+    for file in source.iterdir():
+        if file.name != "tokenizer.json":
+            (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+def convert(checkpoint: Path, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edgekit", "convert", str(checkpoint), "-o", str(out), "--json", *options]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_a_checkpoint_without_tokenizer_gets_a_warning_whose_command_makes_one(stories: Path, tmp_path: Path) -> None:
+    checkpoint, out = without_tokenizer(stories, tmp_path / "with space"), tmp_path / "out.edgekit"
+    done = convert(checkpoint, out)
+    assert done.returncode == 0
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"edgekit: warning: {checkpoint}: no tokenizer.json")
+    config = json.loads((checkpoint / "tokenizer_config.json").read_text())
+    config["tokenizer_class"] = "LlamaTokenizer"  # as checkpoints say that have a SentencePiece model only
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps(config))
+    command = shlex.split(done.stderr.partition("then convert again: ")[2])
+    assert command[0] == "python"
+    subprocess.run([sys.executable, *command[1:]], check=True, capture_output=True)
+    done = convert(checkpoint, out, "--overwrite")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Tokenizer(out / "tokenizer").encode(PROMPTS[0]) == Tokenizer(stories).encode(PROMPTS[0])
+
+
+def test_a_calibration_without_tokenizer_is_refused_before_any_work(tmp_path: Path) -> None:
+    checkpoint = without_tokenizer(ROOT / "examples" / "demo_model" / "checkpoint", tmp_path / "checkpoint")
+    (tmp_path / "text.txt").write_text(TEXTS[0])
+    done = convert(checkpoint, tmp_path / "out.edgekit", "--calibration", str(tmp_path / "text.txt"))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"edgekit: {checkpoint}: no tokenizer.json")
+    assert done.stderr.count("\n") == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint", "text.txt"]

@@ -17,7 +17,7 @@ from edgekit.converters.engines import Engine, one_line
 from edgekit.converters.weights import Json
 from edgekit.errors import ConvertError
 from edgekit.runtime import native
-from edgekit.runtime.session import Options, Plan, Stats, plan_from, stats_from
+from edgekit.runtime.values import Options, Plan, Stats, plan_from, stats_from
 from edgekit.sizes import parse_bytes
 
 

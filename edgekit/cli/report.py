@@ -9,13 +9,13 @@ import click
 from edgekit.cli.common import human
 
 if TYPE_CHECKING:
-    from edgekit.generate.loop import Model
-    from edgekit.runtime.session import Stats
+    from edgekit.generate.loop import TextModel
+    from edgekit.runtime.values import Stats
 
 
-def runtime_figures(model: Model) -> dict[str, Any]:
+def runtime_figures(model: TextModel) -> dict[str, Any]:
     """Speed, memory and reads of what an open model generated; with a draft model, memory of both."""
-    from edgekit.runtime.session import process_peak_bytes
+    from edgekit.runtime.model import process_peak_bytes
 
     s, plan, session = model.stats, model.plan, model.session
     draft = getattr(session, "draft", None)
@@ -78,7 +78,7 @@ def summarize(r: dict[str, Any]) -> None:
         f"units in the window of {human(r['window_bytes'])}"
         if r["select"] not in ("all", "router")
         else "",
-        f"drafts      {r['accepted_tokens']} of {r['drafted_tokens']} guessed tokens were right"
+        f"drafts      {r['accepted_tokens']} of {r['drafted_tokens']} drafted tokens became text"
         if r["drafted_tokens"]
         else "",
     )

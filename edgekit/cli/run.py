@@ -18,8 +18,8 @@ from edgekit.converters.kinds import KINDS
 
 if TYPE_CHECKING:
     from edgekit.cli.token_log import TokenLog
-    from edgekit.generate.loop import Model
-    from edgekit.runtime.session import Options, Sampling
+    from edgekit.generate.loop import TextModel
+    from edgekit.runtime.values import Options, Sampling
 
 INTERRUPTED = "interrupted"  # a finish_reason: Ctrl-C
 
@@ -242,7 +242,7 @@ def _plain(flags: dict[str, Any]) -> bool:
 def _options(bundle: Path, ids: list[int], flags: dict[str, Any]) -> Options:
     """How to open the bundle."""
     from edgekit.bundle import manifest
-    from edgekit.runtime.session import Options
+    from edgekit.runtime.values import Options
 
     most = manifest.read(bundle).data["model"]["max_context"]
     return Options(
@@ -259,13 +259,13 @@ def _options(bundle: Path, ids: list[int], flags: dict[str, Any]) -> Options:
         engine=flags["io_engine"],
         io_depth=flags["io_depth"],
         lookahead=not flags["no_lookahead"],
-        draft=flags["draft_max"] or 0,
+        draft_tokens=flags["draft_max"] or 0,
     )
 
 
 def _sampling(flags: dict[str, Any]) -> Sampling:
     """How to choose tokens."""
-    from edgekit.runtime.session import Sampling
+    from edgekit.runtime.values import Sampling
 
     return Sampling(
         temperature=flags["temperature"],
@@ -304,15 +304,22 @@ class _Text:
         }
 
 
-def _generate(model: Model, ids: list[int], sampling: Sampling, flags: dict[str, Any], log: TokenLog | None) -> _Text:
+def _generate(
+    model: TextModel, ids: list[int], sampling: Sampling, flags: dict[str, Any], log: TokenLog | None
+) -> _Text:
     """Continues a prompt and prints as it goes, until it ends or the person presses Ctrl-C."""
     out, hidden = _Text(), flags["quiet"] or flags["as_json"]
-    try:
-        with progress_bar("reading the prompt", hidden or len(ids) < 2 * model.plan.max_batch) as progress:
-            stream = model.generate(
-                ids, flags["max_tokens"], sampling, flags["stop"], flags["ignore_eos"], progress, flags["prompt_cache"]
-            )
+    short = len(ids) < 2 * model.plan.max_batch
+    with progress_bar("reading the prompt", hidden or short) as progress:
+        stream = model.generate(
+            ids, flags["max_tokens"], sampling, flags["stop"], flags["ignore_eos"], progress, flags["prompt_cache"]
+        )
+        try:
             first = next(stream, None)
+        except KeyboardInterrupt:
+            out.finish_reason = INTERRUPTED
+            return out
+    try:
         for piece in itertools.chain([] if first is None else [first], stream):
             out.pieces.append(piece.text)
             out.tokens += [piece.token] if piece.token >= 0 else []
@@ -321,15 +328,15 @@ def _generate(model: Model, ids: list[int], sampling: Sampling, flags: dict[str,
             if not flags["as_json"]:
                 click.echo(piece.text, nl=False)
                 sys.stdout.flush()
-        out.finish_reason = model.finish_reason
+        out.finish_reason = stream.finish_reason
     except KeyboardInterrupt:
         out.finish_reason = INTERRUPTED
-    out.cached_tokens = model.cached_tokens
+    out.cached_tokens = stream.cached_tokens
     return out
 
 
-def _open(bundle: Path, options: Options, flags: dict[str, Any]) -> Model:
-    from edgekit.generate.loop import Model
+def _open(bundle: Path, options: Options, flags: dict[str, Any]) -> TextModel:
+    from edgekit.generate.loop import TextModel
 
     if flags["draft_model"] is not None:
         from edgekit.generate.speculate import open_with_draft
@@ -338,5 +345,5 @@ def _open(bundle: Path, options: Options, flags: dict[str, Any]) -> Model:
     if flags["backend"] != "native":
         from edgekit.converters.session import ArtifactSession
 
-        return Model(bundle, options, ArtifactSession(bundle, flags["backend"], options))
-    return Model(bundle, options)
+        return TextModel(bundle, options, ArtifactSession(bundle, flags["backend"], options))
+    return TextModel(bundle, options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,25 @@ from tokenizers import Tokenizer as Native
 from edgekit.checkpoint import read_json
 from edgekit.errors import BundleError, RuntimeFailure
 
+FILE = "tokenizer.json"
+MAKE = (
+    "import sys; from transformers import AutoTokenizer as T; "
+    "T.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])"
+)
 REPLACEMENT = "\ufffd"  # what half of a multi-byte character decodes to
+
+
+def missing_tokenizer(checkpoint: str, folder: Path) -> str:
+    """What to do for a checkpoint without tokenizer.json, in one line; "" if it has one.
+
+    Args:
+        checkpoint: its folder or hub id, as the user gave it.
+        folder: where its files are.
+    """
+    if (folder / FILE).is_file():
+        return ""
+    command = shlex.join(["python", "-c", MAKE, checkpoint, str(folder)])
+    return f"{checkpoint}: no {FILE}, so its bundle has no text to run on; make it, then convert again: {command}"
 
 
 class Tokenizer:
@@ -24,10 +43,10 @@ class Tokenizer:
         Raises:
             BundleError: missing or unreadable.
         """
-        path = folder / "tokenizer.json"
+        path = folder / FILE
         if not path.is_file():
             raise BundleError(
-                f"{folder}: no tokenizer.json; make one with transformers: "
+                f"{folder}: no {FILE}; make one with transformers: "
                 "AutoTokenizer.from_pretrained(checkpoint).save_pretrained(checkpoint), then convert again"
             )
         try:

@@ -17,7 +17,8 @@ from edgekit.errors import RuntimeFailure
 from edgekit.plan import device
 from edgekit.plan.device import Profile, kernel_name
 from edgekit.plan.reuse import interpolate
-from edgekit.runtime.session import Options, Plan, plan_bundle
+from edgekit.runtime.model import plan_bundle
+from edgekit.runtime.values import Options, Plan
 
 CHECKSUM = 12e9  # bytes per second and core, of checking what was read
 PER_READ = 3e-6  # seconds of a core, to find a slot, queue a read and take it in

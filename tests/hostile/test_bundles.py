@@ -14,7 +14,7 @@ import edgekit
 from edgekit.bundle.manifest import sign
 from edgekit.cli.main import main
 from edgekit.errors import BundleError, EdgekitError
-from edgekit.runtime.session import Sampling
+from edgekit.runtime.values import Sampling
 from edgekit.verify import verify
 from tests.conftest import DEMO
 

@@ -89,13 +89,13 @@ final class CoreTests: XCTestCase, @unchecked Sendable {
     var metrics = Metrics(keeping: 3)
     for _ in 0..<6 {
       for try await _ in session.generate([5, 6, 7], maxTokens: 9, sampling: .greedy) {}
-      metrics.note(await session.statistics())
+      metrics.record(await session.statistics())
     }
     XCTAssertEqual(metrics.samples.map(\.id), [2, 3, 4])
     XCTAssertTrue(metrics.samples.allSatisfy { $0.tokensPerSecond > 0 && $0.memory > 0 })
     let count = metrics.samples.count
     metrics.restart()
-    metrics.note(await session.statistics())
+    metrics.record(await session.statistics())
     XCTAssertEqual(metrics.samples.count, count)
   }
 }
