@@ -12,6 +12,7 @@ from edgekit.generate.chat_template import DEFAULT, read_templates
 from edgekit.generate.tokenizer import FILE, Tokenizer
 
 CONFIG = "tokenizer_config.json"
+OPTION = "add_special_tokens"
 PROBE = "a"
 
 
@@ -27,7 +28,7 @@ def write_tokenizer_config(folder: Path) -> Json:
 
     Returns:
         The options that `og.Tokenizer.update_options` needs: without them it leaves BOS and EOS out, whatever the
-        folder says. Empty if nothing belongs around a text, or more than it can put there (a warning says so).
+        folder says; where more belongs there than it can put, a warning says so. Empty without a tokenizer.
     """
     if not (folder / FILE).is_file():
         return {}
@@ -36,11 +37,11 @@ def write_tokenizer_config(folder: Path) -> Json:
     begin, end = _around(tokenizer)
     if len(begin) > 1 or len(end) > 1:
         print(
-            f"edgekit: warning: the tokenizer puts {begin} and {end} around a text, and onnxruntime-genai's own knows one "
-            "BOS and one EOS only; give it token ids",
+            f"edgekit: warning: the tokenizer puts {begin} and {end} around a text, and onnxruntime-genai's own knows "
+            "one BOS and one EOS only; give it token ids",
             file=sys.stderr,
         )
-        return {}
+        return {OPTION: "false"}
     config.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
     for name, ids in (("bos", begin), ("eos", end)):
         config[f"add_{name}_token"] = bool(ids)
@@ -49,7 +50,7 @@ def write_tokenizer_config(folder: Path) -> Json:
     if not isinstance(config.get("chat_template", ""), str):
         config["chat_template"] = read_templates(folder, config).get(DEFAULT, "")
     (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return {"add_special_tokens": "true"} if begin or end else {}
+    return {OPTION: "true"}
 
 
 def _around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
