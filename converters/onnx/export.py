@@ -11,6 +11,7 @@ from edgekit.converters.base import Job
 from edgekit.converters.lower import lower
 from edgekit.converters.onnx.data import DataFile
 from edgekit.converters.onnx.emitter import EDGEKIT, OnnxEmitter, head_width
+from edgekit.converters.onnx.tokenizer import write_tokenizer_config
 from edgekit.converters.onnx.weights import MS
 from edgekit.converters.rope import reach
 from edgekit.converters.weights import Json
@@ -49,6 +50,7 @@ def export(job: Job) -> None:
     made = ir.Model(graph, ir_version=IR_VERSION, producer_name="edgekit", producer_version=__version__)
     ir.save(made, job.folder / GRAPH)
     job.copy_tokenizer()
+    job.about["tokenizer_options"] = write_tokenizer_config(job.folder)
     config = _genai(model, context)
     if flash:  # onnxruntime-genai loads custom operators from the model's folder only
         for stem in LIBRARIES:

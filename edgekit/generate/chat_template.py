@@ -13,11 +13,11 @@ from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import Macro
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 from edgekit.checkpoint import read_json
 from edgekit.errors import BundleError
+from edgekit.generate.sandbox import BoundedEnvironment
 
 DEFAULT, TOOL_USE = "default", "tool_use"
 FILE, FOLDER, PROCESSOR_FILE = "chat_template.jinja", "additional_chat_templates", "chat_template.json"
@@ -100,7 +100,7 @@ def render(template: str, messages: Sequence[Message], tools: Sequence[Any] | No
         tokens: special tokens by name, as "bos_token".
 
     Raises:
-        BundleError: no messages, or the template does not render.
+        BundleError: no messages, or the template does not render, or takes or makes too much (see sandbox.py).
     """
     if not messages:
         raise BundleError("a chat has no messages; give at least one")
@@ -193,8 +193,8 @@ def _tojson(
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+def _environment() -> BoundedEnvironment:
+    made = BoundedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
     made.filters["tojson"] = _tojson
     made.globals |= {
         "raise_exception": _raise_exception,

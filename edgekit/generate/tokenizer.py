@@ -80,6 +80,11 @@ class Tokenizer:
         ids: list[int] = self._native.encode(text, add_special_tokens=special).ids
         return ids
 
+    def token(self, number: int) -> str | None:
+        """The token of an id, as it stands in the vocabulary."""
+        found: str | None = self._native.id_to_token(number)
+        return found
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out."""
         return str(self._native.decode(list(ids), skip_special_tokens=True))
