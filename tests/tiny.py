@@ -31,6 +31,7 @@ LONG = {"short_factor": [1.0 + i / 8 for i in range(8)], "long_factor": [2.0 + i
 
 MAKERS: dict[str, Callable[[], Any]] = {
     "llama": lambda: tf.LlamaConfig(**GQA),
+    "llama_mha": lambda: tf.LlamaConfig(**SIZES),
     "llama_tied_biased": lambda: tf.LlamaConfig(
         **GQA, tie_word_embeddings=True, attention_bias=True, mlp_bias=True, head_dim=32
     ),
