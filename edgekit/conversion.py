@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.arch import describe
+from edgekit.arch.checkpoints import describe_checkpoint
 from edgekit.arch.spec import Model
 from edgekit.bundle.layout import LAYOUTS, MANIFEST, Arrangement, plan_layout
 from edgekit.bundle.workspace import Workspace, check_apart, output_path, workspace
@@ -38,6 +38,7 @@ class Conversion:
         seconds: how long it took.
         resumed: matrices that an earlier, interrupted call had finished.
         restarted: leftovers of a call with another source or recipe were thrown away.
+        warnings: lines about keys and tensors of the checkpoint that are not used.
     """
 
     path: Path
@@ -48,6 +49,7 @@ class Conversion:
     seconds: float
     resumed: int
     restarted: bool
+    warnings: tuple[str, ...] = ()
 
 
 def convert(
@@ -97,7 +99,7 @@ def convert(
     source = locate(str(checkpoint), revision)
     check_apart(source.path, target)
     opened = open_checkpoint(source.path)
-    model = describe(opened.config, {n: t.shape for n, t in opened.tensors.items()}, opened.generation)
+    model, warnings = describe_checkpoint(opened)
     workers = threads or os.cpu_count() or 1
     provenance: dict[str, Any] = {
         "edgekit": __version__,
@@ -132,6 +134,7 @@ def convert(
         time.monotonic() - begin,
         writer.resumed,
         writer.restarted,
+        warnings,
     )
 
 

@@ -19,7 +19,7 @@ from edgekit.arch.spec import (
     Norm,
     Ranges,
 )
-from edgekit.arch.tensors import Shapes, Tensors
+from edgekit.arch.tensors import Shapes, Tensors, head_tensor
 from edgekit.errors import CheckpointError, UnsupportedModelError
 
 # Of any family: config key -> the only values with which edgekit computes what the model means.
@@ -270,14 +270,14 @@ class _Builder(Tensors):
         blocks: list[Block] = []
         for i in range(self.layers):
             blocks += [self.attention(i), self.ffn(i)]
-        head_tensor = f"{f.head}.weight"
+        head_name = head_tensor(f, self.shapes)
         tied = c.flag("tied") and not self.head_differs
-        if not tied and head_tensor not in self.shapes:
+        if not tied and head_name not in self.shapes:
             raise CheckpointError(
-                f"the checkpoint has no tensor '{head_tensor}', though config.json does not tie it to the embedding; "
+                f"the checkpoint has no tensor '{head_name}', though config.json does not tie it to the embedding; "
                 "download it again, or set tie_word_embeddings to true if the model ties them"
             )
-        head = embedding if tied else self.matrix("head", f.head, vocab, width)
+        head = embedding if tied else self.matrix("head", head_name.removesuffix(".weight"), vocab, width)
         position = None
         if f.position:
             rows = context + f.position_offset

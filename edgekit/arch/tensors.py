@@ -6,11 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgekit.arch.config import Config
+from edgekit.arch.family import Family
 from edgekit.arch.rope import frequencies
 from edgekit.arch.spec import Matrix, Norm, Ranges, Rope, Vector
 from edgekit.errors import CheckpointError, UnsupportedModelError
 
 Shapes = Mapping[str, tuple[int, ...]]
+
+
+def head_tensor(family: Family, shapes: Shapes) -> str:
+    """Name of the output head's weight in a checkpoint; multimodal ones may nest it."""
+    name = f"{family.head}.weight"
+    nested = f"language_model.{name}"
+    return nested if nested in shapes and name not in shapes else name
 
 
 class Tensors:

@@ -21,6 +21,7 @@ GEMMA3 = Family(
         "attn_logit_softcapping",
     },
     fields={"activation": "hidden_activation"},
+    harmless=frozenset({"_sliding_window_pattern"}),
     prefixes=("model.", "language_model.model.", "model.language_model.", ""),
     qkv_bias="attention_bias",
     o_bias="attention_bias",
