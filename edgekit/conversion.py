@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.arch import describe
+from edgekit.arch.checkpoints import describe_checkpoint
 from edgekit.arch.spec import Model
 from edgekit.bundle.layout import LAYOUTS, MANIFEST, Arrangement, plan_layout
 from edgekit.bundle.workspace import Workspace, check_apart, check_replaceable, output_path, workspace
@@ -41,6 +41,7 @@ class Conversion:
         seconds: how long it took.
         resumed: matrices that an earlier, interrupted call had finished.
         restarted: leftovers of a call with another source or recipe were thrown away.
+        warnings: lines about keys and tensors of the checkpoint that are not used.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Conversion:
     seconds: float
     resumed: int
     restarted: bool
+    warnings: tuple[str, ...] = ()
 
 
 def convert(
@@ -100,12 +102,12 @@ def convert(
     source = locate(str(checkpoint), revision)
     check_apart(source.path, target)
     opened = open_checkpoint(source.path)
+    model, warnings = describe_checkpoint(opened)
     missing = missing_tokenizer(str(checkpoint), source.path)
     if missing and calibration is not None:
         raise ConvertError(missing)
     if missing:  # the weights can be measured and exported all the same
         print(f"edgekit: warning: {missing}", file=sys.stderr)
-    model = describe(opened.config, {n: t.shape for n, t in opened.tensors.items()}, opened.generation)
     workers = threads or usable_cores()
     provenance: dict[str, Any] = {
         "edgekit": __version__,
@@ -140,6 +142,7 @@ def convert(
         time.monotonic() - begin,
         writer.resumed,
         writer.restarted,
+        warnings,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgekit.arch import describe
+from edgekit.arch.checkpoints import describe_checkpoint
 from edgekit.bundle import manifest
 from edgekit.bundle.layout import MANIFEST, plan_layout
 from edgekit.bundle.manifest import model_json
@@ -81,7 +81,7 @@ def inspect_checkpoint(path: str) -> Table:
     """A checkpoint: its blocks, its tensors' types, and what the default recipe would make of it."""
     source = locate(path)
     opened = open_checkpoint(source.path)
-    model = describe(opened.config, {n: t.shape for n, t in opened.tensors.items()}, opened.generation)
+    model, _ = describe_checkpoint(opened)
     layout = plan_layout(model, load_recipe())
     dtypes: dict[str, int] = {}
     for t in opened.tensors.values():

@@ -20,6 +20,7 @@ SIZES: dict[str, Any] = {
     "eos_token_id": 2,
     "pad_token_id": 0,
 }
+OPT: dict[str, Any] = {k: v for k, v in SIZES.items() if k != "intermediate_size"}
 GQA: dict[str, Any] = {**SIZES, "num_key_value_heads": 2}
 
 
@@ -31,11 +32,12 @@ LONG = {"short_factor": [1.0 + i / 8 for i in range(8)], "long_factor": [2.0 + i
 
 MAKERS: dict[str, Callable[[], Any]] = {
     "llama": lambda: tf.LlamaConfig(**GQA),
+    "llama_mha": lambda: tf.LlamaConfig(**SIZES),
     "llama_tied_biased": lambda: tf.LlamaConfig(
         **GQA, tie_word_embeddings=True, attention_bias=True, mlp_bias=True, head_dim=32
     ),
     "llama_relu": lambda: tf.LlamaConfig(**{**GQA, "intermediate_size": 1500}, hidden_act="relu"),
-    "opt_wide": lambda: tf.OPTConfig(**SIZES, ffn_dim=2000, word_embed_proj_dim=64),
+    "opt_wide": lambda: tf.OPTConfig(**OPT, ffn_dim=2000, word_embed_proj_dim=64),
     "llama_relu2": lambda: tf.LlamaConfig(**GQA, hidden_act="relu2"),
     "llama_odd_sizes": lambda: tf.LlamaConfig(**{**GQA, "hidden_size": 60, "intermediate_size": 77, "head_dim": 10}),
     "llama_linear": lambda: tf.LlamaConfig(**GQA, **rope("linear", factor=4.0)),
@@ -66,9 +68,9 @@ MAKERS: dict[str, Callable[[], Any]] = {
     ),
     "phi3_partial": lambda: tf.Phi3Config(**GQA, **rope("default", partial_rotary_factor=0.5)),
     "olmo2": lambda: tf.Olmo2Config(**GQA),
-    "opt": lambda: tf.OPTConfig(**SIZES, ffn_dim=96, word_embed_proj_dim=64),
+    "opt": lambda: tf.OPTConfig(**OPT, ffn_dim=96, word_embed_proj_dim=64),
     "opt_post_norm_projected": lambda: tf.OPTConfig(
-        **SIZES, ffn_dim=96, word_embed_proj_dim=32, do_layer_norm_before=False
+        **OPT, ffn_dim=96, word_embed_proj_dim=32, do_layer_norm_before=False
     ),
     "gpt2": lambda: tf.GPT2Config(
         vocab_size=199, n_embd=64, n_layer=3, n_head=4, n_positions=128, bos_token_id=1, eos_token_id=2

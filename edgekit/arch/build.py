@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, cast
 
-from edgekit.arch.config import LIMIT, Config
+from edgekit.arch.config import LIMIT, Config, decoder_config, shown
 from edgekit.arch.families import FAMILIES
 from edgekit.arch.family import Family
 from edgekit.arch.spec import (
@@ -19,8 +19,16 @@ from edgekit.arch.spec import (
     Norm,
     Ranges,
 )
-from edgekit.arch.tensors import Shapes, Tensors
+from edgekit.arch.tensors import Shapes, Tensors, head_tensor
 from edgekit.errors import CheckpointError, UnsupportedModelError
+
+# Of any family: config key -> the only values with which edgekit computes what the model means.
+REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {
+    "quantization_config": (None, {}),
+    "per_layer_config": (None, {}),
+    "is_encoder_decoder": (False, None),
+    "add_cross_attention": (False, None),
+}
 
 
 def known_model_types() -> list[str]:
@@ -28,7 +36,7 @@ def known_model_types() -> list[str]:
     return sorted(name for family in FAMILIES for name in family.model_types)
 
 
-def find_family(model_type: str) -> Family:
+def find_family(model_type: object) -> Family:
     """The description of a model type.
 
     Raises:
@@ -37,39 +45,50 @@ def find_family(model_type: str) -> Family:
     for family in FAMILIES:
         if model_type in family.model_types:
             return family
+    file = model_type if isinstance(model_type, str) and model_type.isidentifier() else "NAME"
     raise UnsupportedModelError(
-        f"config.json: model_type '{model_type}' is not described yet; known: "
+        f"config.json: model_type {shown(model_type)} is not described yet; known: "
         f"{', '.join(known_model_types())}. To add it, describe it in edgekit/arch/families/"
-        f"{model_type if model_type.isidentifier() else 'NAME'}.py and list it in edgekit/arch/families/__init__.py"
+        f"{file}.py and list it in edgekit/arch/families/__init__.py"
     )
 
 
-def describe(config: Mapping[str, Any], shapes: Shapes, generation: Mapping[str, Any] | None = None) -> Model:
+def describe(
+    config: Mapping[str, Any],
+    shapes: Shapes,
+    generation: Mapping[str, Any] | None = None,
+    head_differs: bool = False,
+) -> Model:
     """Describes the model of a checkpoint.
 
     Args:
         config: config.json.
         shapes: name -> shape of every tensor in the checkpoint.
         generation: generation_config.json, if there is one.
+        head_differs: the checkpoint has a head whose values are not the embedding's; it is then not tied to it,
+            whatever the config says, as in transformers (`arch.checkpoints` finds out).
 
     Raises:
         UnsupportedModelError: the model cannot be expressed.
         CheckpointError: a tensor is missing or has another shape than the config says.
     """
-    if config.get("model_type") == "gemma3" and isinstance(config.get("text_config"), dict):
-        whole = {k: config[k] for k in ("eos_token_id", "bos_token_id", "tie_word_embeddings") if k in config}
-        config = {**config["text_config"], **whole, "model_type": "gemma3_text"}
-    family = find_family(str(config.get("model_type")))
-    for key, allowed in family.required_values.items():
+    config = decoder_config(config)
+    family = find_family(config.get("model_type"))
+    for key, allowed in {**REQUIRED_VALUES, **family.required_values}.items():
         if config.get(key, allowed[0]) not in allowed:
             raise UnsupportedModelError(
-                f"config.json: {key} is {config[key]!r}, which edgekit does not compute for {family.model_types[0]}"
+                f"config.json: {key} is {shown(config[key])}, which edgekit does not compute for "
+                f"{family.model_types[0]}"
             )
-    return _Builder(Config(config, family), shapes).model(generation or {})
+    return _Builder(Config(config, family), shapes, head_differs).model(generation or {})
 
 
 class _Builder(Tensors):
     """Blocks, and the whole."""
+
+    def __init__(self, config: Config, shapes: Shapes, head_differs: bool) -> None:
+        super().__init__(config, shapes)
+        self.head_differs = head_differs
 
     # --- blocks ------------------------------------------------------------------------------
 
@@ -108,12 +127,15 @@ class _Builder(Tensors):
             self.norm(at + "k_norm", f.k_norm, i, d if per_head else kv * d, per_head),
             self.rope(kind, d),
             c.size("window") if kind == "sliding_attention" else 0,
-            c.number("attn_logit_softcapping"),
+            self._softcap("attn_logit_softcapping"),
             pre,
             post,
             out,
-            bool(c.get("norm_relu")),
+            c.flag("norm_relu"),
         )
+
+    def _softcap(self, key: str) -> float:
+        return 0.0 if self.c.get(key) is None else self.c.positive(key)
 
     def _qkv(self, i: int, heads: int, kv: int, d: int) -> tuple[dict[str, str], dict[str, Ranges], int]:
         f = self.f
@@ -133,17 +155,18 @@ class _Builder(Tensors):
         return fused, {"q": ((0, q),), "k": ((q, q + k),), "v": ((q + k, q + 2 * k),)}, q + 2 * k
 
     def _scale(self, head_dim: int, layer: int) -> float:
-        if self.f.scale == "one" or self.c.get("scale_attn_weights") is False:
-            return 1.0
-        if self.f.scale == "query_pre_attn_scalar":
-            return 1.0 / math.sqrt(self.c.number("query_pre_attn_scalar"))
-        by_layer = layer + 1 if self.c.get("scale_attn_by_inverse_layer_idx") else 1
+        c, f = self.c, self.f
+        by_layer = layer + 1 if c.flag("scale_attn_by_inverse_layer_idx") else 1
+        if f.scale == "one" or ("scale_attn_weights" in f.reads and not c.flag("scale_attn_weights")):
+            return 1.0 / by_layer
+        if f.scale == "query_pre_attn_scalar":
+            return 1.0 / math.sqrt(c.positive("query_pre_attn_scalar"))
         return 1.0 / math.sqrt(head_dim) / by_layer
 
     def _norm_places(self, name: str, template: str, post: str, i: int) -> tuple[Norm | None, Norm | None, Norm | None]:
         norm = self.norm(name + "norm", template, i)
         after = self.norm(name + "post_norm", post, i)
-        if self.f.norm_order == "config" and not self.c.get("do_layer_norm_before"):
+        if self.f.norm_order == "config" and not self.c.flag("do_layer_norm_before"):
             return None, after, norm
         return norm, after, None
 
@@ -151,8 +174,8 @@ class _Builder(Tensors):
         c, f, at = self.c, self.f, f"layers.{i}."
         pre, post, out = self._norm_places(at + "ffn_", f.ffn_norm, f.ffn_post_norm, i)
         activation = cast(Activation, c.activation())
-        threshold = c.number("hidden_act_threshold")
-        parallel = f.parallel == "config" and bool(c.get("use_parallel_residual"))
+        threshold = c.number("hidden_act_threshold", 0.0)
+        parallel = f.parallel == "config" and c.flag("use_parallel_residual")
         if self._sparse(i):
             size, count = c.size("expert_size"), c.size("experts")
             bundles = tuple(
@@ -170,9 +193,9 @@ class _Builder(Tensors):
                 parallel,
                 router=self.matrix(at + "router", self._name(f.router, i), count, self.hidden),
                 top_k=top_k,
-                normalize=f.normalize_experts == "always" or bool(c.get("norm_topk_prob")),
-                up_relu=bool(c.get("ffn_up_relu")),
-                pre_relu=bool(c.get("norm_relu")),
+                normalize=f.normalize_experts == "always" or c.flag("norm_topk_prob"),
+                up_relu=c.flag("ffn_up_relu"),
+                pre_relu=c.flag("norm_relu"),
                 pre_norm=pre,
                 post_norm=post,
                 out_norm=out,
@@ -193,8 +216,8 @@ class _Builder(Tensors):
             self.bias(at + "gate_bias", gate_name, size, ranges[0], whole, f.ffn_bias) if gate_name else None,
             self.bias(at + "up_bias", up_name, size, ranges[1], whole, f.ffn_bias),
             self.bias(at + "down_bias", down, self.hidden, rule=f.ffn_bias),
-            up_relu=bool(c.get("ffn_up_relu")),
-            pre_relu=bool(c.get("norm_relu")),
+            up_relu=c.flag("ffn_up_relu"),
+            pre_relu=c.flag("norm_relu"),
             pre_norm=pre,
             post_norm=post,
             out_norm=out,
@@ -216,9 +239,12 @@ class _Builder(Tensors):
         )
 
     def _sparse(self, i: int) -> bool:
-        if not self.f.router or i in (self.c.get("mlp_only_layers") or []):
+        dense = self.c.get("mlp_only_layers", [])
+        if not isinstance(dense, list) or not all(type(x) is int for x in dense):
+            raise self.c.bad("mlp_only_layers", dense, "a list of layers")
+        if not self.f.router or i in dense:
             return False
-        return (i + 1) % int(self.c.get("decoder_sparse_step", 1)) == 0
+        return (i + 1) % self.c.size("decoder_sparse_step", 1) == 0
 
     def _ffn_size(self, i: int) -> int:
         multipliers = self.c.get("ffn_multipliers")
@@ -226,7 +252,10 @@ class _Builder(Tensors):
             return self.c.per_layer("ffn", i, 4 * self.hidden)
         # OpenELM's make_divisible: the nearest multiple, but not less than nine tenths.
         by = self.c.size("ffn_divisor")
-        wish = float(multipliers[i] if isinstance(multipliers, list) else multipliers) * self.hidden
+        ours = multipliers[i] if isinstance(multipliers, list) and i < len(multipliers) else multipliers
+        if isinstance(ours, bool) or not isinstance(ours, int | float) or not 0 < ours <= LIMIT:
+            raise self.c.bad("ffn_multipliers", multipliers, "one positive number, or one per layer")
+        wish = float(ours) * self.hidden
         size = max(by, int(wish + by / 2) // by * by)
         return self.c.checked("ffn_multipliers", size + by if size < 0.9 * wish else size)
 
@@ -239,22 +268,22 @@ class _Builder(Tensors):
         embedding = self.matrix("embedding", self._name(f.embed), vocab, width)
         projects = self._has(f.project_in)
         blocks: list[Block] = []
-        for i in range(c.size("layers")):
+        for i in range(self.layers):
             blocks += [self.attention(i), self.ffn(i)]
-        head_tensor = f"{f.head}.weight"
-        tied = bool(c.get("tied", f.tied_default))
-        if not tied and head_tensor not in self.shapes:
+        head_name = head_tensor(f, self.shapes)
+        tied = c.flag("tied") and not self.head_differs
+        if not tied and head_name not in self.shapes:
             raise CheckpointError(
-                f"the checkpoint has no tensor '{head_tensor}', though config.json does not tie it to the embedding; "
+                f"the checkpoint has no tensor '{head_name}', though config.json does not tie it to the embedding; "
                 "download it again, or set tie_word_embeddings to true if the model ties them"
             )
-        head = embedding if tied else self.matrix("head", f.head, vocab, width)
+        head = embedding if tied else self.matrix("head", head_name.removesuffix(".weight"), vocab, width)
         position = None
         if f.position:
             rows = context + f.position_offset
             position = self.matrix("position", self._name(f.position), rows, self.hidden)
-        eos = generation.get("eos_token_id", c.raw.get("eos_token_id"))
-        bos = c.raw.get("bos_token_id")
+        eos = generation.get("eos_token_id", c.get("eos_token_id"))
+        bos = _token_ids(c.get("bos_token_id"), vocab)
         return Model(
             f.model_types[0],
             vocab,
@@ -269,16 +298,16 @@ class _Builder(Tensors):
             position=position,
             position_offset=f.position_offset,
             final_norm=self.norm("final_norm", f.final_norm or ""),
-            head_bias=None if tied else self.bias("head_bias", f.head, vocab),
             head_project=self.matrix("project_out", self._name(f.project_out), width, self.hidden)
             if projects
             else None,
-            head_softcap=c.number("final_logit_softcapping"),
-            eos_token_ids=_token_ids(eos),
-            bos_token_id=bos if isinstance(bos, int) else None,
+            head_softcap=self._softcap("final_logit_softcapping"),
+            eos_token_ids=_token_ids(eos, vocab),
+            bos_token_id=bos[0] if bos else None,
         )
 
 
-def _token_ids(value: Any) -> tuple[int, ...]:
+def _token_ids(value: Any, vocab: int) -> tuple[int, ...]:
+    """The ids in `value` (one or a list) that the vocabulary has."""
     listed = value if isinstance(value, list) else [value]
-    return tuple(x for x in listed if isinstance(x, int) and not isinstance(x, bool))
+    return tuple(x for x in listed if type(x) is int and 0 <= x < vocab)

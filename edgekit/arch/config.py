@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,22 +44,59 @@ ACTIVATIONS: dict[str, str] = {
 }
 
 
+# Written by edgekit's own training into the config of a checkpoint; every family reads them.
+OWN_KEYS = frozenset({"hidden_act_threshold", "ffn_up_relu", "norm_relu"})
+
+
+def decoder_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The text decoder's part of a config.json; multimodal Gemma 3 nests it.
+
+    Raises:
+        UnsupportedModelError: the nested part is no object.
+    """
+    if config.get("model_type") != "gemma3":
+        return dict(config)
+    text = config.get("text_config")
+    if not isinstance(text, dict):
+        raise UnsupportedModelError(f"config.json: text_config is {shown(text)}, which is not an object")
+    outer = {k: config[k] for k in ("eos_token_id", "bos_token_id", "tie_word_embeddings") if k in config}
+    return {**text, **outer, "model_type": "gemma3_text"}
+
+
+def shown(value: Any) -> str:
+    """A value of unknown kind and size as a short piece of one line."""
+    try:
+        return _REPR.repr(value)
+    except ValueError:  # an integer with too many digits to be written
+        return f"a {type(value).__name__}"
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = 80
+
+
 class Config:
-    """Typed access to config.json with a family's field names and defaults."""
+    """Typed access to config.json with a family's field names and defaults.
+
+    A key that the family does not read is as good as absent; a null stands before a default, as in transformers.
+    """
 
     def __init__(self, raw: Mapping[str, Any], family: Family) -> None:
-        self.raw, self.family = raw, family
+        self.family = family
+        renamed = {family.aliases[k]: v for k, v in raw.items() if k in family.aliases}
+        self.raw = {**{k: v for k, v in raw.items() if k not in family.aliases}, **renamed}
+        self.known = family.reads | OWN_KEYS
 
-    def names(self, key: str) -> tuple[str, ...]:
-        """What the config may call our key; the key itself if the family says nothing."""
-        names = self.family.fields.get(key, NAMES.get(key, key))
-        return (names,) if isinstance(names, str) else names
+    def name(self, key: str) -> str:
+        """What the config calls our key; the key itself if the family says nothing."""
+        return self.family.fields.get(key, NAMES.get(key, key))
 
     def get(self, key: str, otherwise: Any = None) -> Any:
         """The value of our key (or of a config field), from the file or the family's defaults."""
-        names = self.names(key)
-        sources = (self.raw, self.family.defaults)
-        value = next((t[n] for t in sources for n in names if t.get(n) is not None), None)
+        name = self.name(key)
+        if name not in self.known:
+            return otherwise
+        value = self.raw[name] if name in self.raw else self.family.defaults.get(name)
         return otherwise if value is None else value
 
     def size(self, key: str, otherwise: int | None = None) -> int:
@@ -69,11 +107,10 @@ class Config:
         """
         return self.checked(key, self.get(key, otherwise))
 
-    def checked(self, key: str, value: Any) -> int:
+    def checked(self, key: str, value: Any, least: int = 1) -> int:
         """`value` as a dimension, or an error that names `key`."""
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= LIMIT:
-            name = self.names(key)[0]
-            raise UnsupportedModelError(f"config.json: {name} is {value!r}, which is not a size between 1 and {LIMIT}")
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= LIMIT:
+            raise self.bad(key, value, f"a size between {least} and {LIMIT}")
         return value
 
     def per_layer(self, key: str, layer: int, otherwise: int | None = None) -> int:
@@ -83,12 +120,33 @@ class Config:
             value = value[layer] if layer < len(value) else None
         return self.checked(key, value)
 
-    def number(self, key: str, otherwise: float = 0.0) -> float:
+    def number(self, key: str, otherwise: float | None = None) -> float:
         """A finite number."""
         value = self.get(key, otherwise)
         if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) > 1e30:
-            raise UnsupportedModelError(f"config.json: {key} is {value!r}, which is not a finite number")
+            raise self.bad(key, value, "a finite number")
         return float(value)
+
+    def positive(self, key: str) -> float:
+        """A finite number above zero, not so small that its inverse overflows."""
+        value = self.number(key)
+        if value < 1e-30:
+            raise self.bad(key, value, "a positive number")
+        return value
+
+    def flag(self, key: str) -> bool:
+        """True or false; false where the family has no such key."""
+        value = self.get(key)
+        name = self.name(key)
+        if isinstance(value, bool):
+            return value
+        if value is None and (name not in self.family.reads or self.family.defaults.get(name) is None):
+            return False
+        raise self.bad(key, value, "true or false")
+
+    def bad(self, key: str, value: Any, wanted: str) -> UnsupportedModelError:
+        """The error for a value that is of the wrong kind or out of range."""
+        return UnsupportedModelError(f"config.json: {self.name(key)} is {shown(value)}, which is not {wanted}")
 
     def activation(self) -> str:
         """Our name of the FFN's activation.
@@ -96,8 +154,7 @@ class Config:
         Raises:
             UnsupportedModelError: the runtime has no such function.
         """
-        name = str(self.get("activation", "silu"))
-        if name not in ACTIVATIONS:
-            known = ", ".join(sorted(ACTIVATIONS))
-            raise UnsupportedModelError(f"config.json: activation '{name}' is unknown; known: {known}")
-        return ACTIVATIONS[name]
+        value = self.get("activation")
+        if not isinstance(value, str) or value not in ACTIVATIONS:
+            raise self.bad("activation", value, f"a known activation; known: {', '.join(sorted(ACTIVATIONS))}")
+        return ACTIVATIONS[value]

@@ -6,27 +6,48 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+# Config keys that most families read; a family's `reads` begins with them.
+COMMON = frozenset({"vocab_size", "tie_word_embeddings", "bos_token_id", "eos_token_id"})
+DECODER = COMMON | {
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+    "hidden_act",
+    "rms_norm_eps",
+    "rope_theta",
+    "rope_parameters",
+    "rope_scaling",
+}
+WINDOWS = frozenset({"sliding_window", "use_sliding_window", "max_window_layers", "layer_types"})
+
 
 @dataclass(frozen=True)
 class Family:
     """Everything that sets one family apart; `arch.build` turns it and a config into a `Model`.
 
     Tensor names are templates: `{i}` the layer, `{e}` the expert; ".weight" and ".bias" are added.
-    A bias is read when the checkpoint has it.
+    A bias is read when its rule says that the model has it, as transformers does.
 
     Attributes:
         model_types: values of `model_type` in config.json that this describes.
-        fields: our name of a size -> the config's name (or names, old and new) for it, where they differ.
-        defaults: values of config fields that config.json may leave out.
+        fields: our name of a size -> the config's name for it, where they differ.
+        defaults: values of config keys that config.json may leave out; transformers' (`arch.defaults`).
+        aliases: other names that transformers accepts for keys -> the key.
+        reads: config keys that a description is made from; all others are as good as absent.
+        harmless: config keys of this family that change nothing edgekit computes.
         prefixes: prefixes that some checkpoints of the family put before every name.
         qkv: a fused projection; `qkv_layout` "stacked" is q rows, k rows, v rows, "per_head" is
             (q, k, v) head by head.
+        eps: of the norms, where the config has no key for it.
         norm_add: added to norm weights (Gemma stores w - 1).
         scale: attention scale: 1/sqrt(head_dim), 1/sqrt(query_pre_attn_scalar), or 1.
         windows: which layers have a sliding window: by config's layer_types, all of them, or
             GPT-Neo's attention_types.
         qkv_bias, o_bias, ffn_bias: when that bias must be there: "always", or the config key that says so.
-        optional_norms: norms that may be missing -> the config key that must then be false.
+        optional_norms: norms that not every model has -> the config key that says whether it has.
         partial_rotary: whether the family rotates only a part of each head; others ignore the key.
         required_values: config key -> the only values with which edgekit computes what the model means.
         norm_order: "pre" (before each sublayer) or "config" (OPT's do_layer_norm_before).
@@ -37,11 +58,13 @@ class Family:
     final_norm: str | None
     o: str
     down: str
-    fields: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    reads: frozenset[str] = frozenset()
+    harmless: frozenset[str] = frozenset()
     prefixes: tuple[str, ...] = ("",)
     head: str = "lm_head"
-    tied_default: bool = False
     q: str = ""
     k: str = ""
     v: str = ""
@@ -63,6 +86,7 @@ class Family:
     qk_norm_per_head: bool = True
     norm: Literal["rms", "layer"] = "rms"
     norm_add: float = 0.0
+    eps: float = 0.0
     rope: bool = True
     position: str = ""
     position_offset: int = 0

@@ -14,9 +14,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgekit.arch.config import shown
 from edgekit.errors import UnsupportedModelError
 
 Floats = npt.NDArray[np.float32]
+NUMBERS = (
+    "factor",
+    "original_max_position_embeddings",
+    "low_freq_factor",
+    "high_freq_factor",
+    "beta_fast",
+    "beta_slow",
+    "attention_factor",
+    "mscale",
+    "mscale_all_dim",
+)
 KINDS = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 
 
@@ -50,12 +62,40 @@ def frequencies(params: Mapping[str, Any], dim: int, context: int) -> Frequencie
     Raises:
         UnsupportedModelError: unknown type, or a parameter is missing.
     """
-    kind = str(params.get("rope_type") or params.get("type") or "default")
+    with np.errstate(all="ignore"):
+        made = _frequencies(_checked(params), dim, context)
+    rates = [made.inv_freq] if made.long_inv_freq is None else [made.inv_freq, made.long_inv_freq]
+    if not dim or not math.isfinite(made.scale) or not all(np.isfinite(r).all() for r in rates):
+        raise UnsupportedModelError("config.json: the rope parameters give positions that are not finite")
+    return made
+
+
+def _checked(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    for key in NUMBERS:
+        value = params.get(key)
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e30
+        ):
+            raise UnsupportedModelError(
+                f"config.json: {key} of the rope parameters is {shown(value)}, which is not a finite number"
+            )
+    if params.get("factor") == 0:
+        raise UnsupportedModelError("config.json: factor of the rope parameters is 0, which divides nothing")
+    return params
+
+
+def _frequencies(params: Mapping[str, Any], dim: int, context: int) -> Frequencies:
+    named = params.get("rope_type") or params.get("type") or "default"
+    kind = named if isinstance(named, str) else shown(named)
     kind = "longrope" if kind == "su" else kind
     base = params["rope_theta"]
-    if isinstance(base, bool) or not isinstance(base, int | float) or not 0 < base < 1e30:
-        raise UnsupportedModelError(f"config.json: rope_theta is {base!r}, which is not a positive number")
+    if isinstance(base, bool) or not isinstance(base, int | float) or not 1e-30 < base < 1e30:
+        raise UnsupportedModelError(f"config.json: rope_theta is {shown(base)}, which is not a positive number")
     base = float(base)
+    # Without the original length, the config's context is the long one already.
+    scaled = params.get("original_max_position_embeddings") is not None
+    if kind in ("llama3", "yarn", "longrope") and params.get("original_max_position_embeddings") is None:
+        params = {**params, "original_max_position_embeddings": context}  # as transformers does
     inv = _plain(base, dim)
     try:
         if kind == "default":
@@ -64,8 +104,6 @@ def frequencies(params: Mapping[str, Any], dim: int, context: int) -> Frequencie
             return _longrope(params, base, dim, context)
         factor = float(params.get("factor") or 1.0)
         original = int(params.get("original_max_position_embeddings") or context)
-        # Without the original length, the config's context is the long one already.
-        scaled = params.get("original_max_position_embeddings") is not None
         longest = max(context, int(original * factor)) if scaled else context
         if kind == "linear":
             return Frequencies(dim, (inv / np.float32(factor)).astype(np.float32), max_context=longest)
@@ -78,9 +116,9 @@ def frequencies(params: Mapping[str, Any], dim: int, context: int) -> Frequencie
             return Frequencies(dim, _llama3(params, inv), max_context=context)
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise UnsupportedModelError(
-            f"config.json: rope scaling of type '{kind}' has a bad or missing parameter ({error})"
+            f"config.json: rope scaling of type '{kind}' has a bad or missing parameter ({shown(str(error))})"
         ) from error
-    raise UnsupportedModelError(f"config.json: rope type '{kind}' is unknown; known: {', '.join(KINDS)}")
+    raise UnsupportedModelError(f"config.json: rope type {shown(kind)} is unknown; known: {', '.join(KINDS)}")
 
 
 def _llama3(params: Mapping[str, Any], inv: Floats) -> Floats:

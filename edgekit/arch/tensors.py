@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgekit.arch.config import LIMIT, Config
+from edgekit.arch.config import Config
+from edgekit.arch.family import Family
 from edgekit.arch.rope import frequencies
 from edgekit.arch.spec import Matrix, Norm, Ranges, Rope, Vector
 from edgekit.errors import CheckpointError, UnsupportedModelError
 
 Shapes = Mapping[str, tuple[int, ...]]
+
+
+def head_tensor(family: Family, shapes: Shapes) -> str:
+    """Name of the output head's weight in a checkpoint; multimodal ones may nest it."""
+    name = f"{family.head}.weight"
+    nested = f"language_model.{name}"
+    return nested if nested in shapes and name not in shapes else name
 
 
 class Tensors:
@@ -20,6 +28,11 @@ class Tensors:
         self.c, self.f, self.shapes = config, config.family, shapes
         self.hidden = config.size("hidden")
         self.prefix = self._prefix()
+        self.layers = config.size("layers")
+        if self.layers > len(shapes):
+            raise CheckpointError(
+                f"config.json: {config.name('layers')} is {self.layers}, but the checkpoint has {len(shapes)} tensors"
+            )
         self.ropes: list[Rope] = []
         self.rope_index: dict[str, int] = {}
         self.max_context = 0  # what the ropes reach; grows as they are made
@@ -53,9 +66,12 @@ class Tensors:
     def bias(
         self, name: str, tensor: str, count: int, ranges: Ranges = (), whole: int = 0, rule: str = ""
     ) -> Vector | None:
-        """A bias; `rule` "always", or the config key that says that the model has it, makes it required."""
+        """A bias, if the model has it: `rule` is "always", the config key that says so, or "" for never.
+
+        One that is in the checkpoint all the same is not used, as in transformers.
+        """
         key = tensor + ".bias"
-        if key not in self.shapes and not (rule == "always" or (rule and self.c.get(rule))):
+        if not (rule == "always" or (rule and self.c.flag(rule))):
             return None
         self._check(key, (whole or count,))
         return Vector(name, count, key, ranges)
@@ -69,32 +85,38 @@ class Tensors:
 
     def norm(self, name: str, template: str, i: int = 0, count: int = 0, per_head: bool = False) -> Norm | None:
         switch = self.f.optional_norms.get(template)
-        if not template or (switch and not self.c.get(switch) and not self._has(template, i)):
+        if not template or (switch and not self.c.flag(switch)):
             return None
         tensor, count = self._name(template, i), count or self.hidden
         self._check(tensor + ".weight", (count,))
         weight = Vector(name, count, tensor + ".weight", add=self.f.norm_add)
         bias = self.bias(name + "_bias", tensor, count, rule="always") if self.f.norm == "layer" else None
-        return Norm(self.f.norm, self.c.number("eps", 1e-5), weight, bias, per_head)
+        return Norm(self.f.norm, self.f.eps or self.c.positive("eps"), weight, bias, per_head)
 
     # --- positions ---------------------------------------------------------------------------
 
     def _rope_params(self, kind: str) -> dict[str, Any]:
-        params = self.c.raw.get("rope_parameters")
-        params = dict(params) if isinstance(params, dict) else {}
-        if isinstance(params.get(kind), dict):
-            params = dict(params[kind])
-        elif "full_attention" not in params:
-            scaling = self.c.raw.get("rope_scaling")
-            local = kind == "sliding_attention" and self.c.get("rope_local_base_freq") is not None
-            if isinstance(scaling, dict) and not local:
-                params = {**scaling, **params}
-            base = self.c.number("rope_local_base_freq" if local else "rope_theta", 10000.0)
-            params.setdefault("rope_theta", base)
-        original = self.c.get("original_max_position_embeddings")
-        if original is not None:
-            params.setdefault("original_max_position_embeddings", original)
-        params.setdefault("rope_theta", 10000.0)
+        """Rope parameters for layers of a kind, from any age of config.json, merged as transformers does."""
+        c = self.c
+        given, scaling = c.get("rope_parameters"), c.get("rope_scaling")
+        local = kind == "sliding_attention" and "rope_local_base_freq" in self.f.reads
+        by_kind = "rope_local_base_freq" in self.f.reads or (isinstance(given, dict) and kind in given)
+        for key, value in (("rope_parameters", given), ("rope_scaling", scaling)):
+            if value is not None and not isinstance(value, dict):
+                raise c.bad(key, value, "an object")
+        if by_kind:
+            found = (given or {}).get(kind)
+            if found is not None and not isinstance(found, dict):
+                raise c.bad("rope_parameters", given, "an object with one object per kind of layer")
+            params = {**(found or {}), **({} if local else scaling or {})}
+        else:
+            params = dict(scaling or given or {})
+        base = "rope_local_base_freq" if local else "rope_theta"
+        if params.get("rope_theta", self) is self:
+            params["rope_theta"] = c.number(base)
+        # Phi-3 keeps the original length outside, and that one counts; others have it in the parameters or not at all.
+        if "original_max_position_embeddings" in self.f.reads:
+            params["original_max_position_embeddings"] = c.size("original_max_position_embeddings")
         return params
 
     def rope(self, kind: str, head_dim: int) -> int | None:
@@ -129,9 +151,9 @@ class Tensors:
     def _partial_rotary(self, params: Mapping[str, Any]) -> float:
         if not self.f.partial_rotary:
             return 1.0
-        value = params.get("partial_rotary_factor", self.c.get("partial_rotary", 1.0))
+        value = params.get("partial_rotary_factor", self.c.get("partial_rotary"))
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
-            raise UnsupportedModelError(f"config.json: partial_rotary_factor is {value!r}, not a share of a head")
+            raise self.c.bad("partial_rotary_factor", value, "a share of a head")
         return float(value)
 
     def layer_kind(self, i: int) -> str:
@@ -139,31 +161,54 @@ class Tensors:
         c, rule = self.c, self.f.windows
         sliding = False
         if rule == "all":
-            sliding = bool(c.get("window")) and bool(c.get("use_sliding_window", True))
+            sliding = self._windowed()
         elif rule == "attention_types":
             sliding = self._attention_types()[i] == "local"
         elif rule == "layer_types":
-            listed = c.raw.get("layer_types")
-            pattern = c.get("sliding_window_pattern")
-            if isinstance(listed, list):
-                if i >= len(listed):
-                    raise UnsupportedModelError("config.json: layer_types has fewer entries than layers")
-                sliding = listed[i] == "sliding_attention"
-            elif pattern:
-                sliding = (i + 1) % int(pattern) != 0
+            listed = c.get("layer_types")
+            if listed is not None:
+                return self._listed_kind(listed, i)
+            if "sliding_window_pattern" in self.f.reads:
+                sliding = (i + 1) % c.size("sliding_window_pattern") != 0
             else:
-                sliding = bool(c.get("use_sliding_window")) and i >= int(c.get("max_window_layers", 0))
+                first = c.checked("max_window_layers", c.get("max_window_layers"), 0)
+                sliding = self._windowed() and i >= first
         return "sliding_attention" if sliding else "full_attention"
 
+    def _windowed(self) -> bool:
+        """Whether the config has a window in force."""
+        switched = "use_sliding_window" not in self.f.reads or self.c.flag("use_sliding_window")
+        return switched and self.c.get("window") is not None
+
+    def _listed_kind(self, listed: Any, i: int) -> str:
+        if not isinstance(listed, list) or len(listed) != self.layers:
+            raise self.c.bad("layer_types", listed, "a list with one kind per layer")
+        kind = listed[i]
+        if kind not in ("sliding_attention", "full_attention"):
+            raise self.c.bad("layer_types", kind, "'sliding_attention' or 'full_attention'")
+        if kind == "sliding_attention" and not self._windowed():
+            raise UnsupportedModelError(
+                "config.json: layer_types has sliding layers, but no sliding_window is in force"
+            )
+        return str(kind)
+
     def _attention_types(self) -> list[str]:
-        listed = self.c.raw.get("attention_layers")
-        if not isinstance(listed, list):
-            listed = [
-                kind
-                for kinds, times in self.c.get("attention_types")
-                for _ in range(min(int(times), LIMIT))
-                for kind in kinds
-            ]
-        if len(listed) < self.c.size("layers"):
-            raise UnsupportedModelError("config.json: attention_types has fewer entries than layers")
+        """GPT-Neo's kind of each layer; lists are given as [[kinds, times], ...]."""
+        layers = self.layers
+        listed = self.c.get("attention_layers")
+        if listed is None:
+            listed = []
+            given = self.c.get("attention_types")
+            for entry in given if isinstance(given, list) else [given]:
+                if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[0], list) or not entry[0]:
+                    raise self.c.bad("attention_types", given, "a list of [kinds, times]")
+                times = self.c.checked("attention_types", entry[1])
+                while times and len(listed) <= layers:  # a hostile count must not become a long list
+                    listed, times = listed + entry[0], times - 1
+        if not isinstance(listed, list) or not all(kind in ("global", "local") for kind in listed):
+            raise self.c.bad("attention_layers", listed, "a list of 'global' and 'local'")
+        if len(listed) != layers:
+            raise UnsupportedModelError(
+                f"config.json: attention_types is for {len(listed)} layers, but there are {layers}"
+            )
         return listed

@@ -136,6 +136,8 @@ def command(
             progress=progress,
             note=lambda what, done, total: progress(done, total),
         )
+    for line in done.warnings:
+        click.echo(f"warning: {line}", err=True)
     made = []
     if kinds:
         made = export_all(done.path, targets, Choices(context=context), True, quiet or as_json)

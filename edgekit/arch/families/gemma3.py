@@ -1,28 +1,28 @@
 """Gemma 3, the text decoder (arXiv 2503.19786)."""
 
-from edgekit.arch.family import Family
+from edgekit.arch.defaults import aliases, defaults
+from edgekit.arch.family import DECODER, Family
 
 GEMMA3 = Family(
     model_types=("gemma3_text",),
-    defaults={
-        "rms_norm_eps": 1e-6,
-        "hidden_activation": "gelu_pytorch_tanh",
-        "vocab_size": 262208,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 256,
-        "query_pre_attn_scalar": 256,
-        "sliding_window": 4096,
-        "sliding_window_pattern": 6,
-        "max_position_embeddings": 131072,
-        "rope_theta": 1_000_000.0,
-        "rope_local_base_freq": 10_000.0,
-        "final_logit_softcapping": None,
-        "attn_logit_softcapping": None,
+    defaults=defaults("gemma3_text"),
+    aliases=aliases("gemma3_text"),
+    reads=(DECODER - {"hidden_act"})
+    | {
+        "hidden_activation",
+        "head_dim",
+        "attention_bias",
+        "query_pre_attn_scalar",
+        "sliding_window",
+        "layer_types",
+        "sliding_window_pattern",
+        "rope_local_base_freq",
+        "final_logit_softcapping",
+        "attn_logit_softcapping",
     },
     fields={"activation": "hidden_activation"},
+    harmless=frozenset({"_sliding_window_pattern"}),
     prefixes=("model.", "language_model.model.", "model.language_model.", ""),
-    tied_default=True,
     qkv_bias="attention_bias",
     o_bias="attention_bias",
     required_values={"use_bidirectional_attention": (False, None)},

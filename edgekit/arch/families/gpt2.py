@@ -1,16 +1,23 @@
 """GPT-2 (Radford et al., 2019): fused, transposed projections and learned positions."""
 
-from edgekit.arch.family import Family
+from edgekit.arch.defaults import aliases, defaults
+from edgekit.arch.family import COMMON, Family
 
 GPT2 = Family(
     model_types=("gpt2",),
-    defaults={
-        "activation_function": "gelu_new",
-        "layer_norm_epsilon": 1e-5,
-        "n_inner": None,
-        "n_positions": 1024,
-        "scale_attn_weights": True,
-        "scale_attn_by_inverse_layer_idx": False,
+    defaults=defaults("gpt2"),
+    aliases=aliases("gpt2"),
+    reads=COMMON
+    | {
+        "n_embd",
+        "n_layer",
+        "n_head",
+        "n_inner",
+        "n_positions",
+        "activation_function",
+        "layer_norm_epsilon",
+        "scale_attn_weights",
+        "scale_attn_by_inverse_layer_idx",
     },
     fields={
         "hidden": "n_embd",
@@ -22,7 +29,6 @@ GPT2 = Family(
         "eps": "layer_norm_epsilon",
     },
     prefixes=("transformer.", ""),
-    tied_default=True,
     qkv_bias="always",
     o_bias="always",
     ffn_bias="always",

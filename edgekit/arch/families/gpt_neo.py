@@ -1,16 +1,24 @@
 """GPT-Neo (Black et al., 2021): unscaled attention, every other layer local."""
 
-from edgekit.arch.family import Family
+from edgekit.arch.defaults import aliases, defaults
+from edgekit.arch.family import COMMON, Family
 
 GPT_NEO = Family(
     model_types=("gpt_neo",),
-    defaults={
-        "activation_function": "gelu_new",
-        "layer_norm_epsilon": 1e-5,
-        "intermediate_size": None,
-        "window_size": 256,
-        "max_position_embeddings": 2048,
-        "attention_types": [[["global", "local"], 12]],
+    defaults=defaults("gpt_neo"),
+    aliases=aliases("gpt_neo"),
+    reads=COMMON
+    | {
+        "hidden_size",
+        "intermediate_size",
+        "num_layers",
+        "num_heads",
+        "max_position_embeddings",
+        "activation_function",
+        "layer_norm_epsilon",
+        "window_size",
+        "attention_types",
+        "attention_layers",
     },
     fields={
         "layers": "num_layers",
@@ -20,7 +28,6 @@ GPT_NEO = Family(
         "window": "window_size",
     },
     prefixes=("transformer.", ""),
-    tied_default=True,
     o_bias="always",
     ffn_bias="always",
     embed="wte",

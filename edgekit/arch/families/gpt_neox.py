@@ -1,17 +1,19 @@
 """GPT-NeoX and Pythia (arXiv 2204.06745, 2304.01373): partial rotary, parallel residual."""
 
-from edgekit.arch.family import Family
+from edgekit.arch.defaults import aliases, defaults
+from edgekit.arch.family import DECODER, Family
 
 GPT_NEOX = Family(
     model_types=("gpt_neox",),
-    defaults={
-        "hidden_act": "gelu",
-        "layer_norm_eps": 1e-5,
-        "rotary_pct": 0.25,
-        "rotary_emb_base": 10000.0,
-        "max_position_embeddings": 2048,
-        "attention_bias": True,
-        "use_parallel_residual": True,
+    defaults=defaults("gpt_neox"),
+    aliases=aliases("gpt_neox"),
+    reads=(DECODER - {"rms_norm_eps", "rope_theta", "num_key_value_heads"})
+    | {
+        "layer_norm_eps",
+        "rotary_pct",
+        "rotary_emb_base",
+        "attention_bias",
+        "use_parallel_residual",
     },
     fields={"eps": "layer_norm_eps", "partial_rotary": "rotary_pct", "rope_theta": "rotary_emb_base"},
     prefixes=("gpt_neox.", ""),

@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 
-from edgekit.arch.family import Family
+from edgekit.arch.defaults import aliases, defaults
+from edgekit.arch.family import DECODER, Family
 
 LLAMA = Family(
     model_types=("llama",),
-    defaults={"rms_norm_eps": 1e-6, "hidden_act": "silu", "max_position_embeddings": 2048},
+    defaults=defaults("llama"),
+    aliases=aliases("llama"),
+    reads=DECODER | {"head_dim", "attention_bias", "mlp_bias"},
     prefixes=("model.", ""),
     qkv_bias="attention_bias",
     o_bias="attention_bias",
@@ -27,7 +30,9 @@ LLAMA = Family(
 MISTRAL = replace(
     LLAMA,
     model_types=("mistral",),
-    defaults={**LLAMA.defaults, "sliding_window": 4096, "max_position_embeddings": 131072},
+    defaults=defaults("mistral"),
+    aliases=aliases("mistral"),
+    reads=DECODER | {"head_dim", "sliding_window"},
     qkv_bias="",
     o_bias="",
     ffn_bias="",

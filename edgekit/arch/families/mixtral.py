@@ -2,19 +2,15 @@
 
 from dataclasses import replace
 
+from edgekit.arch.defaults import aliases, defaults
 from edgekit.arch.families.llama import MISTRAL
 
 MIXTRAL = replace(
     MISTRAL,
     model_types=("mixtral",),
-    defaults={
-        **MISTRAL.defaults,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 1_000_000.0,
-        "sliding_window": None,
-        "num_local_experts": 8,
-        "num_experts_per_tok": 2,
-    },
+    defaults=defaults("mixtral"),
+    aliases=aliases("mixtral"),
+    reads=MISTRAL.reads | {"num_local_experts", "num_experts_per_tok"},
     fields={"experts": "num_local_experts", "expert_size": "intermediate_size"},
     gate="",
     up="",

@@ -2,12 +2,16 @@
 
 from dataclasses import replace
 
+from edgekit.arch.defaults import aliases, defaults
 from edgekit.arch.families.llama import LLAMA
+from edgekit.arch.family import DECODER
 
 OLMO2 = replace(
     LLAMA,
     model_types=("olmo2",),
-    defaults={**LLAMA.defaults, "rms_norm_eps": 1e-5},
+    defaults=defaults("olmo2"),
+    aliases=aliases("olmo2"),
+    reads=DECODER | {"head_dim", "attention_bias"},
     ffn_bias="",
     attention_norm="",
     attention_post_norm="layers.{i}.post_attention_layernorm",

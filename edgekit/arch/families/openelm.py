@@ -12,8 +12,29 @@ OPENELM = Family(
         "ffn_dim_divisor": 256,
         "max_context_length": 2048,
         "rope_freq_constant": 10000,
-        "rms_norm_eps": 1e-6,
+        "rms_norm_eps": 1e-6,  # of its own code; no class of transformers has these
     },
+    reads=frozenset(
+        {
+            "vocab_size",
+            "bos_token_id",
+            "eos_token_id",
+            "model_dim",
+            "head_dim",
+            "num_transformer_layers",
+            "num_query_heads",
+            "num_kv_heads",
+            "max_context_length",
+            "activation_fn_name",
+            "rope_freq_constant",
+            "share_input_output_layers",
+            "normalize_qk_projections",
+            "ffn_multipliers",
+            "ffn_dim_divisor",
+            "rms_norm_eps",
+        }
+    ),
+    harmless=frozenset({"num_gqa_groups", "qkv_multipliers", "rope_max_length", "normalization_layer_name"}),
     fields={
         "hidden": "model_dim",
         "layers": "num_transformer_layers",
@@ -23,11 +44,9 @@ OPENELM = Family(
         "activation": "activation_fn_name",
         "rope_theta": "rope_freq_constant",
         "tied": "share_input_output_layers",
-        "ffn_multipliers": "ffn_multipliers",
         "ffn_divisor": "ffn_dim_divisor",
     },
     prefixes=("transformer.", ""),
-    tied_default=True,
     optional_norms={
         "layers.{i}.attn.q_norm": "normalize_qk_projections",
         "layers.{i}.attn.k_norm": "normalize_qk_projections",

@@ -1,20 +1,26 @@
 """OPT (arXiv 2205.01068); positions are offset by two, the 350M size projects its embedding."""
 
-from edgekit.arch.family import Family
+from edgekit.arch.defaults import aliases, defaults
+from edgekit.arch.family import COMMON, Family
 
 OPT = Family(
     model_types=("opt",),
-    defaults={
-        "activation_function": "relu",
-        "layer_norm_eps": 1e-5,
-        "max_position_embeddings": 2048,
-        "enable_bias": True,
-        "do_layer_norm_before": True,
-        "word_embed_proj_dim": None,
+    defaults=defaults("opt"),
+    aliases=aliases("opt"),
+    reads=COMMON
+    | {
+        "hidden_size",
+        "ffn_dim",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "max_position_embeddings",
+        "activation_function",
+        "enable_bias",
+        "do_layer_norm_before",
+        "word_embed_proj_dim",
     },
-    fields={"ffn": "ffn_dim", "activation": "activation_function", "eps": "layer_norm_eps"},
+    fields={"ffn": "ffn_dim", "activation": "activation_function"},
     prefixes=("model.decoder.", "decoder.", ""),
-    tied_default=True,
     qkv_bias="enable_bias",
     o_bias="enable_bias",
     ffn_bias="enable_bias",
@@ -35,6 +41,7 @@ OPT = Family(
     up="layers.{i}.fc1",
     down="layers.{i}.fc2",
     norm="layer",
+    eps=1e-5,
     norm_order="config",
     rope=False,
 )

@@ -2,18 +2,16 @@
 
 from dataclasses import replace
 
+from edgekit.arch.defaults import aliases, defaults
 from edgekit.arch.families.llama import LLAMA
+from edgekit.arch.family import DECODER
 
 PHI3 = replace(
     LLAMA,
     model_types=("phi3",),
-    defaults={
-        **LLAMA.defaults,
-        "rms_norm_eps": 1e-5,
-        "max_position_embeddings": 4096,
-        "original_max_position_embeddings": 4096,
-        "sliding_window": None,
-    },
+    defaults=defaults("phi3"),
+    aliases=aliases("phi3"),
+    reads=DECODER | {"head_dim", "sliding_window", "original_max_position_embeddings", "partial_rotary_factor"},
     qkv_bias="",
     o_bias="",
     ffn_bias="",

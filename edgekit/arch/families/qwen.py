@@ -2,18 +2,16 @@
 
 from dataclasses import replace
 
+from edgekit.arch.defaults import aliases, defaults
 from edgekit.arch.families.llama import LLAMA
+from edgekit.arch.family import DECODER, WINDOWS
 
 QWEN2 = replace(
     LLAMA,
     model_types=("qwen2",),
-    defaults={
-        **LLAMA.defaults,
-        "max_position_embeddings": 32768,
-        "sliding_window": 4096,
-        "use_sliding_window": False,
-        "max_window_layers": 28,
-    },
+    defaults=defaults("qwen2"),
+    aliases=aliases("qwen2"),
+    reads=DECODER | WINDOWS | {"head_dim"},
     qkv_bias="always",
     o_bias="",
     ffn_bias="",
@@ -23,7 +21,9 @@ QWEN2 = replace(
 QWEN3 = replace(
     QWEN2,
     model_types=("qwen3",),
-    defaults={**QWEN2.defaults, "head_dim": 128},
+    defaults=defaults("qwen3"),
+    aliases=aliases("qwen3"),
+    reads=QWEN2.reads | {"attention_bias"},
     qkv_bias="attention_bias",
     o_bias="attention_bias",
     q_norm="layers.{i}.self_attn.q_norm",
@@ -33,19 +33,23 @@ QWEN3 = replace(
 QWEN3_MOE = replace(
     QWEN3,
     model_types=("qwen3_moe",),
-    defaults={
-        **LLAMA.defaults,
-        "max_position_embeddings": 32768,
-        "sliding_window": 4096,
-        "use_sliding_window": False,
-        "head_dim": None,
-        "num_experts": 128,
-        "num_experts_per_tok": 8,
-        "decoder_sparse_step": 1,
-        "mlp_only_layers": [],
-        "norm_topk_prob": False,
+    defaults=defaults("qwen3_moe"),
+    aliases=aliases("qwen3_moe"),
+    reads=DECODER
+    | {
+        "head_dim",
+        "attention_bias",
+        "sliding_window",
+        "use_sliding_window",
+        "num_local_experts",
+        "num_experts_per_tok",
+        "moe_intermediate_size",
+        "decoder_sparse_step",
+        "mlp_only_layers",
+        "norm_topk_prob",
     },
-    fields={"experts": ("num_experts", "num_local_experts"), "expert_size": "moe_intermediate_size"},
+    harmless=frozenset({"max_window_layers"}),
+    fields={"experts": "num_local_experts", "expert_size": "moe_intermediate_size"},
     windows="all",
     router="layers.{i}.mlp.gate",
     expert_gate="layers.{i}.mlp.experts.{e}.gate_proj",
