@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-
-from edgekit.generate.loop import TextModel
 from typing import Any
 
 from edgekit.errors import RuntimeFailure
+from edgekit.generate.loop import TextModel
 
 COUNTERS = (
     "generation_seconds",
