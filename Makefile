@@ -1,13 +1,15 @@
 # Two commands do all the set-up on a fresh machine with Python >= 3.11 and a C++ compiler:
 #   make demo    install, convert the shipped demo model, run it within a memory budget
 #   make test    install what the tests need, and run them all
+# and one more builds the documentation:
+#   make docs    the site, into build/site
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # The Python files are used where they lie (an editable install), so only what is compiled asks for another one.
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find runtime/src runtime/include runtime/onnx -name '*.cpp' -o -name '*.h' -o -name '*.inc')
 
-.PHONY: demo test lint format clean
+.PHONY: demo test docs lint format clean
 
 $(VENV)/installed: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -25,6 +27,11 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
+
+docs: $(VENV)/installed
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"
+	$(BIN)/python -m docs.make_cli
+	$(BIN)/python -m mkdocs build --strict
 
 lint: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -q tests/test_project.py

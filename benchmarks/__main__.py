@@ -128,7 +128,7 @@ def outcome(done: limits.Limited) -> str:
 def main() -> None:
     cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_argument("--work", type=Path, help="folder to keep and reuse the models in (4 GB)")
-    cli.add_argument("--out", type=Path, default=Path("docs/benchmarks.md"))
+    cli.add_argument("--out", type=Path, default=Path("docs/results/benchmarks.md"))
     cli.add_argument("--peer-python", default=sys.executable, help="interpreter with llama-cpp-python and gguf")
     cli.add_argument("--tokens", type=int, default=64)
     cli.add_argument("--repeats", type=int, default=3)

@@ -25,7 +25,8 @@ from benchmarks.limits import drop_cache, run_limited
 from edgekit.converters.kinds import KINDS
 from edgekit.runtime.native import library_path
 from edgekit.runtime.session import Session
-from edgekit.runtime.values import Options, parse_bytes
+from edgekit.runtime.values import Options
+from edgekit.sizes import parse_bytes
 
 EXPORT = """
 import sys, time, json, resource
@@ -112,7 +113,7 @@ def call_cost(bundle: Path, calls: int = 64, rounds: int = 30) -> tuple[float, f
 
 
 def main() -> None:
-    """Prints the tables of docs/artifacts.md."""
+    """Prints the tables of docs/results/artifacts.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--limit")

@@ -220,7 +220,7 @@ def ladder(shape: planted.Shape, work: Path, recipe: str, tokens: int, python: s
 def main() -> None:
     cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_argument("--work", type=Path, help="folder to keep and reuse the models in (up to 60 GB)")
-    cli.add_argument("--out", type=Path, default=Path("docs/flash.md"))
+    cli.add_argument("--out", type=Path, default=Path("docs/results/flash.md"))
     cli.add_argument("--shape", choices=list(SHAPES), action="append")
     cli.add_argument("--recipe", action="append")
     cli.add_argument("--layers", type=int, default=32, help="fewer for a quick look")

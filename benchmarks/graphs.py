@@ -2,8 +2,8 @@
 
     python -m benchmarks.graphs [--data ../shared/data]
 
-Prints the tables of docs/graphs.md. Detectors see a smooth synthetic picture, as no photograph is at hand; the voice
-activity detector hears test.wav.
+Prints the tables of docs/results/graphs.md. Detectors see a smooth synthetic picture, as no photograph is at hand;
+the voice activity detector hears test.wav.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ from edgekit.bundle import manifest
 from edgekit.plan import device
 from edgekit.plan.device import Profile, Reads
 from edgekit.plan.predict import Prediction, predict
-from edgekit.runtime.values import Options, parse_bytes
+from edgekit.runtime.values import Options
+from edgekit.sizes import parse_bytes
 
 CONTEXT = 160
 RUNS = 3
@@ -78,7 +79,7 @@ def main() -> None:
     cli.add_argument("profile", type=Path)
     cli.add_argument("jobs", nargs="+")
     cli.add_argument("--tokens", type=int, default=48)
-    cli.add_argument("--out", type=Path, default=Path("docs/plan.md"))
+    cli.add_argument("--out", type=Path, default=Path("docs/results/plan.md"))
     a = cli.parse_args()
     profile = device.load(a.profile)
     lines = ["# The plan and the truth", "", *str(__doc__).splitlines()[2:], ""]

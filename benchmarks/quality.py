@@ -1,6 +1,6 @@
 """python -m benchmarks.quality: what each recipe costs in perplexity, on trained models.
 
-Held-out TinyStories, document by document; needs ../shared/data. Writes docs/quality.md.
+Held-out TinyStories, document by document; needs ../shared/data. Writes docs/results/quality.md.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def table(checkpoint: Path, documents: list[str]) -> list[str]:
 
 def main() -> None:
     cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cli.add_argument("--out", type=Path, default=ROOT / "docs" / "quality.md")
+    cli.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "quality.md")
     cli.add_argument("--documents", type=int, default=200)
     a = cli.parse_args()
     lines = (DATA / "text" / "tinystories_valid.jsonl").read_text().splitlines()[: a.documents]

@@ -69,7 +69,7 @@ def main() -> None:
     cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_argument("file", type=Path)
     cli.add_argument("--seconds", type=int, default=2, help="of each test")
-    cli.add_argument("--out", type=Path, default=Path("docs/reads.md"))
+    cli.add_argument("--out", type=Path, default=Path("docs/results/reads.md"))
     a = cli.parse_args()
     if shutil.which("fio") is None:
         sys.exit("benchmarks.reads needs fio (apt-get install fio)")

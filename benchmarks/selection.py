@@ -94,7 +94,7 @@ def main() -> None:
     cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_argument("--data", type=Path, default=ROOT / ".." / "shared" / "data")
     cli.add_argument("--work", type=Path, help="folder to keep and reuse the models in")
-    cli.add_argument("--out", type=Path, default=Path("docs/selection.md"))
+    cli.add_argument("--out", type=Path, default=Path("docs/results/selection.md"))
     a = cli.parse_args()
     lines = ["# Selections", "", *str(__doc__).splitlines()[2:], ""]
     with tempfile.TemporaryDirectory() as scratch:

@@ -109,7 +109,7 @@ def full_size(bundle: Path) -> list[str]:
 def main() -> None:
     cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_argument("--work", type=Path, help="with palette4.edgekit of the 1.1B shape")
-    cli.add_argument("--out", type=Path, default=Path("docs/speculation.md"))
+    cli.add_argument("--out", type=Path, default=Path("docs/results/speculation.md"))
     a = cli.parse_args()
     lines = ["# Guessing ahead", "", *str(__doc__).splitlines()[2:], ""]
     with tempfile.TemporaryDirectory() as scratch:

@@ -6,7 +6,6 @@ whole; `edgekit.json` in it says what it is and which bundle it was made from.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import importlib
 import json
@@ -20,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.bundle import manifest
-from edgekit.bundle.disk import put_in_place
+from edgekit.bundle.disk import write_file
 from edgekit.bundle.layout import MANIFEST
+from edgekit.bundle.workspace import check_replaceable, is_empty, output_path, workspace
 from edgekit.converters.kinds import KINDS
 from edgekit.converters.weights import Json, Weights
 from edgekit.errors import BundleError, ConvertError, MissingPackageError
@@ -113,11 +113,11 @@ def load(kind: str, module: str | None = None) -> Any:
     Raises:
         MissingPackageError: the message names the pip command.
     """
-    it = KINDS[kind]
-    if it.extra == "coreml":  # it greets with warnings about torch and the missing Core ML, and draws bars of its own
+    described = KINDS[kind]
+    if described.extra == "coreml":  # it greets with warnings about torch, and draws bars of its own
         logging.getLogger("coremltools").setLevel(logging.ERROR)
         os.environ.setdefault("TQDM_DISABLE", "1")
-    return package(f"edgekit.converters.{module or it.module}", it.extra)
+    return package(f"edgekit.converters.{module or described.module}", described.extra)
 
 
 def package(name: str, extra: str) -> Any:
@@ -158,32 +158,40 @@ def export(
         BundleError: not a bundle, or damaged.
     """
     begin, path = time.monotonic(), Path(bundle)
-    target = path / ARTIFACTS / kind
+    place = path / ARTIFACTS / kind
     identity = checksum(path)
-    if target.exists() and not overwrite:
-        raise ConvertError(f"{target}: exists already; pass --overwrite to replace it")
+    _make_folder(place.parent)
+    target = output_path(place)
+    _check_target(target, overwrite)
     module = load(kind)
     verify_units(path)  # a damaged weight would go unnoticed into the artifact
-    partial = target.with_name(kind + ".partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        job = Job(kind, path, partial, Weights.open(path, progress), choices or Choices())
+    with workspace(target, resumes=False) as space:
+        _check_target(target, overwrite)  # another process may have made it since
+        space.output.mkdir()
+        job = Job(kind, path, space.output, Weights.open(path, progress), choices or Choices())
         module.export(job)
         about = {
             "format": "edgekit-artifact", "version": VERSION, "kind": kind, "edgekit": __version__, "bundle": identity,
             **job.about, "requantized_weights": job.weights.loss.weights,
-            "requantized_rms": round(job.weights.loss.relative_rms, 6), "files": _files(partial),
+            "requantized_rms": round(job.weights.loss.relative_rms, 6), "files": _files(space.output),
         }  # fmt: skip
-        (partial / ABOUT).write_text(json.dumps(about, indent=1))
-        put_in_place(partial, target)
+        write_file(space.output / ABOUT, json.dumps(about, indent=1).encode())
+        space.place()
+    return Artifact(kind, place, about, time.monotonic() - begin)
+
+
+def _make_folder(folder: Path) -> None:
+    """The folder of a bundle's artifacts."""
+    try:
+        folder.mkdir(exist_ok=True)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        why = "the disk is full; free some space and export again" if full else error.strerror
-        raise ConvertError(f"{error.filename or partial}: {why}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return Artifact(kind, target, about, time.monotonic() - begin)
+        raise ConvertError(f"{folder}: cannot be made a folder of artifacts: {error.strerror}") from error
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    """Refuses to replace anything but an artifact or an empty folder, and that only if asked for."""
+    kind = f"what an export made (it has no {ABOUT})"
+    check_replaceable(target, overwrite, kind, lambda path: (path / ABOUT).is_file() or is_empty(path))
 
 
 def _files(folder: Path) -> list[Json]:
@@ -204,8 +212,8 @@ def verify(artifact: Artifact) -> None:
     """
     found = [f for f in _files(artifact.path) if f["path"] != ABOUT]
     if found != artifact.about.get("files"):
-        told = artifact.about.get("files")
-        names = [f["path"] for f in found if not isinstance(told, list) or f not in told]
+        listed = artifact.about.get("files")
+        names = [f["path"] for f in found if not isinstance(listed, list) or f not in listed]
         raise BundleError(
             f"{artifact.path / (names[0] if names else ABOUT)}: is not what was exported; export {artifact.kind} again"
         )
@@ -247,7 +255,7 @@ def read(bundle: Path, kind: str) -> Artifact:
         about = json.loads((path / ABOUT).read_text())
     except FileNotFoundError as error:
         raise BundleError(f"{path}: no such artifact; {again}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path / ABOUT}: cannot be read; {again}") from error
     if not isinstance(about, dict) or about.get("format") != "edgekit-artifact" or about.get("kind") != kind:
         raise BundleError(f"{path / ABOUT}: does not describe this artifact; {again}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +13,13 @@ from typing import Any
 from edgekit.arch import describe
 from edgekit.arch.spec import Model
 from edgekit.bundle.layout import LAYOUTS, MANIFEST, Arrangement, plan_layout
+from edgekit.bundle.workspace import Workspace, check_apart, check_replaceable, output_path, workspace
 from edgekit.bundle.writer import Progress, Writer
 from edgekit.calibrate.calibration import Calibration, Note, apply, calibrate, extend
 from edgekit.checkpoint import Checkpoint, locate, open_checkpoint
+from edgekit.cores import usable_cores
 from edgekit.errors import ConvertError
+from edgekit.generate.tokenizer import missing_tokenizer
 from edgekit.recipe import Recipe, load_recipe
 from edgekit.runtime.model import plan_bundle
 from edgekit.runtime.values import Options
@@ -91,12 +94,19 @@ def convert(
     if layout not in LAYOUTS:
         raise ConvertError(f"layout '{layout}' is not one of {', '.join(LAYOUTS)}")
     chosen = load_recipe(recipe, method, bits, group_size)
-    target = bundle_path(out)
-    source = locate(str(checkpoint), revision)
-    opened = open_checkpoint(source.path)
-    model = describe(opened.config, {n: t.shape for n, t in opened.tensors.items()}, opened.generation)
+    bundle = bundle_path(out)
+    target = output_path(bundle)
     _check_target(target, overwrite)
-    workers = threads or os.cpu_count() or 1
+    source = locate(str(checkpoint), revision)
+    check_apart(source.path, target)
+    opened = open_checkpoint(source.path)
+    missing = missing_tokenizer(str(checkpoint), source.path)
+    if missing and calibration is not None:
+        raise ConvertError(missing)
+    if missing:  # the weights can be measured and exported all the same
+        print(f"edgekit: warning: {missing}", file=sys.stderr)
+    model = describe(opened.config, {n: t.shape for n, t in opened.tensors.items()}, opened.generation)
+    workers = threads or usable_cores()
     provenance: dict[str, Any] = {
         "edgekit": __version__,
         "source": source.name,
@@ -108,21 +118,21 @@ def convert(
         "tensors": {name: list(t.shape) for name, t in opened.tensors.items()},  # exporters name them again
     }
     key_text = f"{__version__}:{opened.fingerprint}:{chosen.fingerprint()}:{layout}:{unit_size}"
-    aside = target.with_name(target.name + ".calibration")
-    if calibration is not None:
-        provenance["calibration"] = {"text": [p.name for p in calibration.text], "tokens": calibration.tokens}
-        key_text += calibration.key()
-        found = _calibrated(opened, model, chosen, aside, calibration, hashed(key_text), workers, note)
-        opened, model = extend(opened, found), apply(model, found)
-    placed = plan_layout(model, chosen, Arrangement(layout, unit_size))
-    key = hashed(key_text)
-    writer = Writer(opened, model, placed, target, provenance, key)
-    writer.run(workers, progress or (lambda done, total: None))
-    shutil.rmtree(aside, ignore_errors=True)
+    with workspace(target, resumes=True) as space:
+        _check_target(target, overwrite)  # another process may have made it since
+        if calibration is not None:
+            provenance["calibration"] = {"text": [p.name for p in calibration.text], "tokens": calibration.tokens}
+            key_text += calibration.key()
+            learned = _calibrated(opened, model, chosen, space, calibration, hashed(key_text), workers, note)
+            opened, model = extend(opened, learned), apply(model, learned)
+        placed = plan_layout(model, chosen, Arrangement(layout, unit_size))
+        writer = Writer(opened, model, placed, space.output, provenance, hashed(key_text))
+        writer.run(workers, progress or (lambda done, total: None))
+        space.place()
     parameters = sum(p.rows * p.cols for m in placed.matrices for p in m.parts)
     size = placed.resident_bytes + placed.flash_bytes
     return Conversion(
-        target,
+        bundle,
         chosen.name,
         parameters,
         size,
@@ -142,39 +152,51 @@ def _calibrated(
     opened: Checkpoint,
     model: Model,
     recipe: Recipe,
-    aside: Path,
-    how: Calibration,
+    space: Workspace,
+    settings: Calibration,
     key: str,
     threads: int,
     note: Note | None,
 ) -> Path:
     """The calibration's file: of an interrupted call with the same key, or made now."""
-    say = note or (lambda what, done, total: None)
-    done = aside / f"{key}.safetensors"
+    report = note or (lambda what, done, total: None)
+    folder = space.folder / "calibration"
+    done = folder / f"{key}.safetensors"
     if done.is_file():
         return done
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    plain = Writer(opened, model, plan_layout(model, recipe), aside / "plain.edgekit", {}, key)
-    plain.run(threads, lambda d, t: say("preparing", d, t))
-    floor = plan_bundle(plain.out, Options(context=how.length)).floor_bytes
-    calibrate(plain.out, model, how, done, max(2 * floor, CALIBRATION_RAM), say)
-    shutil.rmtree(plain.out)
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir()
+    plain = Writer(opened, model, plan_layout(model, recipe), folder / "plain.edgekit", {}, key)
+    plain.run(threads, lambda d, t: report("preparing", d, t))
+    floor = plan_bundle(plain.folder, Options(context=settings.length)).floor_bytes
+    calibrate(plain.folder, model, settings, done, max(2 * floor, CALIBRATION_RAM), report)
+    shutil.rmtree(plain.folder)
     return done
 
 
 def bundle_path(out: str | Path) -> Path:
-    """`out` with the suffix that bundles have."""
+    """`out` with the suffix that bundles have.
+
+    Raises:
+        ConvertError: `out` has no name, as "." and "/".
+    """
     path = Path(out)
+    if path.name in ("", ".."):
+        raise ConvertError(f"output '{out}' is a folder and no name for something new; add a name to it")
     return path if path.suffix == ".edgekit" else path.with_name(path.name + ".edgekit")
 
 
 def _check_target(target: Path, overwrite: bool) -> None:
-    if not target.parent.is_dir():
-        raise ConvertError(f"{target.parent}: no such folder; make it first")
-    if not target.exists():
-        return
-    if not overwrite:
-        raise ConvertError(f"{target}: exists already; choose another name or pass --overwrite")
-    if not (target / MANIFEST).is_file():
-        raise ConvertError(f"{target}: is not a bundle, so it is not replaced; choose another name")
+    """Refuses to replace anything but a bundle, and that only if asked for."""
+    check_replaceable(target, overwrite, "a bundle", _is_bundle)
+
+
+def _is_bundle(path: Path) -> bool:
+    """Whether a folder's manifest begins like one of ours; it may be damaged otherwise."""
+    begin = b'{"checksum":"'
+    try:
+        with (path / MANIFEST).open("rb") as file:
+            return file.read(len(begin)) == begin
+    except OSError:
+        return False

@@ -112,7 +112,7 @@ def test_changed_recipe_or_source_is_not_mixed_in(llama: Path, tmp_path: Path) -
 
 def test_damaged_leftovers_are_done_again(llama: Path, tmp_path: Path) -> None:
     interrupted(llama, tmp_path / "a", "palette4")
-    leftover = tmp_path / "a.edgekit.partial" / "resident.bin"
+    leftover = tmp_path / "a.edgekit.partial" / "output.edgekit" / "resident.bin"
     data = bytearray(leftover.read_bytes())
     for at in range(0, len(data), 512):
         data[at] ^= 1
@@ -135,7 +135,7 @@ def test_existing_output_is_kept_unless_told(llama: Path, tmp_path: Path) -> Non
 
 def test_two_conversions_to_one_output_do_not_mix(llama: Path, tmp_path: Path) -> None:
     def second(done: int, total: int) -> None:
-        with pytest.raises(ConvertError, match="another conversion"):
+        with pytest.raises(ConvertError, match="another process"):
             convert(llama, tmp_path / "a", "q4")
 
     convert(llama, tmp_path / "a", "q4", progress=second)

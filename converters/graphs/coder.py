@@ -83,10 +83,10 @@ class _Tensor:
 class GraphCoder:
     """Replaces the constants of one graph by codes, unpacked together, and by the nodes that decode each."""
 
-    def __init__(self, values: list[ir.Value], scheme: Scheme, loss: Loss, opset: int) -> None:
+    def __init__(self, values: list[ir.Value], scheme: Scheme, loss: Loss, opset: int, prefix: str) -> None:
         self.tensors = [_Tensor.of(v) for v in values]
         self.graph = owner(values[0])
-        self.scheme, self.loss, self.opset = scheme, loss, opset
+        self.scheme, self.loss, self.opset, self.prefix = scheme, loss, opset, prefix
         self.nodes: list[ir.Node] = []
         self.made: dict[str, ir.Value] = {}
 
@@ -98,7 +98,7 @@ class GraphCoder:
         decoded = []
         for i, (tensor, (_, tables, after)) in enumerate(zip(self.tensors, encoded, strict=True)):
             self.loss.add(tensor.rows, after)
-            decoded.append(self._decoded(f"edgekit.{i}", tensor, codes[i], *tables))
+            decoded.append(self._decoded(f"{self.prefix}t{i}", tensor, codes[i], *tables))
         for value in self.made.values():
             self.graph.register_initializer(value)
         self.graph.insert_before(self.graph[0], self.nodes)
@@ -125,10 +125,10 @@ class GraphCoder:
         return self.made[name]
 
     def _number(self, value: float) -> ir.Value:
-        return self._constant(f"edgekit.f{value!r}", np.array(value, np.float32))
+        return self._constant(f"{self.prefix}f{value!r}", np.array(value, np.float32))
 
     def _shape(self, *sizes: int) -> ir.Value:
-        return self._constant("edgekit.s" + "x".join(map(str, sizes)), np.array(sizes, np.int64))
+        return self._constant(f"{self.prefix}s" + "x".join(map(str, sizes)), np.array(sizes, np.int64))
 
     def _op(self, kind: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
         return self._ops(kind, inputs, 1, **attributes)[0]
@@ -136,7 +136,7 @@ class GraphCoder:
     def _ops(self, kind: str, inputs: Sequence[ir.Value], count: int, **attributes: Any) -> list[ir.Value]:
         node = ir.node(kind, list(inputs), attributes, num_outputs=count)
         for i, output in enumerate(node.outputs):
-            output.name = f"edgekit.n{len(self.nodes)}.{i}"
+            output.name = f"{self.prefix}n{len(self.nodes)}.{i}"
         self.nodes.append(node)
         return list(node.outputs)
 
@@ -164,7 +164,7 @@ class GraphCoder:
         packed = np.zeros(lanes.shape[1], np.uint8)
         for i in range(per):
             packed |= lanes[i] << np.uint8(i * bits)
-        rest = self._float(self._constant(f"edgekit.codes{bits}", packed))
+        rest = self._float(self._constant(f"{self.prefix}codes{bits}", packed))
         parts: list[ir.Value] = []
         for i in range(per - 1, 0, -1):  # from the highest bits down
             unit = float(1 << (i * bits))

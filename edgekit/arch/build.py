@@ -20,7 +20,7 @@ from edgekit.arch.spec import (
     Ranges,
 )
 from edgekit.arch.tensors import Shapes, Tensors
-from edgekit.errors import UnsupportedModelError
+from edgekit.errors import CheckpointError, UnsupportedModelError
 
 
 def known_model_types() -> list[str]:
@@ -57,8 +57,14 @@ def describe(config: Mapping[str, Any], shapes: Shapes, generation: Mapping[str,
         CheckpointError: a tensor is missing or has another shape than the config says.
     """
     if config.get("model_type") == "gemma3" and isinstance(config.get("text_config"), dict):
-        config = {"model_type": "gemma3_text", **config["text_config"]}
+        whole = {k: config[k] for k in ("eos_token_id", "bos_token_id", "tie_word_embeddings") if k in config}
+        config = {**config["text_config"], **whole, "model_type": "gemma3_text"}
     family = find_family(str(config.get("model_type")))
+    for key, allowed in family.required_values.items():
+        if config.get(key, allowed[0]) not in allowed:
+            raise UnsupportedModelError(
+                f"config.json: {key} is {config[key]!r}, which edgekit does not compute for {family.model_types[0]}"
+            )
     return _Builder(Config(config, family), shapes).model(generation or {})
 
 
@@ -80,7 +86,7 @@ class _Builder(Tensors):
         at = f"layers.{i}."
         sizes = {"q": heads * d, "k": kv * d, "v": kv * d}
         m = {n: self.matrix(at + n, tensors[n], sizes[n], self.hidden, ranges[n], whole) for n in "qkv"}
-        b = {n: self.bias(at + n + "_bias", tensors[n], sizes[n], ranges[n], whole) for n in "qkv"}
+        b = {n: self.bias(at + n + "_bias", tensors[n], sizes[n], ranges[n], whole, f.qkv_bias) for n in "qkv"}
         o = self._name(f.o, i)
         kind = self.layer_kind(i)
         per_head = f.qk_norm_per_head
@@ -97,7 +103,7 @@ class _Builder(Tensors):
             b["q"],
             b["k"],
             b["v"],
-            self.bias(at + "o_bias", o, self.hidden),
+            self.bias(at + "o_bias", o, self.hidden, rule=f.o_bias),
             self.norm(at + "q_norm", f.q_norm, i, d if per_head else heads * d, per_head),
             self.norm(at + "k_norm", f.k_norm, i, d if per_head else kv * d, per_head),
             self.rope(kind, d),
@@ -184,9 +190,9 @@ class _Builder(Tensors):
             (self._bundle(at + "ffn", f.gate, f.up, f.down, size, i),),
             threshold,
             parallel,
-            self.bias(at + "gate_bias", gate_name, size, ranges[0], whole) if gate_name else None,
-            self.bias(at + "up_bias", up_name, size, ranges[1], whole),
-            self.bias(at + "down_bias", down, self.hidden),
+            self.bias(at + "gate_bias", gate_name, size, ranges[0], whole, f.ffn_bias) if gate_name else None,
+            self.bias(at + "up_bias", up_name, size, ranges[1], whole, f.ffn_bias),
+            self.bias(at + "down_bias", down, self.hidden, rule=f.ffn_bias),
             up_relu=bool(c.get("ffn_up_relu")),
             pre_relu=bool(c.get("norm_relu")),
             pre_norm=pre,
@@ -236,7 +242,12 @@ class _Builder(Tensors):
         for i in range(c.size("layers")):
             blocks += [self.attention(i), self.ffn(i)]
         head_tensor = f"{f.head}.weight"
-        tied = bool(c.get("tied", f.tied_default)) or head_tensor not in self.shapes
+        tied = bool(c.get("tied", f.tied_default))
+        if not tied and head_tensor not in self.shapes:
+            raise CheckpointError(
+                f"the checkpoint has no tensor '{head_tensor}', though config.json does not tie it to the embedding; "
+                "download it again, or set tie_word_embeddings to true if the model ties them"
+            )
         head = embedding if tied else self.matrix("head", f.head, vocab, width)
         position = None
         if f.position:

@@ -12,7 +12,7 @@ class Family:
     """Everything that sets one family apart; `arch.build` turns it and a config into a `Model`.
 
     Tensor names are templates: `{i}` the layer, `{e}` the expert; ".weight" and ".bias" are added.
-    A bias exists exactly when the checkpoint has the tensor.
+    A bias is read when the checkpoint has it.
 
     Attributes:
         model_types: values of `model_type` in config.json that this describes.
@@ -25,6 +25,10 @@ class Family:
         scale: attention scale: 1/sqrt(head_dim), 1/sqrt(query_pre_attn_scalar), or 1.
         windows: which layers have a sliding window: by config's layer_types, all of them, or
             GPT-Neo's attention_types.
+        qkv_bias, o_bias, ffn_bias: when that bias must be there: "always", or the config key that says so.
+        optional_norms: norms that may be missing -> the config key that must then be false.
+        partial_rotary: whether the family rotates only a part of each head; others ignore the key.
+        required_values: config key -> the only values with which edgekit computes what the model means.
         norm_order: "pre" (before each sublayer) or "config" (OPT's do_layer_norm_before).
     """
 
@@ -69,5 +73,11 @@ class Family:
     norm_order: Literal["pre", "config"] = "pre"
     parallel: Literal["never", "config"] = "never"
     embedding_scaled: bool = False
+    qkv_bias: str = ""
+    o_bias: str = ""
+    ffn_bias: str = ""
+    optional_norms: Mapping[str, str] = field(default_factory=dict)
+    partial_rotary: bool = False
+    required_values: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     conv1d: bool = False
     normalize_experts: Literal["always", "config"] = "always"

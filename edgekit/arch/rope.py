@@ -52,7 +52,10 @@ def frequencies(params: Mapping[str, Any], dim: int, context: int) -> Frequencie
     """
     kind = str(params.get("rope_type") or params.get("type") or "default")
     kind = "longrope" if kind == "su" else kind
-    base = float(params["rope_theta"])
+    base = params["rope_theta"]
+    if isinstance(base, bool) or not isinstance(base, int | float) or not 0 < base < 1e30:
+        raise UnsupportedModelError(f"config.json: rope_theta is {base!r}, which is not a positive number")
+    base = float(base)
     inv = _plain(base, dim)
     try:
         if kind == "default":
@@ -61,7 +64,9 @@ def frequencies(params: Mapping[str, Any], dim: int, context: int) -> Frequencie
             return _longrope(params, base, dim, context)
         factor = float(params.get("factor") or 1.0)
         original = int(params.get("original_max_position_embeddings") or context)
-        longest = max(context, int(original * factor))
+        # Without the original length, the config's context is the long one already.
+        scaled = params.get("original_max_position_embeddings") is not None
+        longest = max(context, int(original * factor)) if scaled else context
         if kind == "linear":
             return Frequencies(dim, (inv / np.float32(factor)).astype(np.float32), max_context=longest)
         if kind == "dynamic":
@@ -71,7 +76,7 @@ def frequencies(params: Mapping[str, Any], dim: int, context: int) -> Frequencie
             return _yarn(params, base, dim, context, longest)
         if kind == "llama3":
             return Frequencies(dim, _llama3(params, inv), max_context=context)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise UnsupportedModelError(
             f"config.json: rope scaling of type '{kind}' has a bad or missing parameter ({error})"
         ) from error

@@ -50,9 +50,12 @@ class Tensors:
         self._check(tensor + ".weight", stored)
         return Matrix(name, tensor + ".weight", rows, cols, ranges, conv1d)
 
-    def bias(self, name: str, tensor: str, count: int, ranges: Ranges = (), whole: int = 0) -> Vector | None:
+    def bias(
+        self, name: str, tensor: str, count: int, ranges: Ranges = (), whole: int = 0, rule: str = ""
+    ) -> Vector | None:
+        """A bias; `rule` "always", or the config key that says that the model has it, makes it required."""
         key = tensor + ".bias"
-        if key not in self.shapes:
+        if key not in self.shapes and not (rule == "always" or (rule and self.c.get(rule))):
             return None
         self._check(key, (whole or count,))
         return Vector(name, count, key, ranges)
@@ -65,12 +68,13 @@ class Tensors:
             raise CheckpointError(f"tensor '{tensor}' has shape {list(found)}, but config.json implies {list(shape)}")
 
     def norm(self, name: str, template: str, i: int = 0, count: int = 0, per_head: bool = False) -> Norm | None:
-        if not self._has(template, i):
+        switch = self.f.optional_norms.get(template)
+        if not template or (switch and not self.c.get(switch) and not self._has(template, i)):
             return None
         tensor, count = self._name(template, i), count or self.hidden
         self._check(tensor + ".weight", (count,))
         weight = Vector(name, count, tensor + ".weight", add=self.f.norm_add)
-        bias = self.bias(name + "_bias", tensor, count) if self.f.norm == "layer" else None
+        bias = self.bias(name + "_bias", tensor, count, rule="always") if self.f.norm == "layer" else None
         return Norm(self.f.norm, self.c.number("eps", 1e-5), weight, bias, per_head)
 
     # --- positions ---------------------------------------------------------------------------
@@ -100,8 +104,7 @@ class Tensors:
         params = self._rope_params(kind)
         key = repr((sorted(params.items(), key=str), head_dim))
         if key not in self.rope_index:
-            partial = params.get("partial_rotary_factor", self.c.get("partial_rotary", 1.0))
-            dim = int(head_dim * float(partial)) // 2 * 2
+            dim = int(head_dim * self._partial_rotary(params)) // 2 * 2
             made = frequencies(params, dim, self.c.size("context"))
             n = len(self.ropes)
 
@@ -122,6 +125,14 @@ class Tensors:
             self.rope_index[key] = n
             self.max_context = max(self.max_context, made.max_context)
         return self.rope_index[key]
+
+    def _partial_rotary(self, params: Mapping[str, Any]) -> float:
+        if not self.f.partial_rotary:
+            return 1.0
+        value = params.get("partial_rotary_factor", self.c.get("partial_rotary", 1.0))
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+            raise UnsupportedModelError(f"config.json: partial_rotary_factor is {value!r}, not a share of a head")
+        return float(value)
 
     def layer_kind(self, i: int) -> str:
         """ "sliding_attention" or "full_attention", by the family's rule."""

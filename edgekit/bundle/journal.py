@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import IO
 
 from edgekit.bundle.checksum import lane64
-from edgekit.bundle.disk import sync
+from edgekit.bundle.disk import write_file
 from edgekit.bundle.layout import RESIDENT, Layout, MatrixPlan
-
-JOURNAL = "journal.jsonl"
 
 
 @dataclass(frozen=True)
@@ -27,21 +25,20 @@ class Done:
 
 
 class Journal:
-    """The journal of an unfinished bundle in `folder`; `key` tells one piece of work from another."""
+    """The journal of an unfinished bundle in `folder`, beside it; `key` tells one piece of work from another."""
 
     def __init__(self, folder: Path, layout: Layout, key: str) -> None:
         self.folder, self.layout, self.key = folder, layout, key
-        self.path = folder / JOURNAL
+        self.path = folder.with_name(folder.name + ".journal.jsonl")
 
     def begin(self) -> None:
         """Starts an empty journal."""
-        self.path.write_text(json.dumps({"key": self.key}) + "\n")
-        sync(self.path)
+        write_file(self.path, json.dumps({"key": self.key}).encode() + b"\n")
 
     def read(self) -> dict[str, Done] | None:
         """Finished matrices whose bytes on disk still match; None if there is no journal of this work."""
         done: dict[str, Done] = {}
-        if not self.path.exists():
+        if not self.path.exists() or not self.folder.is_dir():
             return None
         lines = self.path.read_text(errors="replace").split("\n")
         try:
@@ -56,11 +53,12 @@ class Journal:
                 name, finished = str(entry["name"]), Done(entry["units"], entry["luts"])
             except (ValueError, KeyError, TypeError):
                 continue  # the line that was being written when the process died
-            if name in plans and self._on_disk(plans[name], finished):
+            if name in plans and self.on_disk(plans[name], finished):
                 done[name] = finished
         return done
 
-    def _on_disk(self, plan: MatrixPlan, finished: Done) -> bool:
+    def on_disk(self, plan: MatrixPlan, finished: Done) -> bool:
+        """Whether the units and tables of a matrix, read back, have the checksums that they were written with."""
         file, resident = self.folder / plan.file, self.folder / RESIDENT
         if not file.exists() or not resident.exists() or len(finished.units) != plan.units:
             return False
@@ -79,7 +77,7 @@ class Journal:
         return True
 
 
-def note(journal: IO[str], name: str, finished: Done) -> None:
+def append(journal: IO[str], name: str, finished: Done) -> None:
     """Appends an entry. The line feed comes first: a torn line before it must not swallow this one."""
     journal.write("\n" + json.dumps({"name": name, "units": finished.units, "luts": finished.luts}))
     journal.flush()

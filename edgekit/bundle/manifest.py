@@ -14,7 +14,7 @@ from edgekit.errors import BundleError
 
 FORMAT_VERSION = 1
 FIRST_LINE = len('{"checksum":"0123456789abcdef",\n')
-LIMIT = 1 << 30
+LIMIT = 64 << 20  # as the runtime has it
 
 Json = dict[str, Any]
 
@@ -207,6 +207,14 @@ def sign(body: Json) -> bytes:
     return f'{{"checksum":"{lane64(rest):016x}",\n'.encode() + rest
 
 
+def _distinct(pairs: list[tuple[str, Any]]) -> Json:
+    """An object whose keys differ, as the runtime demands too: others mean different things to different readers."""
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a key stands twice in an object")
+    return table
+
+
 def read(path: Path) -> Manifest:
     """Reads and checks the manifest of a bundle folder.
 
@@ -215,6 +223,8 @@ def read(path: Path) -> Manifest:
     """
     file = path / MANIFEST
     try:
+        if file.exists() and not file.is_file():
+            raise BundleError(f"{file} is not a regular file; convert the checkpoint again")
         if file.stat().st_size > LIMIT:
             raise BundleError(f"{file}: too large to be a manifest")
         raw = file.read_bytes()
@@ -226,7 +236,7 @@ def read(path: Path) -> Manifest:
     if line != f'{{"checksum":"{lane64(rest):016x}",\n'.encode():
         raise BundleError(f"{file}: does not match its checksum; it is damaged, convert the checkpoint again")
     try:
-        data = json.loads(raw)
+        data = json.loads(raw, object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{file}: not valid JSON") from error
     if data.get("format") != "edgekit" or data.get("version") != FORMAT_VERSION:

@@ -2,29 +2,27 @@
 
 Every place is known before the first weight is read, so tensors are encoded in any order and in
 parallel, each written where it belongs. A journal beside the files tells which are done, with their
-checksums: a killed conversion goes on from there, after comparing what is on disk. The folder gets its
-final name only when it is whole.
+checksums: a killed conversion goes on from there, after comparing what is on disk. In the end everything
+is read back and compared with what was written; the caller then gives the folder its final name.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgekit.arch.spec import Model
+from edgekit.arch.spec import Model, Vector
 from edgekit.bundle import manifest
 from edgekit.bundle.checksum import lane64
-from edgekit.bundle.disk import put_in_place, sync
-from edgekit.bundle.journal import JOURNAL, Done, Journal, note
+from edgekit.bundle.disk import sync, sync_tree, write_all, write_file
+from edgekit.bundle.journal import Done, Journal, append
 from edgekit.bundle.layout import (
     FLASH,
     MANIFEST,
@@ -40,22 +38,22 @@ from edgekit.checkpoint import TOKENIZER_FILES, Checkpoint
 from edgekit.errors import ConvertError
 
 TOKENIZER = "tokenizer"
+_DAMAGED = "does not hold what was written to it; check the disk and run the same command again"
 SLACK = 16 << 20  # for the manifest, the tokenizer and the filesystem's own needs
 
 Progress = Callable[[int, int], None]  # source bytes done, of all
 
 
 class Writer:
-    """Writes one bundle. `run` does everything; a second call on the same output resumes."""
+    """Writes one bundle into `folder`, which nobody else may touch meanwhile; a second call resumes."""
 
     def __init__(
-        self, checkpoint: Checkpoint, model: Model, layout: Layout, out: Path, provenance: dict[str, Any], key: str
+        self, checkpoint: Checkpoint, model: Model, layout: Layout, folder: Path, provenance: dict[str, Any], key: str
     ) -> None:
         self.checkpoint, self.model, self.layout = checkpoint, model, layout
-        self.out, self.provenance = out, provenance
-        self.partial = out.with_name(out.name + ".partial")
+        self.folder, self.provenance = folder, provenance
         self.luts = {v.name: v for v in layout.vectors if v.source is None}
-        self.journal = Journal(self.partial, layout, key)
+        self.journal = Journal(folder, layout, key)
         self.resumed = 0
         self.restarted = False  # leftovers of other work were thrown away
 
@@ -65,20 +63,10 @@ class Writer:
         """Writes the bundle.
 
         Raises:
-            ConvertError: no room, or the disk failed; what is done is kept for the next call.
+            OSError: the disk failed or is full; what is done is kept for the next call.
+            ConvertError: no room.
             CheckpointError: the source turned out unreadable.
         """
-        try:
-            with _locked(self.partial):
-                self._run(threads, progress)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise ConvertError(
-                    f"{self.partial}: the disk is full; free some space and run the same command again, it resumes"
-                ) from error
-            raise ConvertError(f"{error.filename or self.partial}: {error.strerror}") from error
-
-    def _run(self, threads: int, progress: Progress) -> None:
         done = self._prepare()
         self._write_vectors()
         self._encode_all(done, threads, progress)
@@ -87,60 +75,73 @@ class Writer:
     def _prepare(self) -> dict[str, Done]:
         done = self.journal.read()
         if done is None:  # of another source, recipe or version: not mixed with this one
-            self.restarted = self.partial.exists()
-            shutil.rmtree(self.partial, ignore_errors=True)
-            self.partial.mkdir()
+            self.restarted = self.folder.exists()
+            if self.restarted:
+                shutil.rmtree(self.folder)
+            self.folder.mkdir()
             self.journal.begin()
             done = {}
         self.resumed = len(done)
         need = 0
         for name, size in ((RESIDENT, self.layout.resident_bytes), (FLASH, self.layout.flash_bytes)):
-            path = self.partial / name
+            path = self.folder / name
             held = path.stat().st_blocks * 512 if path.exists() else 0
             need += max(0, size - held)
-        free = shutil.disk_usage(self.partial).free
+        free = shutil.disk_usage(self.folder).free
         if need + SLACK > free:
             raise ConvertError(
-                f"{self.out}: needs {need + SLACK} bytes of disk space but {free} are free; "
+                f"{self.folder}: needs {need + SLACK} bytes of disk space but {free} are free; "
                 "free some, choose fewer bits, or write to another disk"
             )
         for name, size in ((RESIDENT, self.layout.resident_bytes), (FLASH, self.layout.flash_bytes)):
-            with (self.partial / name).open("ab") as file:
+            with (self.folder / name).open("ab") as file:
                 file.truncate(size)
         return done
 
     def _finish(self, done: dict[str, Done]) -> None:
         checksums = np.array([c for m in self.layout.matrices for c in done[m.name].units], dtype="<u8").tobytes()
-        (self.partial / UNITS).write_bytes(checksums)
-        with (self.partial / RESIDENT).open("rb") as file:
-            vectors = lane64(file.read(self.layout.vectors_bytes))
+        write_file(self.folder / UNITS, checksums)
         self._copy_tokenizer()
-        files = [_file_entry(self.partial, p) for p in _listed(self.partial)]
+        vectors = self._verify(done)
+        files = [_file_entry(self.folder, p) for p in _listed(self.folder)]
         text = manifest.build(self.model, self.layout, self.provenance, vectors, lane64(checksums), files)
-        (self.partial / MANIFEST).write_bytes(text)
-        for path in [*_listed(self.partial), self.partial / MANIFEST]:
-            sync(path)
+        write_file(self.folder / MANIFEST, text)
         self.journal.path.unlink()
-        sync(self.partial)
-        put_in_place(self.partial, self.out)  # if one is there, the caller has said that it may be replaced
+        sync(self.folder)
+
+    def _verify(self, done: dict[str, Done]) -> int:
+        """Reads everything back from the disk and compares; returns the checksum of the vectors."""
+        sync_tree(self.folder)
+        for plan in self.layout.matrices:
+            if not self.journal.on_disk(plan, done[plan.name]):
+                raise OSError(errno.EIO, _DAMAGED, str(self.folder / plan.file))
+        with (self.folder / RESIDENT).open("rb") as file:
+            raw = file.read(self.layout.vectors_bytes)
+        for v in self.layout.vectors:
+            if v.source is not None and raw[v.offset : v.offset + v.bytes] != _vector_bytes(self.checkpoint, v.source):
+                raise OSError(errno.EIO, _DAMAGED, str(self.folder / RESIDENT))
+        for name, size in ((RESIDENT, self.layout.resident_bytes), (FLASH, self.layout.flash_bytes)):
+            if (self.folder / name).stat().st_size != size:
+                raise OSError(errno.EIO, _DAMAGED, str(self.folder / name))
+        return lane64(raw)
 
     def _copy_tokenizer(self) -> None:
-        folder = self.partial / TOKENIZER
+        folder = self.folder / TOKENIZER
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         for name in TOKENIZER_FILES:
             source = self.checkpoint.path / name
             if source.is_file():
-                shutil.copyfile(source, folder / name)
+                write_file(folder / name, source.read_bytes())
 
     # --- tensors -----------------------------------------------------------------------------
 
     def _write_vectors(self) -> None:
-        with (self.partial / RESIDENT).open("r+b") as file:
+        with (self.folder / RESIDENT).open("r+b") as file:
             for v in self.layout.vectors:
                 if v.source is not None:
                     file.seek(v.offset)
-                    file.write(read_vector(self.checkpoint, v.source).astype("<f4").tobytes())
+                    write_all(file, _vector_bytes(self.checkpoint, v.source))
 
     def _encode_all(self, done: dict[str, Done], threads: int, progress: Progress) -> None:
         total = sum(_weight(m) for m in self.layout.matrices)
@@ -158,7 +159,7 @@ class Writer:
                     for future in ready:
                         plan = running.pop(future)
                         done[plan.name] = future.result()
-                        note(journal, plan.name, done[plan.name])
+                        append(journal, plan.name, done[plan.name])
                         finished += _weight(plan)
                         progress(finished, total)
             except BaseException:
@@ -176,7 +177,7 @@ class Writer:
         ]
         luts: list[list[np.ndarray[Any, Any]]] = [[] for _ in plan.parts]
         checksums: list[int] = []
-        with (self.partial / plan.file).open("r+b", buffering=0) as file:
+        with (self.folder / plan.file).open("r+b", buffering=0) as file:
             for begin in range(0, plan.rows, step):
                 end = min(begin + step, plan.rows)
                 records = []
@@ -187,37 +188,24 @@ class Writer:
                         luts[i].append(encoded.lut)
                 block = _units(plan, np.concatenate(records, axis=1))
                 file.seek(plan.offset + begin // plan.rows_per_unit * plan.unit_stride)
-                file.write(block.data)
+                write_all(file, block.data)
                 checksums += [lane64(unit) for unit in block]
         return Done(checksums, self._write_luts(plan.parts, luts))
 
     def _write_luts(self, parts: tuple[PartPlan, ...], luts: list[list[Any]]) -> dict[str, int]:
         sums = {}
-        with (self.partial / RESIDENT).open("r+b") as file:
+        with (self.folder / RESIDENT).open("r+b") as file:
             for part, tables in zip(parts, luts, strict=True):
                 if part.lut_name is not None:
                     raw = np.concatenate(tables).astype("<f2").tobytes()
                     file.seek(self.luts[part.lut_name].offset)
-                    file.write(raw)
+                    write_all(file, raw)
                     sums[part.lut_name] = lane64(raw)
         return sums
 
 
-@contextmanager
-def _locked(partial: Path) -> Iterator[None]:
-    """Keeps a second conversion to the same output away while this one runs."""
-    path = partial.with_name(partial.name + ".lock")
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConvertError(
-                f"{partial}: another conversion is writing it; wait for it or choose another name"
-            ) from None
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+def _vector_bytes(checkpoint: Checkpoint, vector: Vector) -> bytes:
+    return read_vector(checkpoint, vector).astype("<f4").tobytes()
 
 
 def _units(plan: MatrixPlan, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -238,9 +226,9 @@ def _weight(plan: MatrixPlan) -> int:
 
 
 def _listed(folder: Path) -> list[Path]:
-    """The files that a manifest lists, in order: all but itself and the journal."""
-    skip = {folder / MANIFEST, folder / JOURNAL}
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p not in skip)
+    """The files that a manifest lists, in order."""
+    named = [folder / name for name in (RESIDENT, FLASH, UNITS)]
+    return sorted([*named, *(folder / TOKENIZER).iterdir()])
 
 
 def _file_entry(folder: Path, path: Path) -> dict[str, Any]:

@@ -111,6 +111,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
         if twice:
             raise CheckpointError(f"{file}: tensor '{min(twice)}' is in two files")
         tensors |= found
+    if (path / INDEX).is_file():
+        lost = sorted(read_json(path / INDEX)["weight_map"].keys() - tensors.keys())
+        if lost:
+            raise CheckpointError(f"{path / INDEX}: names tensor '{lost[0]}', which is in no file; download it again")
     identity = digest.hexdigest()
     return Checkpoint(path, config, generation, tensors, identity, identity + times.hexdigest())
 

@@ -138,9 +138,11 @@ def _tensor(path: Path, name: str, entry: object, base: int, size: int) -> Tenso
         raise CheckpointError(f"{path}: tensor '{name}' has a malformed shape or data_offsets")
     assert isinstance(shape, list)
     assert isinstance(offsets, list)
+    if not isinstance(dtype, str):
+        raise CheckpointError(f"{path}: tensor '{name}' has a dtype that is no text")
     if dtype not in DTYPES:
         # Kept with an unreadable dtype: only an error if a model needs it (buffers are often ints).
-        return Tensor(name, path, str(dtype), tuple(shape), 0)
+        return Tensor(name, path, dtype, tuple(shape), 0)
     count = 1
     for n in shape:
         count *= n

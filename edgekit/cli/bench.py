@@ -91,7 +91,7 @@ def _measure(
 ) -> tuple[dict[str, Any], list[tuple[float, float]]]:
     import numpy as np
 
-    from edgekit.cli.run import selection_report
+    from edgekit.cli.report import selection_report
     from edgekit.plan.predict import expected
     from edgekit.runtime.session import Session
 

@@ -10,7 +10,8 @@ from edgekit.errors import BudgetError, RuntimeFailure
 from edgekit.generate.loop import TextModel
 from edgekit.runtime.model import plan_bundle
 from edgekit.runtime.session import Session
-from edgekit.runtime.values import Options, parse_bytes
+from edgekit.runtime.values import Options
+from edgekit.sizes import parse_bytes
 
 DRAFT_TOKENS = 8
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes as c
+import os
 import resource
 import sys
 import weakref
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from edgekit.runtime import native
 from edgekit.runtime.handle import Handle
-from edgekit.runtime.values import Options, Plan, parse_bytes, plan_from
+from edgekit.runtime.values import Options, Plan, plan_from
+from edgekit.sizes import parse_bytes
 
 if TYPE_CHECKING:
     from edgekit.runtime.session import Session
@@ -128,4 +130,4 @@ def process_peak_bytes() -> int:
 
 def encoded(path: str | Path) -> bytes:
     """A path as the C ABI takes it."""
-    return str(path).encode()
+    return os.fsencode(path)

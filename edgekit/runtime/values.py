@@ -1,30 +1,14 @@
-"""Values of the runtime: options, plan, counters, sampling; and sizes as people write them."""
+"""Values of the runtime: options, plan, counters, sampling."""
 
 from __future__ import annotations
 
 import ctypes as c
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgekit.errors import RuntimeFailure
 from edgekit.runtime import native
-
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-
-
-def parse_bytes(text: str | int | None) -> int:
-    """A size in bytes: a number, or one with K, M, G (powers of 1024; "400M", "1.5GiB"). None is 0.
-
-    Raises:
-        RuntimeFailure: not a size.
-    """
-    if text is None:
-        return 0
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", str(text).lower())
-    if match is None:
-        raise RuntimeFailure(f"'{text}' is not a size; write bytes, or a number with K, M or G, as in 400M")
-    return int(float(match[1]) * _UNITS[match[2]])
+from edgekit.sizes import parse_bytes
 
 
 @dataclass(frozen=True)

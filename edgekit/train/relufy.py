@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from edgekit.bundle.disk import sync, write_file
+from edgekit.bundle.workspace import Workspace, check_apart, check_replaceable, output_path, workspace
 from edgekit.calibrate.activity import documents
 from edgekit.checkpoint import TOKENIZER_FILES, open_checkpoint
 from edgekit.errors import ConvertError
@@ -30,6 +32,7 @@ from edgekit.generate.tokenizer import Tokenizer
 from edgekit.train.surgery import Activation, Surgery, activation_key, operate
 
 STATE, META = "state.safetensors", "state.json"
+REPORT = "relufy.json"  # in every folder that relufy made, and what shows that relufy may replace it
 Progress = Callable[[int, int], None]
 
 
@@ -164,8 +167,9 @@ class _Trainer:
         """Goes on from what an interrupted call left, if it was the same job."""
         meta = self.folder / META
         if not meta.is_file() or json.loads(meta.read_text()).get("key") != key:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
+            if self.folder.exists():
+                shutil.rmtree(self.folder)
+            self.folder.mkdir()
             return
         state = load_file(self.folder / STATE)
         with torch.no_grad():
@@ -185,8 +189,9 @@ class _Trainer:
             held = self.optimizer.state[p]
             tensors |= {f"p.{name}": p.detach(), f"m.{name}": held["exp_avg"], f"v.{name}": held["exp_avg_sq"]}
         save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, self.folder / "new.safetensors")
+        sync(self.folder / "new.safetensors")
         (self.folder / "new.safetensors").replace(self.folder / STATE)
-        (self.folder / META).write_text(json.dumps({"key": key}))
+        write_file(self.folder / META, json.dumps({"key": key}).encode())
 
     def train(self, data: list[Tensor], key: str, progress: Progress) -> None:
         """Runs the steps that are left."""
@@ -229,16 +234,40 @@ def relufy(
         surgery: what to replace.
         tuning: how to tune.
         held_out: files to evaluate on; without them the last tenth of the text is kept back.
-        overwrite: replace `out`.
+        overwrite: replace `out`, if relufy made it.
         progress: called with (steps done, of all).
 
     Raises:
-        ConvertError: nothing to replace, too little text, or `out` exists.
+        ConvertError: nothing to replace, too little text, or `out` exists and may not be replaced.
     """
+    source, target = Path(checkpoint), output_path(Path(out))
+    _check_target(target, overwrite)
+    check_apart(source, target)
+    with workspace(target, resumes=True) as space:
+        _check_target(target, overwrite)  # another process may have made it since
+        done = _relufy(source, Path(out), space, text, surgery, tuning, held_out, progress)
+        space.place()
+    return done
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    """Refuses to replace anything but what relufy made, and that only if asked for."""
+    kind = f"what relufy made (it has no {REPORT})"
+    check_replaceable(target, overwrite, kind, lambda path: (path / REPORT).is_file())
+
+
+def _relufy(
+    source: Path,
+    out: Path,
+    space: Workspace,
+    text: Sequence[Path],
+    surgery: Surgery,
+    tuning: Tuning,
+    held_out: Sequence[Path],
+    progress: Progress | None,
+) -> Relufied:
+    """Tunes, and writes the checkpoint to the workspace."""
     begin = time.monotonic()
-    source, target = Path(checkpoint), Path(out)
-    if target.exists() and not overwrite:
-        raise ConvertError(f"{target}: exists already; choose another name or pass --overwrite")
     texts = list(documents(text))
     kept = list(documents(held_out)) if held_out else texts[-max(1, len(texts) // 10) :]
     texts = texts if held_out else texts[: -len(kept)]
@@ -247,8 +276,7 @@ def relufy(
     held = _sequences(tokenizer, kept[: tuning.evaluate], tuning.length)
     if not data or not held:
         raise ConvertError("the text has no documents of more than 8 tokens; give more text")
-    partial = target.with_name(target.name + ".partial")
-    trainer = _Trainer(source, surgery, tuning, partial)
+    trainer = _Trainer(source, surgery, tuning, space.folder / "training")
     original = _quality(trainer.teacher, held, [], trainer.device).perplexity
     trainer.teacher.eval()
     before = _quality(trainer.student, held, trainer.acts, trainer.device)
@@ -258,14 +286,10 @@ def relufy(
     resumed = trainer.step
     trainer.train(data, key, progress or (lambda done, total: None))
     after = _quality(trainer.student, held, trainer.acts, trainer.device)
-    _write(trainer.student, source, partial / "checkpoint", surgery)
-    done = Relufied(target, original, before, after, trainer.step, resumed, time.monotonic() - begin)
-    report = json.dumps({**asdict(done), "path": target.name, "surgery": asdict(surgery)}, indent=1)
-    (partial / "checkpoint" / "relufy.json").write_text(report)
-    if target.exists():
-        shutil.rmtree(target)
-    (partial / "checkpoint").rename(target)
-    shutil.rmtree(partial)
+    _write(trainer.student, source, space.output, surgery)
+    done = Relufied(out, original, before, after, trainer.step, resumed, time.monotonic() - begin)
+    report = json.dumps({**asdict(done), "path": out.name, "surgery": asdict(surgery)}, indent=1)
+    write_file(space.output / REPORT, report.encode())
     return done
 
 

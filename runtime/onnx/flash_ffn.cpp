@@ -5,7 +5,7 @@
 //
 // Session configuration entries (or environment variables) say which bundle and how much memory:
 //   ai.edgekit.bundle   EDGEKIT_BUNDLE    folder of the bundle; by default the one whose artifact this library is in
-//   ai.edgekit.ram      EDGEKIT_RAM       bytes for these operators; 0: no limit
+//   ai.edgekit.ram      EDGEKIT_RAM       memory for these operators, as in 400M; left out: no limit
 //   ai.edgekit.compute  EDGEKIT_COMPUTE   EDGEKIT_COMPUTE_* as a number, for graphs without FlashLinear
 //   ai.edgekit.threads  EDGEKIT_THREADS   compute threads
 //   ai.edgekit.select   EDGEKIT_SELECT    EDGEKIT_SELECT_* as a number
@@ -23,6 +23,7 @@
 
 #include "edgekit/edgekit.h"
 #include "ort_abi.h"
+#include "settings.h"
 
 namespace {
 
@@ -61,30 +62,31 @@ struct Kernel {
   int64_t rows;    // of the output
 };
 
-// A whole number, or with `size` a number of bytes as in 400M or 1.5GiB; nothing is 0. False: neither.
-bool number(const std::string& text, bool size, uint64_t& out) {
-  out = 0;
-  if (text.empty()) return true;
-  if (text[0] < '0' || text[0] > '9') return false;
-  char* end = nullptr;
-  const double value = size ? std::strtod(text.c_str(), &end) : 0.0;
-  if (!size) out = std::strtoull(text.c_str(), &end, 10);
-  std::string rest = end;
-  for (char& c : rest) c = static_cast<char>(c | 0x20);  // lower case
-  if (!size) return rest.empty();
-  const char* units = "kmgt";
-  double factor = 1;
-  if (!rest.empty() && std::strchr(units, rest[0]) != nullptr) {
-    for (const char* u = units;; ++u) {
-      factor *= 1024;
-      if (*u == rest[0]) break;
+// Reads a registration's settings into options; the message of a setting that cannot be read, else empty.
+std::string read_settings(const Registered& r, edgekit_options& options) {
+  if (!r.ram.empty()) {
+    const auto size = parse_size(r.ram);
+    if (!size) {
+      return "ai.edgekit.ram (EDGEKIT_RAM): '" + r.ram +
+             "' is not a size of at least one byte; write bytes, or a number with K, M or G, as in 400M, or leave it "
+             "out for no limit";
     }
-    rest.erase(0, 1);
+    options.budget_bytes = *size;
   }
-  if (rest != "" && rest != "b" && rest != "ib") return false;
-  if (!(value * factor < 9e18)) return false;
-  out = static_cast<uint64_t>(value * factor);
-  return value == 0 || out > 0;
+  const struct {
+    const char* name;
+    const std::string& text;
+    uint32_t& value;
+  } counts[] = {{"ai.edgekit.threads (EDGEKIT_THREADS)", r.threads, options.threads},
+                {"ai.edgekit.select (EDGEKIT_SELECT)", r.select, options.select},
+                {"ai.edgekit.compute (EDGEKIT_COMPUTE)", r.compute, options.compute}};
+  for (const auto& count : counts) {
+    if (count.text.empty()) continue;
+    const auto number = parse_count(count.text, UINT32_MAX);
+    if (!number) return std::string(count.name) + ": '" + count.text + "' is not a number from 0 to 4294967295";
+    count.value = static_cast<uint32_t>(*number);
+  }
+  return "";
 }
 
 // The engine of a registration, opened by the first operator that asks; null and a message on failure.
@@ -99,25 +101,8 @@ std::shared_ptr<Engine> engine_of(Registered& r, std::string& message) {
   edgekit_options options{};
   options.struct_size = sizeof(options);
   options.compute = EDGEKIT_COMPUTE_LINEAR;
-  const struct {
-    const char* name;
-    const std::string& text;
-    uint32_t* out;
-  } entries[] = {{"compute", r.compute, &options.compute},
-                 {"threads", r.threads, &options.threads},
-                 {"select", r.select, &options.select}};
-  if (!number(r.ram, true, options.budget_bytes)) {
-    message = "FlashFFN: ram is '" + r.ram + "', which is no size; write bytes, or a number with K, M or G, as in 400M";
-    return nullptr;
-  }
-  for (const auto& entry : entries) {
-    uint64_t value = 0;
-    if (!number(entry.text, false, value) || value > UINT32_MAX) {
-      message = std::string("FlashFFN: ") + entry.name + " is '" + entry.text + "', which is no whole number";
-      return nullptr;
-    }
-    if (!entry.text.empty()) *entry.out = static_cast<uint32_t>(value);
-  }
+  message = read_settings(r, options);
+  if (!message.empty()) return nullptr;
   edgekit_error error{};
   if (edgekit_model_open(r.bundle.c_str(), &options, &made->model, &error) != EDGEKIT_OK ||
       edgekit_session_create(made->model, &made->session, &error) != EDGEKIT_OK) {

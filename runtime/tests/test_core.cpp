@@ -31,6 +31,9 @@ TEST(floats_round_to_the_nearest_half) {
     CHECK(float_to_f16(middle) == (h % 2 == 0 ? h : h + 1));  // ties to even
   }
   CHECK(float_to_f16(1e9f) == 0x7C00);
+  CHECK(float_to_f16_saturated(1e9f) == 0x7BFF && float_to_f16_saturated(-1e9f) == 0xFBFF);
+  CHECK(float_to_f16_saturated(INFINITY) == 0x7BFF && float_to_f16_saturated(1.0f) == 0x3C00);
+  CHECK(std::isnan(f16_to_float(float_to_f16_saturated(NAN))));
 }
 
 TEST(budget_refuses_what_does_not_fit_and_counts_the_peak) {

@@ -46,3 +46,10 @@ TEST(json_integers_do_not_wrap) {
   CHECK(json_uint(j.at(first.next), UINT64_MAX).value() == UINT64_MAX);
   CHECK(!json_uint(j.at(first.next), 5).ok());
 }
+
+TEST(json_refuses_keys_that_two_readers_would_read_differently) {
+  CHECK(!parses("{\"a\": 1, \"a\": 2}"));
+  CHECK(!parses("[{\"x\": {\"b\": 1, \"c\": 0, \"b\": 1}}]"));
+  CHECK(!parses("{\"\\u0061\": 1}"));
+  CHECK(parses("{\"a\": {\"a\": 1}, \"b\": {\"a\": 2}}"));
+}

@@ -215,14 +215,14 @@ def test_a_damaged_bundle_is_not_exported(copy: Path) -> None:
     assert fingerprint(base.read(copy, "onnx")) == before
 
 
-def test_an_export_replaces_only_what_is_whole(copy: Path) -> None:
-    """A kill between the two renames leaves both folders; the next export tidies up."""
+def test_an_export_tidies_up_after_a_killed_one_and_touches_nothing_else(copy: Path) -> None:
     folder = copy / "artifacts"
     shutil.copytree(folder / "onnx", folder / "onnx.old")
-    shutil.copytree(folder / "onnx", folder / "onnx.partial")
+    shutil.copytree(folder / "onnx", folder / "onnx.partial" / "output")
+    (folder / "onnx.partial" / "edgekit.lock").touch()
     assert {a.kind for a in base.find(copy)} == set(KINDS)
     export(copy, "onnx", overwrite=True)
-    assert sorted(p.name for p in folder.iterdir()) == sorted(KINDS)
+    assert sorted(p.name for p in folder.iterdir()) == sorted([*KINDS, "onnx.old"])
 
 
 def test_run_reports_a_backend(demo: Path) -> None:

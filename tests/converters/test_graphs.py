@@ -201,3 +201,33 @@ def test_bad_graphs_have_one_line(small: Path, tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "out.onnx").exists()
     assert main(["convert", str(small), "-o", str(small)]) == 1
     assert "exists already" in capsys.readouterr().err
+
+
+def test_weights_in_branches_and_at_outputs_give_a_valid_graph(tmp_path: Path) -> None:
+    from onnx import TensorProto, checker, helper, numpy_helper, save
+
+    w, v = (np.random.default_rng(i).standard_normal((32, 32)).astype(np.float32) for i in (0, 1))
+    value = helper.make_tensor_value_info
+    shape = ("x", TensorProto.FLOAT, [1, 32])
+
+    def branch(name: str) -> object:
+        nodes = [helper.make_node("MatMul", ["x", "w"], [f"{name}.m"]),
+                 helper.make_node("MatMul", [f"{name}.m", f"{name}.v"], [f"{name}.y"])]  # fmt: skip
+        out = value(f"{name}.y", TensorProto.FLOAT, [1, 32])
+        return helper.make_graph(nodes, name, [], [out], [numpy_helper.from_array(v, f"{name}.v")])
+
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["z"]), helper.make_node("MatMul", ["x", "kept"], ["k"]),
+             helper.make_node("If", ["c"], ["y"], then_branch=branch("a"), else_branch=branch("b"))]  # fmt: skip
+    outputs = [value(n, TensorProto.FLOAT, [1, 32]) for n in "yzk"] + [value("kept", TensorProto.FLOAT, [32, 32])]
+    held = [numpy_helper.from_array(w, "w"), numpy_helper.from_array(v, "kept")]
+    graph = helper.make_graph(nodes, "g", [value(*shape), value("c", TensorProto.BOOL, [])], outputs, held)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), tmp_path / "in.onnx")
+    done = compress(tmp_path / "in.onnx", tmp_path / "out.onnx", Scheme("palette", 8))
+    checker.check_model(str(done.path))
+    assert done.path.stat().st_mode & 0o777 == (tmp_path / "in.onnx").stat().st_mode & 0o777
+    given = {"x": np.ones((1, 32), np.float32), "c": np.array(True)}
+    np.testing.assert_array_equal(run(done.path, **given)[3], v)
+    for got, want in zip(run(done.path, **given), run(tmp_path / "in.onnx", **given), strict=True):
+        assert np.abs(got - want).max() <= 0.05 * np.abs(want).max()
+    with pytest.raises(ConvertError, match="no such folder"):
+        compress(tmp_path / "in.onnx", tmp_path / "none" / "out.onnx", Scheme())

@@ -12,7 +12,8 @@ from edgekit.conversion import convert
 from edgekit.errors import BudgetError, BundleError
 from edgekit.runtime.model import plan_bundle
 from edgekit.runtime.session import Session
-from edgekit.runtime.values import Options, Sampling, parse_bytes
+from edgekit.runtime.values import Options, Sampling
+from edgekit.sizes import parse_bytes
 from tests import tiny
 from tests.conftest import ROOT
 

@@ -130,3 +130,60 @@ def test_forbidden_io_uring_falls_back_to_threads(bundle: Path) -> None:
     status, _, error = run(bundle, FORBID, engine="uring")
     assert status == 1
     assert "does not allow io_uring" in error
+
+
+def test_a_reader_that_falls_back_from_direct_reads_fails_no_other(bundle: Path, shim: Path) -> None:
+    _, want, _ = run(bundle, engine="threads")
+    for select in ("exact", "all"):
+        env = {"LD_PRELOAD": str(shim), "FAULT": "einval"}
+        status, got, error = run(bundle, env=env, engine="threads", select=select)
+        assert status == 0, error
+        if select == "exact":
+            assert got["out"] == want["out"]
+
+
+@pytest.mark.parametrize("fault", ["eagain", "eintr"])
+def test_a_file_that_is_never_ready_is_an_error_with_its_name(bundle: Path, shim: Path, fault: str) -> None:
+    status, _, error = run(bundle, env={"LD_PRELOAD": str(shim), "FAULT": fault}, engine="threads")
+    assert status == 1
+    assert "flash.bin" in error
+
+
+# Answers io_uring_enter with EAGAIN for ever: whenever it is called, or only when it shall wait.
+REFUSE_ENTER = FORBID.replace("NR = 425", "NR = 426").replace("0x00050001", "0x0005000B")
+REFUSE_WAIT = REFUSE_ENTER.replace("(0x15, 0, 1, NR), ", "(0x15, 0, 3, NR), (0x20, 0, 0, 32), (0x15, 1, 0, 0), ")
+
+
+@pytest.mark.parametrize("prelude", [REFUSE_ENTER, REFUSE_WAIT], ids=["enter", "wait"])
+def test_a_ring_that_is_always_busy_changes_nothing(bundle: Path, prelude: str) -> None:
+    if sys.platform != "linux":
+        pytest.skip("seccomp is Linux's")
+    _, want, _ = run(bundle)
+    if not want["uring"]:
+        pytest.skip("no io_uring here")
+    status, got, error = run(bundle, prelude)
+    assert status == 0, error
+    assert got["out"] == want["out"]
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "resident.bin", "flash.bin", "units.bin"])
+def test_a_pipe_in_a_bundle_is_refused_at_once(bundle: Path, tmp_path: Path, name: str) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    program = (
+        "import sys\nfrom edgekit.runtime.native import library\nimport ctypes\n"
+        "message = ctypes.create_string_buffer(4096)\n"
+        "status = library().edgekit_verify_bundle(sys.argv[1].encode(), ctypes.cast(message, "
+        "library().edgekit_verify_bundle.argtypes[1]))\nprint(status, message.raw)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(copy)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "is not a regular file" in done.stdout

@@ -92,3 +92,15 @@ def test_pickled_weights_are_refused_here_too(tmp_path: Path, data: Path) -> Non
         file.rename(file.with_suffix(".bin"))
     with pytest.raises(Exception, match="pickled weights"):
         relufy(tmp_path / "pickled", tmp_path / "out", [data / "text" / "tinystories_valid.jsonl"], Surgery(), Tuning())
+
+
+def test_only_what_relufy_made_is_replaced(tmp_path: Path, data: Path) -> None:
+    source = shutil.copytree(data / "models" / "stories260K", tmp_path / "source")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("keep")
+    for out in (mine, source, source / "inside"):
+        with pytest.raises(ConvertError):
+            relufy(source, out, [data / "text" / "tinystories_valid.jsonl"], Surgery(), Tuning(), overwrite=True)
+    assert (mine / "thesis.txt").read_text() == "keep"
+    assert (source / "config.json").is_file()

@@ -21,6 +21,8 @@ GPT_NEO = Family(
     },
     prefixes=("transformer.", ""),
     tied_default=True,
+    o_bias="always",
+    ffn_bias="always",
     embed="wte",
     position="wpe",
     final_norm="ln_f",

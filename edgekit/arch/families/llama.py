@@ -8,6 +8,9 @@ LLAMA = Family(
     model_types=("llama",),
     defaults={"rms_norm_eps": 1e-6, "hidden_act": "silu", "max_position_embeddings": 2048},
     prefixes=("model.", ""),
+    qkv_bias="attention_bias",
+    o_bias="attention_bias",
+    ffn_bias="mlp_bias",
     embed="embed_tokens",
     final_norm="norm",
     attention_norm="layers.{i}.input_layernorm",
@@ -24,6 +27,9 @@ LLAMA = Family(
 MISTRAL = replace(
     LLAMA,
     model_types=("mistral",),
-    defaults={**LLAMA.defaults, "sliding_window": None, "max_position_embeddings": 131072},
+    defaults={**LLAMA.defaults, "sliding_window": 4096, "max_position_embeddings": 131072},
+    qkv_bias="",
+    o_bias="",
+    ffn_bias="",
     windows="all",
 )

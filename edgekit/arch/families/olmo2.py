@@ -8,6 +8,7 @@ OLMO2 = replace(
     LLAMA,
     model_types=("olmo2",),
     defaults={**LLAMA.defaults, "rms_norm_eps": 1e-5},
+    ffn_bias="",
     attention_norm="",
     attention_post_norm="layers.{i}.post_attention_layernorm",
     ffn_norm="",

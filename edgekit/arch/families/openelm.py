@@ -28,6 +28,11 @@ OPENELM = Family(
     },
     prefixes=("transformer.", ""),
     tied_default=True,
+    optional_norms={
+        "layers.{i}.attn.q_norm": "normalize_qk_projections",
+        "layers.{i}.attn.k_norm": "normalize_qk_projections",
+    },
+    required_values={"ffn_with_glu": (True,)},
     embed="token_embeddings",
     final_norm="norm",
     attention_norm="layers.{i}.attn_norm",

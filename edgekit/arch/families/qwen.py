@@ -14,6 +14,9 @@ QWEN2 = replace(
         "use_sliding_window": False,
         "max_window_layers": 28,
     },
+    qkv_bias="always",
+    o_bias="",
+    ffn_bias="",
     windows="layer_types",
 )
 
@@ -21,6 +24,8 @@ QWEN3 = replace(
     QWEN2,
     model_types=("qwen3",),
     defaults={**QWEN2.defaults, "head_dim": 128},
+    qkv_bias="attention_bias",
+    o_bias="attention_bias",
     q_norm="layers.{i}.self_attn.q_norm",
     k_norm="layers.{i}.self_attn.k_norm",
 )
@@ -31,7 +36,8 @@ QWEN3_MOE = replace(
     defaults={
         **LLAMA.defaults,
         "max_position_embeddings": 32768,
-        "sliding_window": None,
+        "sliding_window": 4096,
+        "use_sliding_window": False,
         "head_dim": None,
         "num_experts": 128,
         "num_experts_per_tok": 8,

@@ -265,7 +265,8 @@ EDGEKIT_API void edgekit_session_capture(edgekit_session* session, edgekit_captu
 
 /* Appends `count` tokens. `logits`: NULL, or room for vocab_size floats (the last token's), or,
  * when all_logits is nonzero, for count * vocab_size floats. On an error the session keeps the
- * tokens it had before the call. Logits that are not finite are an error (EDGEKIT_NOT_FINITE). */
+ * tokens it had before the call; with sliding windows, it may keep the first of the new ones too, as
+ * edgekit_session_position then says. Logits that are not finite are an error (EDGEKIT_NOT_FINITE). */
 EDGEKIT_API edgekit_status edgekit_session_eval(edgekit_session* session, const int32_t* tokens, uint32_t count,
                                                 uint32_t all_logits, float* logits, edgekit_error* error);
 /* Writes the session's tokens, keys and values to a file, which appears when it is whole; restoring reads
@@ -273,7 +274,9 @@ EDGEKIT_API edgekit_status edgekit_session_eval(edgekit_session* session, const 
  * session that fails to restore is as after a reset. There are no logits until a token is evaluated. */
 EDGEKIT_API edgekit_status edgekit_session_save(edgekit_session* session, const char* path, edgekit_error* error);
 EDGEKIT_API edgekit_status edgekit_session_restore(edgekit_session* session, const char* path, edgekit_error* error);
-/* Forgets the tokens from `position` on, and the token that edgekit_session_next chose last. */
+/* Forgets the tokens from `position` on, and the token that edgekit_session_next chose last. Layers with a sliding
+ * window keep little more than the window: going back further than they allow, but for 0, fails with
+ * EDGEKIT_INVALID_ARGUMENT, and the message says how far. */
 EDGEKIT_API edgekit_status edgekit_session_rewind(edgekit_session* session, uint32_t position, edgekit_error* error);
 /* Copies at most `room` of the session's tokens; returns how many it has. */
 EDGEKIT_API uint32_t edgekit_session_tokens(const edgekit_session* session, int32_t* tokens, uint32_t room);

@@ -139,10 +139,16 @@ Error too_small(uint64_t ram, const Plan& plan) {
 
 }  // namespace
 
-uint64_t kv_cache_bytes(const Manifest& m, uint32_t context, uint32_t value_bytes) {
+uint32_t kv_rows(const Block& b, uint32_t context, uint32_t batch) {
+  if (b.window == 0) return context;
+  const uint64_t rows = uint64_t{b.window} - 1 + std::max(batch, kRewindRoom);
+  return static_cast<uint32_t>(std::min<uint64_t>(rows, context));
+}
+
+uint64_t kv_cache_bytes(const Manifest& m, uint32_t context, uint32_t batch, uint32_t value_bytes) {
   uint64_t values = 0;
   for (const Block& b : m.blocks) {
-    if (b.kind == Block::attention) values += uint64_t{2} * b.kv_heads * b.head_dim * context;
+    if (b.kind == Block::attention) values += uint64_t{2} * b.kv_heads * b.head_dim * kv_rows(b, context, batch);
   }
   // A forged manifest may ask for the absurd: stay far from overflow, no budget has that much.
   return Buffer::charge(std::min<uint64_t>(values, uint64_t{1} << 44) * value_bytes);
@@ -154,12 +160,16 @@ Outcome make_plan(const Manifest& m, const PlanRequest& r, Plan& plan) {
   plan.parts = r.parts;
   for (const Matrix& x : m.matrices) plan.largest_unit = std::max(plan.largest_unit, x.unit_stride);
   const uint64_t largest_unit = plan.largest_unit;
-  plan.kv_bytes = r.parts != EDGEKIT_COMPUTE_ALL ? 0 : kv_cache_bytes(m, r.context, r.kv_bytes);
-  const uint64_t fixed =
-      r.fixed_bytes + Buffer::charge(m.vectors_bytes) + (plan.kv_bytes + r.session_bytes) * r.sessions;
+  const auto kv = [&](uint32_t batch) {
+    return r.parts != EDGEKIT_COMPUTE_ALL ? 0 : kv_cache_bytes(m, r.context, batch, r.kv_bytes);
+  };
+  const auto fixed = [&](uint32_t batch) {
+    return r.fixed_bytes + Buffer::charge(m.vectors_bytes) + (kv(batch) + r.session_bytes) * r.sessions;
+  };
   const auto work = [&](uint32_t batch) { return r.workspace_bytes(batch, largest_unit); };
   const uint32_t least = std::min(r.least_batch, r.context);
   plan.max_batch = std::max(least, std::min(r.max_batch != 0 ? r.max_batch : 128u, r.context));
+  plan.kv_bytes = kv(least);
 
   // As if everything fitted.
   Plan whole = plan;
@@ -171,21 +181,22 @@ Outcome make_plan(const Manifest& m, const PlanRequest& r, Plan& plan) {
     whole.weight_bytes += x.bytes();
     whole.resident_bytes += c == unused ? 0 : x.bytes();
   }
-  const uint64_t all = fixed + work(least) + whole.resident_bytes;
-  const uint64_t everything = fixed + work(plan.max_batch) + whole.resident_bytes;
+  const uint64_t all = fixed(least) + work(least) + whole.resident_bytes;
+  const uint64_t everything = fixed(plan.max_batch) + work(plan.max_batch) + whole.resident_bytes;
 
   plan.weight_bytes = whole.weight_bytes;
   EK_ASSIGN(plan.select, resolve_select(m, r.select, false));
   choose_windowed(m, plan);
   const uint64_t tables = table_bytes(m, plan);
-  plan.floor_bytes = fixed + work(least) + tables + Buffer::charge(kMinSlots * largest_unit) +
+  plan.floor_bytes = fixed(least) + work(least) + tables + Buffer::charge(kMinSlots * largest_unit) +
                      Region::charge(kMinSlots * plan.window_slot_bytes);
   plan.floor_bytes = std::max(r.opening_bytes, std::min(plan.floor_bytes, all));
   const auto keep_all = [&](uint32_t batch) {
     whole.floor_bytes = plan.floor_bytes;
     whole.max_batch = batch;
+    whole.kv_bytes = kv(batch);
     whole.activation_bytes = work(batch);
-    whole.fixed_bytes = fixed + whole.activation_bytes;
+    whole.fixed_bytes = fixed(batch) + whole.activation_bytes;
     whole.budget_bytes = r.ram_bytes != 0 ? r.ram_bytes : everything;
     plan = whole;
     return Outcome(Nothing{});
@@ -199,7 +210,7 @@ Outcome make_plan(const Manifest& m, const PlanRequest& r, Plan& plan) {
   while (plan.max_batch > least && work(plan.max_batch) > r.ram_bytes / 8) halve();
   choose_ring(plan, r.ram_bytes / 8);
   const auto overhead = [&] {
-    return fixed + work(plan.max_batch) + tables + ring_bytes(plan) +
+    return fixed(plan.max_batch) + work(plan.max_batch) + tables + ring_bytes(plan) +
            Region::charge(kMinSlots * plan.window_slot_bytes);
   };
   while (overhead() > r.ram_bytes && plan.max_batch > least) halve();
@@ -207,9 +218,10 @@ Outcome make_plan(const Manifest& m, const PlanRequest& r, Plan& plan) {
   if (overhead() > r.ram_bytes) plan.slot_bytes = largest_unit;
   // A model smaller than the buffers it would be streamed through: the floor is that of keeping it.
   if (overhead() > r.ram_bytes) return keep_all(least);
+  plan.kv_bytes = kv(plan.max_batch);
   plan.activation_bytes = work(plan.max_batch);
   plan.stream_bytes = ring_bytes(plan);
-  plan.fixed_bytes = fixed + plan.activation_bytes + tables;
+  plan.fixed_bytes = fixed(plan.max_batch) + plan.activation_bytes + tables;
   distribute(m, plan, r.ram_bytes - plan.fixed_bytes - plan.stream_bytes);
   return Nothing{};
 }

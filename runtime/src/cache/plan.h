@@ -48,7 +48,12 @@ Outcome make_plan(const Manifest& manifest, const PlanRequest& request, Plan& pl
 // and window are decided anew. On an error the plan is what it was.
 Outcome change_budget(const Manifest& manifest, uint64_t ram_bytes, Plan& plan);
 
+// Tokens that a session may always go back, whatever the plan: rejected drafts and the ends of texts.
+constexpr uint32_t kRewindRoom = 32;
+// Positions that an attention block keeps: with a sliding window, what the first token of a pass looks back
+// to, and the tokens of the pass, which are stored before any of them looks.
+uint32_t kv_rows(const Block& block, uint32_t context, uint32_t batch);
 // Bytes of one session's KV cache.
-uint64_t kv_cache_bytes(const Manifest& manifest, uint32_t context, uint32_t value_bytes);
+uint64_t kv_cache_bytes(const Manifest& manifest, uint32_t context, uint32_t batch, uint32_t value_bytes);
 
 }  // namespace edgekit

@@ -71,8 +71,8 @@ class Weights {
   void begin_matrix(int32_t index);
   // After a failed or cancelled pass: forget what was being read.
   void abandon_pass();
-  // Announces that every unit of these windowed matrices will be wanted next, in this order.
-  void expect(const std::vector<int32_t>& matrices);
+  // Announces that every unit of these windowed matrices [count] will be wanted next, in this order.
+  void expect(const int32_t* matrices, uint32_t count);
   // Announces rows of a windowed matrix, ascending: their units are read while others compute.
   void prefetch(int32_t index, const uint32_t* rows, uint32_t count);
   void prefetch_all(int32_t index);

@@ -45,4 +45,11 @@ inline uint16_t float_to_f16(float value) {
   return static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
 }
 
+// The same, with the largest finite half where the value is larger still; NaN stays NaN. For what is summed up
+// later, where an infinity would make everything NaN.
+inline uint16_t float_to_f16_saturated(float value) {
+  constexpr float kLargest = 65504.0f;
+  return float_to_f16(value > kLargest ? kLargest : value < -kLargest ? -kLargest : value);
+}
+
 }  // namespace edgekit

@@ -1,5 +1,6 @@
 #include "format/json.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace edgekit {
@@ -37,6 +38,7 @@ class JsonParser {
       std::string_view key;
       if (open.type == JsonType::object) {
         EK_ASSIGN(key, quoted());
+        if (key.find('\\') != std::string_view::npos) return bad("an escape in the key \"" + std::string(key) + "\"");
         skip_space();
         if (peek() != ':') return bad("expected ':'");
         ++at_;
@@ -47,6 +49,7 @@ class JsonParser {
     if (at_ != text_.size()) return bad("text after the end");
     return Nothing{};
   }
+  uint32_t used() const { return used_; }
 
  private:
   char peek() const { return at_ < text_.size() ? text_[at_] : '\0'; }
@@ -116,6 +119,24 @@ class JsonParser {
   uint32_t last_[kMaxDepth];
 };
 
+// A key that stands twice in an object means its first value to one reader and its last to another.
+Outcome Json::refuse_duplicates(uint32_t used, Budget& budget) const {
+  uint32_t most = 0;
+  for (uint32_t i = 0; i < used; ++i) most = at(i).type == JsonType::object ? std::max(most, at(i).count) : most;
+  Buffer keys;  // string_view [most]
+  EK_ASSIGN(keys, Buffer::allocate(budget, uint64_t{most} * sizeof(std::string_view), "keys of the manifest"));
+  auto* list = reinterpret_cast<std::string_view*>(keys.data());
+  for (uint32_t i = 0; i < used; ++i) {
+    if (at(i).type != JsonType::object) continue;
+    uint32_t count = 0;
+    for (uint32_t c = at(i).first_child; c != 0; c = at(c).next) list[count++] = at(c).key;
+    std::sort(list, list + count);
+    const auto* twice = std::adjacent_find(list, list + count);
+    if (twice != list + count) return bad("the key \"" + std::string(*twice) + "\" stands twice in an object");
+  }
+  return Nothing{};
+}
+
 Result<Json> Json::parse(std::string_view text, Budget& budget) {
   if (text.size() > (size_t{1} << 30)) return bad("larger than 1 GiB");
   uint64_t values = 2;  // every value but the first follows one of these
@@ -125,6 +146,7 @@ Result<Json> Json::parse(std::string_view text, Budget& budget) {
   JsonNode* nodes = reinterpret_cast<JsonNode*>(out.nodes_.data());
   JsonParser parser(text, nodes, static_cast<uint32_t>(values));
   EK_TRY(parser.run());
+  EK_TRY(out.refuse_duplicates(parser.used(), budget));
   return out;
 }
 

@@ -31,7 +31,7 @@ class Json {
   const JsonNode* find(const JsonNode& object, std::string_view key) const;
 
  private:
-  friend class JsonParser;
+  Outcome refuse_duplicates(uint32_t used, Budget& budget) const;
   Buffer nodes_;
 };
 

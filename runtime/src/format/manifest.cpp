@@ -185,7 +185,7 @@ class Reader : Fields {
 };
 
 // The first line is {"checksum":"<16 hex digits>", and covers everything after its newline.
-Outcome check_first_line(std::string_view text) {
+Result<uint64_t> check_first_line(std::string_view text) {
   constexpr std::string_view kHead = "{\"checksum\":\"", kTail = "\",\n";
   constexpr size_t kLine = 13 + 16 + 3;
   if (text.size() < kLine || text.substr(0, 13) != kHead || text.substr(29, 3) != kTail) {
@@ -198,16 +198,18 @@ Outcome check_first_line(std::string_view text) {
       return fail(EDGEKIT_CORRUPT, "the manifest does not match its checksum; it is damaged");
     }
   }
-  return Nothing{};
+  return uint64_t{sum};
 }
 
 }  // namespace
 
 Result<Manifest> parse_manifest(std::string_view text, Budget& budget) {
-  EK_TRY(check_first_line(text));
+  uint64_t sum;
+  EK_ASSIGN(sum, check_first_line(text));
   Json json;
   EK_ASSIGN(json, Json::parse(text, budget));
   Manifest out;
+  out.checksum = sum;
   Names names;
   EK_TRY(Reader(json, names, out).run());
   return out;

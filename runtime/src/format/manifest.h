@@ -117,6 +117,7 @@ struct Block {
 };
 
 struct Manifest {
+  uint64_t checksum = 0;  // of the manifest's text, so of everything that says how to compute
   uint32_t vocab_size = 0, hidden_size = 0, max_context = 0;
   int32_t embedding = kNone, position = kNone, embedding_project = kNone;
   uint32_t position_offset = 0;

@@ -13,12 +13,13 @@ constexpr uint64_t kMostBytes = 1 << 20;  // of one read; devices split larger o
 }
 
 bool advance(ReadOp& op, int64_t got) {
-  if (got == -EINTR || got == -EAGAIN) return false;
-  if (got == -EINVAL && op.file->fall_back()) return false;
+  if (got < 0 && op.retries.again(static_cast<int>(-got))) return false;
+  if (got == -EINVAL && op.file->fall_back(op.fd)) return false;
   if (got < 0) {
     op.error = fail(EDGEKIT_IO, "cannot read " + op.file->path() + ": " + std::strerror(static_cast<int>(-got)));
     return true;
   }
+  op.retries.progress();
   const uint64_t before = op.done;
   op.done += static_cast<uint64_t>(got);
   if (op.done == op.bytes) return true;
@@ -43,7 +44,8 @@ void read_rest(ReadOp& op) {
         skip -= size;
       }
     }
-    const ssize_t got = preadv(op.file->fd(), rest, static_cast<int>(n), static_cast<off_t>(op.offset + op.done));
+    op.fd = op.file->fd();
+    const ssize_t got = preadv(op.fd, rest, static_cast<int>(n), static_cast<off_t>(op.offset + op.done));
     if (advance(op, got < 0 ? -int64_t{errno} : int64_t{got})) return;
   }
 }
@@ -82,6 +84,7 @@ void AsyncReader::add(File& file, uint64_t offset, uint64_t bytes, uint8_t* to, 
     last->bytes = last->done = 0;
     last->count = 0;
     last->error = Error{};
+    last->retries = Retries{};
     waiting_.push_back(last);
   }
   last->pieces[last->count] = {to, bytes};

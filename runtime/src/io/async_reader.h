@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "io/file.h"
+#include "io/retries.h"
 
 namespace edgekit {
 
@@ -23,6 +24,8 @@ struct ReadOp {
   uint32_t count = 0;
   iovec pieces[kPieces];
   uint32_t tags[kPieces];
+  int fd = -1;  // that the read at hand goes through
+  Retries retries;
   Error error;
 };
 

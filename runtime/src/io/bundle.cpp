@@ -8,6 +8,8 @@
 namespace edgekit {
 
 namespace {
+constexpr uint64_t kMostManifestBytes = 64 << 20;  // thousands of experts make a few MiB
+
 uint64_t round_up(uint64_t bytes) { return (bytes + kUnitAlignment - 1) / kUnitAlignment * kUnitAlignment; }
 }  // namespace
 
@@ -19,12 +21,10 @@ Result<std::unique_ptr<Bundle>> Bundle::open(const std::string& folder, Budget& 
 
 Outcome Bundle::load(const std::string& folder, uint32_t io_mode) {
   std::string text;
-  EK_ASSIGN(text, read_text(folder + "/manifest.json", uint64_t{1} << 30));
-  // What the parsed manifest keeps is smaller than its text; the text itself goes away below.
-  EK_TRY(budget_.take(text.size(), "the manifest"));
+  // Once for the text, which goes away below, and once for the parsed manifest, which is smaller than its text.
+  EK_ASSIGN(text, read_text(folder + "/manifest.json", kMostManifestBytes, budget_, 2, "a manifest"));
   charged_ = text.size();
   {
-    EK_TRY(budget_.take(text.size(), "the manifest's text"));
     auto parsed = parse_manifest(text, budget_);
     budget_.give(text.size());
     if (!parsed.ok()) return fail(parsed.error().status, folder + ": " + parsed.error().message);

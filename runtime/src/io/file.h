@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "core/budget.h"
 #include "core/result.h"
 
 namespace edgekit {
@@ -29,12 +30,11 @@ class File {
   int fd() const { return fd_.load(); }
   const std::string& path() const { return path_; }
   void count(uint64_t bytes) { bytes_read_.fetch_add(bytes); }
-  // After a direct read was refused: true when buffered reads may be tried instead.
-  bool fall_back();
+  // After a direct read through `fd` was refused: true when the read may be tried again through fd(),
+  // because this call, or another reader before it, switched to buffered reads.
+  bool fall_back(int fd);
 
  private:
-  Outcome reopen_buffered();
-
   std::string path_;
   std::atomic<int> fd_{-1};
   int spare_fd_ = -1;  // the direct descriptor after a fallback, closed with the file
@@ -44,7 +44,9 @@ class File {
   std::atomic<uint64_t> bytes_read_{0};
 };
 
-// A whole small file as text, at most `limit` bytes.
-Result<std::string> read_text(const std::string& path, uint64_t limit);
+// A whole small file as text, at most `limit` bytes. The budget is asked for `copies` times its size before anything
+// is read; the caller gives that back.
+Result<std::string> read_text(const std::string& path, uint64_t limit, Budget& budget, uint32_t copies,
+                              const char* what);
 
 }  // namespace edgekit

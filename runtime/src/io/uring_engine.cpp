@@ -61,7 +61,7 @@ class UringEngine : public ReadEngine {
     std::memset(&sqe, 0, sizeof(sqe));
     const bool single = op->count == 1 && op->pieces[0].iov_len <= UINT32_MAX;
     sqe.opcode = single ? IORING_OP_READ : IORING_OP_READV;
-    sqe.fd = op->file->fd();
+    sqe.fd = op->fd = op->file->fd();
     sqe.addr = reinterpret_cast<uint64_t>(single ? op->pieces[0].iov_base : op->pieces);
     sqe.len = single ? static_cast<uint32_t>(op->pieces[0].iov_len) : op->count;
     sqe.off = op->offset;
@@ -72,15 +72,24 @@ class UringEngine : public ReadEngine {
   }
 
   void flush() override {
-    while (!unsent_.empty() && send(0)) {
-    }
+    Retries retries;
+    while (!unsent_.empty()) send(0, retries);
   }
 
   void reap(bool wait, std::vector<ReadOp*>& finished) override {
     finished.insert(finished.end(), done_here_.begin(), done_here_.end());
     wait = wait && done_here_.empty();
     done_here_.clear();
-    while (wait && *cq_head_ == load_acquire(cq_tail_) && done_here_.empty()) send(1);
+    // Reads that the kernel has taken arrive whether or not it lets this thread wait for them, and until then
+    // it writes to their memory: so they are awaited, by looking now and then when waiting is refused.
+    Retries retries;
+    while (wait && *cq_head_ == load_acquire(cq_tail_) && done_here_.empty()) {
+      if (send(1, retries)) continue;
+      const timespec moment{0, 1000000};
+      nanosleep(&moment, nullptr);
+    }
+    finished.insert(finished.end(), done_here_.begin(), done_here_.end());
+    done_here_.clear();
     uint32_t head = *cq_head_;
     const uint32_t tail = load_acquire(cq_tail_);
     for (; head != tail; ++head) {
@@ -93,12 +102,15 @@ class UringEngine : public ReadEngine {
   }
 
  private:
-  // Returns whether it is worth trying again.
-  bool send(uint32_t wait) {
+  // Gives the kernel what is unsent, or reads it here when the kernel goes on refusing. Returns whether the kernel
+  // answered.
+  bool send(uint32_t wait, Retries& retries) {
     const uint32_t flags = wait != 0 ? IORING_ENTER_GETEVENTS : 0;
     const long sent = syscall(__NR_io_uring_enter, fd_, unsent_.size(), wait, flags, nullptr, 0);
-    if (sent >= 0) unsent_.erase(unsent_.begin(), unsent_.begin() + sent);
-    if (sent >= 0 || errno == EINTR || errno == EAGAIN || errno == EBUSY) return true;
+    if (sent > 0) unsent_.erase(unsent_.begin(), unsent_.begin() + sent);
+    if (sent > 0 || (sent == 0 && unsent_.empty())) return true;
+    if (!refused_ && retries.again(sent == 0 ? EAGAIN : errno)) return true;
+    refused_ = true;  // later calls do not wait for it again
     // The kernel takes no more: what it did not take is read without it.
     store_release(sq_tail_, *sq_tail_ - static_cast<uint32_t>(unsent_.size()));
     for (ReadOp* op : unsent_) {
@@ -115,6 +127,7 @@ class UringEngine : public ReadEngine {
   uint32_t* at(uint32_t offset) { return reinterpret_cast<uint32_t*>(ring_ + offset); }
 
   int fd_ = -1;
+  bool refused_ = false;
   uint8_t* ring_ = nullptr;
   io_uring_sqe* sqes_ = nullptr;
   uint64_t ring_bytes_ = 0, sqes_bytes_ = 0;

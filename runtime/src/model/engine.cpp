@@ -70,15 +70,15 @@ namespace {
 uint64_t state_bytes(const Manifest& m, uint32_t context, uint32_t draft) {
   return uint64_t{m.vocab_size} * (12 + 4 * draft) + uint64_t{context} * 4;
 }
-// Of one table of Selection.
-uint64_t usage_bytes(const Manifest& m, uint32_t select) {
-  return select == EDGEKIT_SELECT_PROMPT ? uint64_t{m.blocks.size()} * (widths_of(m).ffn + 1) * 4 : 0;
+// Blocks of which a session counts the use of neurons.
+size_t usage_blocks(const Manifest& m, uint32_t select) {
+  return select == EDGEKIT_SELECT_PROMPT ? m.blocks.size() : 0;
 }
 }  // namespace
 
 uint64_t session_bytes(const Manifest& m, uint32_t context, const Settings& s) {
   const uint64_t state = s.compute != EDGEKIT_COMPUTE_ALL ? 0 : Buffer::charge(state_bytes(m, context, s.draft));
-  return state + 2 * Buffer::charge(usage_bytes(m, s.select));
+  return state + NeuronUsage::charge(usage_blocks(m, s.select), widths_of(m).ffn);
 }
 
 namespace {
@@ -188,14 +188,14 @@ Result<std::unique_ptr<Session>> Session::create(Model& model) {
   out->vocab_ = m.vocab_size;
   out->draft_most_ = model.settings.draft;
   if (model.settings.compute == EDGEKIT_COMPUTE_ALL) {
-    EK_ASSIGN(out->cache_, KvCache::allocate(model.budget, m, model.plan.context, model.settings.wide_kv));
+    EK_ASSIGN(out->cache_,
+              KvCache::allocate(model.budget, m, model.plan.context, model.plan.max_batch, model.settings.wide_kv));
     EK_ASSIGN(out->state_,
               Buffer::allocate(model.budget, state_bytes(m, model.plan.context, out->draft_most_), "session state"));
   }
-  const uint64_t usage = usage_bytes(m, model.plan.select);
-  EK_ASSIGN(out->selection_.usage, Buffer::allocate(model.budget, usage, "use of neurons"));
+  EK_ASSIGN(out->selection_.usage,
+            NeuronUsage::allocate(model.budget, usage_blocks(m, model.plan.select), widths_of(m).ffn));
   out->selection_.ahead.resize(m.blocks.size());
-  EK_ASSIGN(out->selection_.kept, Buffer::allocate(model.budget, usage, "chosen neurons"));
   return out;
 }
 
@@ -208,8 +208,8 @@ void Session::reset() {
   cancelled_.store(false);
   forget_next();
   position_ = 0;
-  selection_.chosen = false;
-  if (selection_.usage.size() > 0) std::fill_n(selection_.usage.data(), selection_.usage.size(), uint8_t{0});
+  cache_.clear();
+  selection_.usage.clear();
   has_logits_ = seeded_ = false;
 }
 
@@ -246,6 +246,12 @@ Outcome Session::rewind(uint32_t position) {
   }
   forget_next();
   if (position == position_) return Nothing{};
+  if (position != 0 && position < cache_.earliest()) {
+    return fail(EDGEKIT_INVALID_ARGUMENT, "the session can go back to token " + std::to_string(cache_.earliest()) +
+                                              ", not to " + std::to_string(position) +
+                                              ": layers with a sliding window keep only their window; reset the "
+                                              "session and evaluate the text again");
+  }
   position_ = position;
   has_logits_ = false;
   return Nothing{};
@@ -370,13 +376,20 @@ Outcome Session::eval_batches(const int32_t* tokens, uint32_t count, float* last
     auto outcome = model_.decoder->forward(tokens + done, n, begin + done, begin + count, cache_, selection_,
                                            final_batch ? logits() : nullptr,
                                            all != nullptr ? all + size_t{done} * vocab_ : nullptr, cancelled_);
-    if (!outcome.ok()) return outcome;
-    for (uint32_t i = 0; all != nullptr && i < n; ++i) {
-      EK_TRY(check_finite(all + size_t{done + i} * vocab_, begin + done + i));
+    for (uint32_t i = 0; outcome.ok() && all != nullptr && i < n; ++i) {
+      outcome = check_finite(all + size_t{done + i} * vocab_, begin + done + i);
+    }
+    if (outcome.ok() && final_batch) outcome = check_finite(logits(), begin + count - 1);
+    if (!outcome.ok()) {
+      // Rings of sliding windows no longer hold what the tokens before the call look at: keep whole batches.
+      if (begin != 0 && begin < cache_.earliest()) {
+        std::copy(tokens, tokens + done, history() + begin);
+        position_ = begin + done;
+      }
+      return outcome;
     }
     done += n;
   }
-  EK_TRY(check_finite(logits(), begin + count - 1));
   std::copy(tokens, tokens + count, history() + begin);
   position_ = begin + count;
   has_logits_ = true;

@@ -107,7 +107,7 @@ class Session {
 
   Model& model_;
   KvCache cache_;
-  Selection selection_;
+  SelectionState selection_;
   Buffer state_;  // logits [1 + draft_most][vocab], candidates [vocab], history [context]
   uint32_t vocab_ = 0, position_ = 0;
   Session* draft_ = nullptr;                    // drafts for this session, if it is not the text that does

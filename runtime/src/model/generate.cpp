@@ -106,7 +106,8 @@ Result<uint32_t> Session::continue_text(const int32_t* text, uint32_t count, int
   const uint32_t context = model_.plan.context;
   if (count > context) return 0u;
   const uint32_t known = std::min(position_, count - 1);  // the last token's logits are needed
-  EK_TRY(rewind(static_cast<uint32_t>(std::mismatch(text, text + known, history()).first - text)));
+  const uint32_t same = static_cast<uint32_t>(std::mismatch(text, text + known, history()).first - text);
+  EK_TRY(rewind(same >= cache_.earliest() ? same : 0));
   EK_TRY(eval(text + position_, count - position_, nullptr, nullptr));
   for (uint32_t n = 0;; ++n) {
     const float* row = logits();

@@ -1,42 +1,80 @@
 #include "model/kv_cache.h"
 
-#include <cstring>
+#include <algorithm>
 
+#include "cache/plan.h"
 #include "core/half.h"
 
 namespace edgekit {
 
-Result<KvCache> KvCache::allocate(Budget& budget, const Manifest& manifest, uint32_t context, bool wide) {
+Result<KvCache> KvCache::allocate(Budget& budget, const Manifest& manifest, uint32_t context, uint32_t batch,
+                                  bool wide) {
   KvCache out;
   out.context_ = context;
   out.wide_ = wide;
-  uint64_t bytes = 0;
+  uint64_t total = 0;
   for (const Block& b : manifest.blocks) {
     Layout l;
     if (b.kind == Block::attention) {
-      l = {bytes, b.kv_heads, b.head_dim};
-      bytes += uint64_t{2} * b.kv_heads * b.head_dim * context * out.value_bytes();
+      l = {total, b.kv_heads, b.head_dim, kv_rows(b, context, batch), b.window};
+      total += uint64_t{2} * l.heads * l.head_dim * l.rows;
     }
     out.layout_.push_back(l);
   }
-  EK_ASSIGN(out.data_, Buffer::allocate(budget, bytes, "KV cache"));
+  if (wide) {
+    EK_ASSIGN(out.single_, Array<float>::allocate(budget, Shape(total), "KV cache"));
+  } else {
+    EK_ASSIGN(out.half_, Array<uint16_t>::allocate(budget, Shape(total), "KV cache"));
+  }
   return out;
+}
+
+uint8_t* KvCache::row_bytes(size_t block, Part part, uint32_t head, uint32_t position) {
+  void* row = wide_ ? static_cast<void*>(single_rows(block, part, head).row(position))
+                    : static_cast<void*>(half_rows(block, part, head).row(position));
+  return static_cast<uint8_t*>(row);
+}
+
+void KvCache::begin_pass(uint32_t position, uint32_t count) {
+  if (position == 0) clear();
+  written_ = std::max(written_, position + count);
+  for (const Layout& l : layout_) {
+    // Positions below written_ - rows are gone, and a pass at p looks back to p - (window - 1).
+    if (written_ > l.rows && l.rows > 0) earliest_ = std::max(earliest_, written_ - l.rows + (l.window - 1));
+  }
 }
 
 void KvCache::put(size_t block, uint32_t position, const float* k, const float* v) {
   const Layout& l = layout_[block];
-  for (uint32_t which = 0; which < 2; ++which) {
-    const float* in = which == 0 ? k : v;
+  for (Part part : {keys, values}) {
+    const float* in = part == keys ? k : v;
     for (uint32_t h = 0; h < l.heads; ++h, in += l.head_dim) {
-      uint8_t* to = at(block, which, h) + uint64_t{position} * l.head_dim * value_bytes();
       if (wide_) {
-        std::memcpy(to, in, size_t{l.head_dim} * 4);
-        continue;
+        std::copy(in, in + l.head_dim, single_rows(block, part, h).row(position));
+      } else {
+        std::transform(in, in + l.head_dim, half_rows(block, part, h).row(position), float_to_f16_saturated);
       }
-      uint16_t* half = reinterpret_cast<uint16_t*>(to);
-      for (uint32_t i = 0; i < l.head_dim; ++i) half[i] = float_to_f16(in[i]);
     }
   }
+}
+
+uint32_t KvCache::earliest_copied(uint32_t position) const {
+  uint32_t out = earliest_;
+  for (const Layout& l : layout_) {
+    const uint64_t held_anywhere = uint64_t{l.window} + kRewindRoom - 1;
+    if (l.window != 0 && position > held_anywhere) out = std::max(out, position - kRewindRoom);
+  }
+  return out;
+}
+
+uint32_t KvCache::first_kept(size_t block, uint32_t earliest) const {
+  const uint32_t window = layout_[block].window;
+  return window != 0 && earliest >= window ? earliest - (window - 1) : 0;
+}
+
+void KvCache::restored(uint32_t earliest, uint32_t position) {
+  earliest_ = earliest;
+  written_ = position;
 }
 
 }  // namespace edgekit

@@ -1,40 +1,80 @@
-// Keys and values of one session: per attention block [kv_heads][context][head_dim], f16 or f32.
+// Keys and values of one session, f16 or f32. A block that attends to everything keeps [kv_heads][context]
+// [head_dim]; one with a sliding window keeps a ring of its last rows (kv_rows in cache/plan.h), so that
+// position p lies in row p % rows.
 #pragma once
 
 #include <vector>
 
-#include "core/budget.h"
+#include "core/array.h"
 #include "format/manifest.h"
 
 namespace edgekit {
 
+// The rows of one head in one block, of T = uint16_t (f16) or float.
+template <class T>
+struct HeadRows {
+  T* data = nullptr;  // [rows][head_dim]
+  uint32_t rows = 0, head_dim = 0;
+
+  T* row(uint32_t position) const { return data + uint64_t{position % rows} * head_dim; }
+};
+
 class KvCache {
  public:
-  static Result<KvCache> allocate(Budget& budget, const Manifest& manifest, uint32_t context, bool wide);
+  enum Part : uint32_t { keys, values };
 
-  // Where the keys (or values) of a head begin; rows of head_dim values, one per position.
-  uint8_t* keys(size_t block, uint32_t head) { return at(block, 0, head); }
-  uint8_t* values(size_t block, uint32_t head) { return at(block, 1, head); }
+  // `batch`: most tokens of one pass; a ring holds what all of them may look at.
+  static Result<KvCache> allocate(Budget& budget, const Manifest& manifest, uint32_t context, uint32_t batch,
+                                  bool wide);
+
   bool wide() const { return wide_; }  // f32
   uint32_t value_bytes() const { return wide_ ? 4 : 2; }
   uint32_t context() const { return context_; }
+  // Positions that a block keeps.
+  uint32_t rows(size_t block) const { return layout_[block].rows; }
 
-  // Stores rows k, v [kv_heads * head_dim] of one position.
+  HeadRows<uint16_t> half_rows(size_t block, Part part, uint32_t head) {
+    return {half_.data() + first(block, part, head), layout_[block].rows, layout_[block].head_dim};
+  }
+  HeadRows<float> single_rows(size_t block, Part part, uint32_t head) {
+    return {single_.data() + first(block, part, head), layout_[block].rows, layout_[block].head_dim};
+  }
+  // The bytes of one row, value_bytes() * head_dim of them.
+  uint8_t* row_bytes(size_t block, Part part, uint32_t head, uint32_t position);
+
+  // Announces that a pass writes positions [position, position + count); at most `batch` of them.
+  void begin_pass(uint32_t position, uint32_t count);
+  // Stores rows k, v [kv_heads * head_dim] of one position. f16 holds nothing beyond +-65504: larger values
+  // become that, as an infinity would make every score NaN.
   void put(size_t block, uint32_t position, const float* k, const float* v);
+
+  // The earliest position, but for 0, at which a pass may begin: rings have overwritten what an earlier one
+  // would look at. 0 while every ring has all.
+  uint32_t earliest() const { return earliest_; }
+  // What a copy of the cache at `position` has to hold so that it can go back to the position returned: all
+  // positions from first_kept on. No more than a ring of any other plan can hold.
+  uint32_t earliest_copied(uint32_t position) const;
+  // The first position of a block that a pass at `earliest` looks at.
+  uint32_t first_kept(size_t block, uint32_t earliest) const;
+  // The cache holds such a copy now.
+  void restored(uint32_t earliest, uint32_t position);
+  // The cache holds nothing now.
+  void clear() { earliest_ = written_ = 0; }
 
  private:
   struct Layout {
-    uint64_t offset = 0;  // bytes
-    uint32_t heads = 0, head_dim = 0;
+    uint64_t first = 0;  // value of the keys of head 0
+    uint32_t heads = 0, head_dim = 0, rows = 0, window = 0;
   };
-  uint8_t* at(size_t block, uint32_t which, uint32_t head) {
+  uint64_t first(size_t block, Part part, uint32_t head) const {
     const Layout& l = layout_[block];
-    const uint64_t per_head = uint64_t{context_} * l.head_dim * value_bytes();
-    return data_.data() + l.offset + (uint64_t{which} * l.heads + head) * per_head;
+    return l.first + (uint64_t{part} * l.heads + head) * l.rows * l.head_dim;
   }
-  Buffer data_;
+  Array<uint16_t> half_;        // [values], or none
+  Array<float> single_;         // [values], or none
   std::vector<Layout> layout_;  // one per block; empty for those without attention
   uint32_t context_ = 0;
+  uint32_t earliest_ = 0, written_ = 0;  // positions below `written_` were stored once
   bool wide_ = false;
 };
 

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -14,31 +15,34 @@ namespace edgekit {
 
 namespace {
 
-constexpr char kMagic[8] = {'E', 'K', 'S', 'E', 'S', 'S', '0', '1'};
+constexpr char kMagic[8] = {'E', 'K', 'S', 'E', 'S', 'S', '0', '2'};
 
 struct Header {
   char magic[8];
-  uint64_t units, vectors;  // checksums of the bundle's weights
-  uint32_t position, value_bytes, blocks, reserved;
-  uint64_t bytes;  // of the whole file
-  uint64_t unused;
+  uint64_t manifest;  // checksum of the bundle's manifest.json: of its weights and of all that says how to compute
+  uint64_t bytes;     // of the whole file
+  uint32_t position, value_bytes, blocks;
+  uint32_t earliest;  // position to which the session can go back
+  uint64_t unused[2];
   uint64_t checksum;  // of everything before it
 };
 static_assert(sizeof(Header) == 64, "the header is 64 bytes");
 
-uint64_t header_checksum(const Header& h) {
-  return lane64(reinterpret_cast<const uint8_t*>(&h), sizeof(h) - sizeof(h.checksum));
-}
+const uint8_t* bytes_of(const void* value) { return static_cast<const uint8_t*>(value); }
+uint8_t* bytes_of(void* value) { return static_cast<uint8_t*>(value); }
 
-uint64_t chunk_bytes(const Block& b, uint32_t position, const KvCache& cache) {
-  return uint64_t{position} * b.head_dim * cache.value_bytes();
-}
+uint64_t header_checksum(const Header& h) { return lane64(bytes_of(&h), sizeof(h) - sizeof(h.checksum)); }
+
+uint64_t row_bytes(const Block& b, const KvCache& cache) { return uint64_t{b.head_dim} * cache.value_bytes(); }
 
 // Bytes of a file with this many tokens; they fit the cache, so nothing overflows.
-uint64_t file_bytes(const Manifest& m, uint32_t position, const KvCache& cache) {
+uint64_t file_bytes(const Manifest& m, uint32_t position, uint32_t earliest, const KvCache& cache) {
   uint64_t total = sizeof(Header) + 8 + uint64_t{position} * 4;
-  for (const Block& b : m.blocks) {
-    if (b.kind == Block::attention) total += 2 * uint64_t{b.kv_heads} * (8 + chunk_bytes(b, position, cache));
+  for (size_t i = 0; i < m.blocks.size(); ++i) {
+    const Block& b = m.blocks[i];
+    if (b.kind != Block::attention) continue;
+    const uint64_t rows = position - cache.first_kept(i, earliest);
+    total += 2 * uint64_t{b.kv_heads} * (8 + rows * row_bytes(b, cache));
   }
   return total;
 }
@@ -69,54 +73,103 @@ bool transfer(int fd, uint8_t* data, uint64_t size, bool writing) {
   return true;
 }
 
-bool write_chunk(int fd, const uint8_t* data, uint64_t size) {
-  uint64_t sum = lane64(data, size);
-  return transfer(fd, reinterpret_cast<uint8_t*>(&sum), 8, true) &&
-         transfer(fd, const_cast<uint8_t*>(data), size, true);
+bool write_chunk(int fd, const void* data, uint64_t size) {
+  uint64_t sum = lane64(bytes_of(data), size);
+  return transfer(fd, bytes_of(&sum), 8, true) && transfer(fd, const_cast<uint8_t*>(bytes_of(data)), size, true);
 }
 
-bool read_chunk(int fd, uint8_t* data, uint64_t size) {
+bool read_chunk(int fd, void* data, uint64_t size) {
   uint64_t sum = 0;
-  return transfer(fd, reinterpret_cast<uint8_t*>(&sum), 8, false) && transfer(fd, data, size, false) &&
-         lane64(data, size) == sum;
+  return transfer(fd, bytes_of(&sum), 8, false) && transfer(fd, bytes_of(data), size, false) &&
+         lane64(bytes_of(data), size) == sum;
 }
 
-// Calls each(data, bytes) -> bool for the keys, then the values, of every head.
+// The keys or values of one head, from a position on.
+struct HeadSpan {
+  KvCache& cache;
+  size_t block;
+  KvCache::Part part;
+  uint32_t head, begin, end;  // positions [begin, end)
+  uint64_t row_bytes;
+
+  uint8_t* row(uint32_t position) const { return cache.row_bytes(block, part, head, position); }
+
+  // Row by row, as a ring may begin anywhere and another plan's ring elsewhere.
+  uint64_t checksum() const {
+    uint64_t sum = 0;
+    for (uint32_t p = begin; p < end; ++p) sum = sum * 0x9E3779B97F4A7C15 + lane64(row(p), row_bytes);
+    return sum;
+  }
+  // In runs: one, or two if the ring wraps.
+  bool transfer_rows(int fd, bool writing) const {
+    const uint32_t rows = cache.rows(block);
+    for (uint32_t p = begin; p < end;) {
+      const uint32_t count = std::min(end - p, rows - p % rows);
+      if (!transfer(fd, row(p), count * row_bytes, writing)) return false;
+      p += count;
+    }
+    return true;
+  }
+};
+
+// Calls each(HeadSpan) -> bool for the keys and the values of every head of every block.
 template <class Each>
-bool for_each_head(const Manifest& m, uint32_t position, KvCache& cache, const Each& each) {
+bool for_each_head(const Manifest& m, uint32_t position, uint32_t earliest, KvCache& cache, const Each& each) {
   for (size_t i = 0; i < m.blocks.size(); ++i) {
     const Block& b = m.blocks[i];
     if (b.kind != Block::attention) continue;
-    const uint64_t bytes = chunk_bytes(b, position, cache);
-    for (uint32_t h = 0; h < b.kv_heads; ++h) {
-      if (!each(cache.keys(i, h), bytes) || !each(cache.values(i, h), bytes)) return false;
+    for (uint32_t n = 0; n < 2 * b.kv_heads; ++n) {
+      const KvCache::Part part = n % 2 == 0 ? KvCache::keys : KvCache::values;
+      if (!each(HeadSpan{cache, i, part, n / 2, cache.first_kept(i, earliest), position, row_bytes(b, cache)})) {
+        return false;
+      }
     }
   }
   return true;
+}
+
+bool write_head(int fd, const HeadSpan& span) {
+  uint64_t sum = span.checksum();
+  return transfer(fd, bytes_of(&sum), 8, true) && span.transfer_rows(fd, true);
+}
+
+bool read_head(int fd, const HeadSpan& span) {
+  uint64_t sum = 0;
+  return transfer(fd, bytes_of(&sum), 8, false) && span.transfer_rows(fd, false) && span.checksum() == sum;
+}
+
+// Whether every block has room for what a file keeps; the numbers of a forged header may be anything.
+bool fits(const Manifest& m, uint32_t position, uint32_t earliest, const KvCache& cache) {
+  bool out = earliest <= position;
+  for (size_t i = 0; i < m.blocks.size() && out; ++i) {
+    out = m.blocks[i].kind != Block::attention || position - cache.first_kept(i, earliest) <= cache.rows(i);
+  }
+  return out;
 }
 
 }  // namespace
 
 Outcome save_session(const std::string& path, const Manifest& m, const int32_t* tokens, uint32_t position,
                      KvCache& cache) {
+  const uint32_t earliest = cache.earliest_copied(position);
   Header header{};
   std::memcpy(header.magic, kMagic, sizeof(kMagic));
-  header.units = m.units_checksum;
-  header.vectors = m.vectors_checksum;
+  header.manifest = m.checksum;
+  header.bytes = file_bytes(m, position, earliest, cache);
   header.position = position;
   header.value_bytes = cache.value_bytes();
   header.blocks = static_cast<uint32_t>(m.blocks.size());
-  header.bytes = file_bytes(m, position, cache);
+  header.earliest = earliest;
   header.checksum = header_checksum(header);
   const std::string partial = path + ".partial";
   {
     Handle file(open(partial.c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600));
     if (file.fd < 0) return system_error(partial, "cannot be written");
-    const bool whole = transfer(file.fd, reinterpret_cast<uint8_t*>(&header), sizeof(header), true) &&
-                       write_chunk(file.fd, reinterpret_cast<const uint8_t*>(tokens), uint64_t{position} * 4) &&
-                       for_each_head(m, position, cache,
-                                     [&](const uint8_t* data, uint64_t n) { return write_chunk(file.fd, data, n); }) &&
-                       fsync(file.fd) == 0;
+    const bool whole =
+        transfer(file.fd, bytes_of(&header), sizeof(header), true) &&
+        write_chunk(file.fd, tokens, uint64_t{position} * 4) &&
+        for_each_head(m, position, earliest, cache, [&](const HeadSpan& s) { return write_head(file.fd, s); }) &&
+        fsync(file.fd) == 0;
     if (!whole) {
       const Error error = system_error(partial, "cannot be written");
       unlink(partial.c_str());
@@ -135,14 +188,15 @@ Result<uint32_t> restore_session(const std::string& path, const Manifest& m, int
     return fail(EDGEKIT_NOT_FOUND, path + ": cannot be opened: " + std::string(std::strerror(errno)));
   }
   Header header{};
-  struct stat told{};
-  if (fstat(file.fd, &told) != 0 || !S_ISREG(told.st_mode) ||
-      !transfer(file.fd, reinterpret_cast<uint8_t*>(&header), sizeof(header), false) ||
+  struct stat status{};
+  if (fstat(file.fd, &status) != 0 || !S_ISREG(status.st_mode) ||
+      !transfer(file.fd, bytes_of(&header), sizeof(header), false) ||
       std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0 || header.checksum != header_checksum(header)) {
-    return fail(EDGEKIT_CORRUPT, path + ": is no saved session, or damaged");
+    return fail(EDGEKIT_CORRUPT, path + ": is no saved session of this version, or damaged; remove it");
   }
-  if (header.units != m.units_checksum || header.vectors != m.vectors_checksum || header.blocks != m.blocks.size()) {
-    return fail(EDGEKIT_INVALID_ARGUMENT, path + ": was saved with another bundle");
+  if (header.manifest != m.checksum || header.blocks != m.blocks.size()) {
+    return fail(EDGEKIT_INVALID_ARGUMENT,
+                path + ": was saved with another bundle, or before this one's manifest.json changed; remove it");
   }
   if (header.value_bytes != cache.value_bytes()) {
     return fail(EDGEKIT_INVALID_ARGUMENT, path + ": was saved with another type of KV cache");
@@ -151,20 +205,22 @@ Result<uint32_t> restore_session(const std::string& path, const Manifest& m, int
     return fail(EDGEKIT_CONTEXT_FULL, path + ": has " + std::to_string(header.position) + " tokens, the context " +
                                           std::to_string(cache.context()) + "; open with a larger context");
   }
-  const uint64_t bytes = file_bytes(m, header.position, cache);
-  if (header.bytes != bytes || static_cast<uint64_t>(told.st_size) != bytes) {
+  const uint32_t position = header.position, earliest = header.earliest;
+  if (!fits(m, position, earliest, cache) || header.bytes != file_bytes(m, position, earliest, cache) ||
+      static_cast<uint64_t>(status.st_size) != header.bytes) {
     return fail(EDGEKIT_CORRUPT, path + ": has another size than it should; it was cut or replaced");
   }
   const bool whole =
-      read_chunk(file.fd, reinterpret_cast<uint8_t*>(tokens), uint64_t{header.position} * 4) &&
-      for_each_head(m, header.position, cache, [&](uint8_t* data, uint64_t n) { return read_chunk(file.fd, data, n); });
+      read_chunk(file.fd, tokens, uint64_t{position} * 4) &&
+      for_each_head(m, position, earliest, cache, [&](const HeadSpan& s) { return read_head(file.fd, s); });
   if (!whole) return fail(EDGEKIT_CORRUPT, path + ": is damaged; evaluate the prompt again");
-  for (uint32_t i = 0; i < header.position; ++i) {
+  for (uint32_t i = 0; i < position; ++i) {
     if (tokens[i] < 0 || static_cast<uint32_t>(tokens[i]) >= m.vocab_size) {
       return fail(EDGEKIT_CORRUPT, path + ": holds a token that the model does not have");
     }
   }
-  return uint32_t{header.position};
+  cache.restored(earliest, position);
+  return uint32_t{position};
 }
 
 }  // namespace edgekit

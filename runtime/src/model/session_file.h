@@ -1,9 +1,10 @@
 // A session's tokens, keys and values in a file, so that a prompt need not be read again.
 //
-//   header (64 bytes) | chunk: tokens, int32 [position] | chunks: per attention block, keys then values of
-//   each head, [position][head_dim]
+//   header (64 bytes) | tokens: checksum, int32 [position] | per attention block and head: keys, values
 //
-// A chunk is its lane64 checksum, 8 bytes, then its bytes. All numbers little-endian.
+// Keys and values are a checksum and the rows [first, position)[head_dim]: first is 0, or with a sliding window
+// the earliest position that the session may still look at. Checksums have 8 bytes, all numbers are little-endian.
+// The header ties the file to the whole manifest.json, as another eps or window makes other keys.
 #pragma once
 
 #include <string>
