@@ -43,11 +43,9 @@ def test_generation_streams_and_can_be_abandoned(bundle: Path) -> None:
 def test_no_more_tokens_than_asked_for(bundle: Path, drafts: int) -> None:
     with edgekit.load(bundle, context=64, draft_tokens=drafts) as model:
         for most in (0, 1, 7):
-            tokens = [
-                p.token for p in model.generate("Once upon a time", most, Sampling(temperature=0)) if p.token >= 0
-            ]
-            assert len(tokens) == most
-            assert model.finish_reason == "length"
+            pieces = model.generate("Once upon a time", most, Sampling(temperature=0))
+            assert len([p.token for p in pieces if p.token >= 0]) == most
+            assert pieces.finish_reason == "length"
             assert model.stats.prompt_tokens > 0
 
 
@@ -62,8 +60,10 @@ def test_long_prompts_are_read_in_pieces_with_progress(bundle: Path) -> None:
 
 def test_context_end_is_a_finish_not_an_error(bundle: Path) -> None:
     with edgekit.load(bundle, context=16) as model:
-        tokens = [p.token for p in model.generate("Once upon a time", 100, ignore_eos=True) if p.token >= 0]
-        assert model.finish_reason == "context"
+        pieces = model.generate("Once upon a time", 100, ignore_eos=True)
+        assert pieces.finish_reason == ""
+        tokens = [p.token for p in pieces if p.token >= 0]
+        assert pieces.finish_reason == "context"
         assert len(tokens) == 16 - 5 + 1
         with pytest.raises(RuntimeFailure, match="context of 16"):
             model.logits(list(range(17)))

@@ -21,8 +21,6 @@ from tests import tiny
 from tests.conftest import ROOT
 
 HEADER = ROOT / "runtime" / "include" / "edgekit" / "edgekit.h"
-# Bytes on 64-bit platforms. A struct may grow at its end; then the caller's struct_size tells which it has.
-SIZES = {"error": 512, "options": 96, "plan": 96, "stats": 192, "info": 56, "sampling": 40}
 
 
 @pytest.fixture(scope="module")
@@ -47,35 +45,13 @@ def test_the_library_exports_the_header_and_nothing_else() -> None:
 
 def test_python_declares_every_function() -> None:
     lib = native.library()
-    for name in declared() - {"edgekit_session_generate"}:
+    for name in declared():
         assert getattr(lib, name).argtypes is not None, name
-
-
-def test_structs_have_the_sizes_that_callers_were_built_with(tmp_path: Path) -> None:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler")
-    checks = "\n".join(f'_Static_assert(sizeof(edgekit_{n}) == {s}, "{n}");' for n, s in SIZES.items())
-    (tmp_path / "sizes.c").write_text(f'#include "edgekit/edgekit.h"\n{checks}\nint main(void) {{ return 0; }}\n')
-    command = [
-        compiler,
-        "-std=c11",
-        "-pedantic",
-        "-Werror",
-        "-fsyntax-only",
-        "-I",
-        HEADER.parents[1],
-        tmp_path / "sizes.c",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    for name, size in SIZES.items():
-        assert c.sizeof(getattr(native, name.capitalize())) == size, name
 
 
 def test_features_name_what_there_is() -> None:
     features = native.library().edgekit_features().decode().split(",")
-    assert {"exact", "predicted", "budget", "save", "feed_forward", "log"} <= set(features)
+    assert {"exact", "predicted", "budget", "save", "feed_forward", "linear", "log"} <= set(features)
 
 
 def test_the_log_tells_of_opening_and_budgets(bundle: Path) -> None:

@@ -102,7 +102,9 @@ def test_header_compiles_as_c(standard: str, tmp_path: Path) -> None:
     if compiler is None:
         pytest.skip("no C compiler")
     source = tmp_path / "header.c"
-    source.write_text('#include "edgekit/edgekit.h"\nint main(void) { return (int)edgekit_abi_version() - 1; }\n')
+    source.write_text(
+        '#include "edgekit/edgekit.h"\nint main(void) { return (int)edgekit_abi_version() - EDGEKIT_ABI_VERSION; }\n'
+    )
     flags = [f"-std={standard}", "-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only"]
     subprocess.run([compiler, *flags, "-I", ROOT / "runtime" / "include", source], check=True)
 

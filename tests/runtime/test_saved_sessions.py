@@ -144,8 +144,9 @@ def test_a_saved_prompt_beyond_the_context_is_read_afresh(bundle: Path, tmp_path
         want = [p.token for p in model.generate(IDS[:6], 4, GREEDY)]
     for cached in (0, 5):
         with TextModel(bundle, Options(context=12)) as model:
-            assert [p.token for p in model.generate(IDS[:6], 4, GREEDY, prompt_cache=cache)] == want
-            assert model.cached_tokens == cached
+            pieces = model.generate(IDS[:6], 4, GREEDY, prompt_cache=cache)
+            assert [p.token for p in pieces] == want
+            assert pieces.cached_tokens == cached
 
 
 def test_keys_that_depend_on_the_length_are_not_cached(tmp_path: Path) -> None:

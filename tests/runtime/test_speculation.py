@@ -1,4 +1,4 @@
-"""Speculative decoding: the text of sampling token by token, in fewer passes; wrong guesses leave no trace."""
+"""Speculative decoding: the text of sampling token by token, in fewer passes, wherever it ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from edgekit.cli.main import cli, main
 from edgekit.conversion import convert
-from edgekit.errors import BudgetError, BundleError, RuntimeFailure
+from edgekit.errors import BudgetError, BundleError, ContextFullError, RuntimeFailure
 from edgekit.generate.loop import TextModel
 from edgekit.generate.speculate import open_with_draft
 from edgekit.runtime.model import plan_bundle
@@ -48,7 +48,7 @@ def text(model: TextModel, sampling: Sampling, tokens: int = 80) -> list[int]:
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, WARM], ids=["greedy", "warm"])
-def test_guesses_from_the_text_change_only_the_number_of_passes(large: Path, sampling: Sampling) -> None:
+def test_drafts_from_the_text_change_only_the_number_of_passes(large: Path, sampling: Sampling) -> None:
     with TextModel(large, half(large)) as model:
         want = text(model, sampling)
         read = model.stats.generation_bytes_read
@@ -80,76 +80,122 @@ def test_a_draft_model_saves_most_reads_within_one_budget(large: Path, small: Pa
             assert s.generation_bytes_read / 2 < read
 
 
-def test_wrong_guesses_leave_no_trace(large: Path) -> None:
-    with Session(large, Options(context=64, draft_tokens=4)) as session, Session(large, Options(context=64)) as plain:
-        ids = [5, 6, 7, 8]
-        session.eval(ids)
-        plain.eval(ids)
-        token = session.sample(GREEDY)
-        plain.eval([token])
-        right = plain.sample(GREEDY)
-        wrong = (right + 1) % session.vocab_size
-        assert session.verify([token, wrong, 3, 4], GREEDY) == (1, right)
-        assert session.position == plain.position == 5
-        assert session.tokens == [*ids, token]
-        assert session.sample(GREEDY) == right  # the logits are those behind what was kept
-        assert (session.stats.drafted_tokens, session.stats.accepted_tokens) == (3, 0)
-        again, expected = session.logits([9, 10]), plain.logits([9, 10])
-        assert np.abs(again - expected).max() <= 2e-3 * np.abs(expected).max()  # sums of several tokens, f16 cache
+def stepped(session: Session, ids: list[int], count: int, sampling: Sampling) -> list[int]:
+    """Tokens that follow `ids`."""
+    session.reset()
+    session.eval(ids)
+    return [session.next(sampling) for _ in range(count)]
 
 
-def test_guesses_continue_what_was_said_before(large: Path) -> None:
-    with Session(large, Options(context=64, draft_tokens=8)) as session:
-        session.eval([3, 4, 5, 6, 7, 8, 3, 4])
-        assert session.guess(5)[:3] == [6, 7, 8]
-        assert session.guess(1999) == []
-        session.eval([9] * 54)
-        assert session.guess(3) == [4]  # there is room for one more behind it
+@pytest.mark.parametrize("sampling", [GREEDY, WARM], ids=["greedy", "warm"])
+@pytest.mark.parametrize("drafting", ["text", "model"])
+def test_a_text_may_end_within_accepted_drafts(
+    large: Path, small: Path, tmp_path: Path, sampling: Sampling, drafting: str
+) -> None:
+    ids = [3, 4, 5, 6, 7, 8, 3, 4]
+    with (
+        Session(large, Options(context=96, select="all")) as plain,
+        Session(large, Options(context=96, draft_tokens=6, select="all")) as session,
+    ):
+        if drafting == "model":
+            session.draft_with(Session(small, Options(context=96)))
+        want = stepped(plain, ids, 24, sampling)
+        for count in range(1, 25):
+            assert stepped(session, ids, count, sampling) == want[:count]
+            assert session.position == len(ids) + count - 1
+            assert session.tokens == [*ids, *want[: count - 1]]
+        assert session.stats.accepted_tokens > (24 if sampling is GREEDY else 0)
+        for count in (5, 17, 18, 19, 20):  # what comes then is as without drafts
+            for then in ("eval", "rewind", "save"):
+                stepped(session, ids, count, sampling)
+                text = [*ids, *want[: count - 1]]
+                if then == "rewind":
+                    session.rewind(len(text) - 2)
+                    del text[-2:]
+                elif then == "save":
+                    session.save(tmp_path / "saved")
+                    session.reset()
+                    session.restore(tmp_path / "saved")
+                got = session.logits([9])[0]
+                assert session.tokens == [*text, 9]
+                plain.reset()
+                expected = plain.logits([*text, 9])[-1]
+                assert np.abs(got - expected).max() <= 4e-3 * np.abs(expected).max()  # sums of several tokens, f16
 
 
-def test_experts_are_checked_in_one_pass_too(tmp_path: Path) -> None:
+def test_counters_are_of_the_text_wherever_it_ends(large: Path) -> None:
+    with Session(large, Options(context=96, draft_tokens=6, select="all")) as session:
+        ids, begun = [3, 4, 5, 6, 7, 8, 3, 4], 0
+        for count in (1, 2, 9, 30):
+            stepped(session, ids, count, GREEDY)
+            s = session.stats
+            assert s.generated_tokens - begun == count - 1
+            assert s.accepted_tokens <= s.drafted_tokens
+            begun = s.generated_tokens
+
+
+def test_drafts_stop_where_the_context_does(large: Path) -> None:
+    with Session(large, Options(context=20, draft_tokens=8)) as session, Session(large, Options(context=20)) as plain:
+        for one in (session, plain):
+            one.eval([3, 4, 5, 6, 7, 8, 3, 4])
+        texts = []
+        for one in (session, plain):
+            texts.append([one.next(GREEDY) for _ in range(20 - 8 + 1)])
+            for _ in range(2):
+                with pytest.raises(ContextFullError):
+                    one.next(GREEDY)
+        assert texts[0] == texts[1]
+        assert session.position == 20
+
+
+def test_experts_are_drafted_too(tmp_path: Path) -> None:
     tiny.make("mixtral", tmp_path / "checkpoint")
     bundle = convert(tmp_path / "checkpoint", tmp_path / "bundle", "q8").path
-    ids = np.random.default_rng(0).integers(3, 199, 8).tolist()
-    with Session(bundle, Options(context=64, cache_type="f32")) as plain:
-        plain.eval(ids)
-        want = []
-        for _ in range(20):
-            want.append(plain.sample(GREEDY))
-            plain.eval(want[-1:])
-    floor = plan_bundle(bundle, Options(context=64, batch=8, draft_tokens=4, cache_type="f32")).floor_bytes
-    with Session(bundle, Options(ram=floor + 8192, context=64, batch=8, draft_tokens=4, cache_type="f32")) as session:
-        session.eval(ids)
-        token, got = session.sample(GREEDY), []
-        while len(got) < 20:
-            guesses = want[len(got) + 1 :][:3]
-            kept, following = session.verify([token, *guesses], GREEDY)
-            got += [token, *guesses[: kept - 1]]
-            token = following
-        assert got[:20] == want
-        assert session.stats.accepted_tokens > 10
+    ids = [3, 4, 5, 6, 7, 8, 3, 4]
+    options = Options(context=100, batch=8, cache_type="f32")
+    with Session(bundle, options) as plain:
+        want = stepped(plain, ids, 80, GREEDY)
+    options = Options(context=100, batch=8, cache_type="f32", draft_tokens=4)
+    options = Options(
+        ram=plan_bundle(bundle, options).floor_bytes + 8192, context=100, batch=8, cache_type="f32", draft_tokens=4
+    )
+    with Session(bundle, options) as session:
+        assert stepped(session, ids, 80, GREEDY) == want
+        assert session.stats.drafted_tokens > 0
 
 
 def test_what_takes_no_drafts_says_so(large: Path, tmp_path: Path) -> None:
-    with Session(large, Options(context=32)) as session:
-        session.eval([3])
-        with pytest.raises(RuntimeFailure, match="not opened with draft_tokens"):
-            session.guess(4)
+    with (
+        Session(large, Options(context=32)) as session,
+        Session(large, Options(context=32)) as other,
+        pytest.raises(RuntimeFailure, match="not opened with draft_tokens"),
+    ):
+        session.draft_with(other)
     with pytest.raises(RuntimeFailure, match="draft_tokens is out of range"):
         Session(large, Options(context=32, draft_tokens=65))
     tiny.make("llama_relu", tmp_path / "checkpoint")
     sparse = convert(tmp_path / "checkpoint", tmp_path / "sparse", "q8", layout="split").path
-    floor = plan_bundle(sparse, Options(context=32, select="exact", draft_tokens=4)).floor_bytes
-    with Session(sparse, Options(ram=floor, context=32, select="exact", draft_tokens=4)) as session:
-        session.eval([3])
-        with pytest.raises(RuntimeFailure, match="open with the selection 'all'"):
-            session.guess(4)
-    with (
-        Session(large, Options(context=32, draft_tokens=4)) as session,
-        Session(sparse, Options(context=32)) as other,
-        pytest.raises(RuntimeFailure, match="vocabulary"),
-    ):
-        session.draft_with(other)
+    with pytest.raises(RuntimeFailure, match="open with the selection 'all'"):
+        Session(sparse, Options(context=32, select="exact", draft_tokens=4))
+    with Session(large, Options(context=32, draft_tokens=4)) as session:
+        with Session(sparse, Options(context=32)) as other, pytest.raises(RuntimeFailure, match="vocabulary"):
+            session.draft_with(other)
+        with pytest.raises(RuntimeFailure, match="vocabulary"):
+            session.draft_with(session)
+
+
+def test_a_session_drafts_for_one_other(large: Path, small: Path) -> None:
+    options = Options(context=64, draft_tokens=4)
+    with Session(large, options) as one, Session(large, options) as two, Session(small) as draft:
+        one.draft_with(draft)
+        with pytest.raises(RuntimeFailure, match="drafts for another one"):
+            two.draft_with(draft)
+        one.eval([3, 4])
+        draft.close()
+        with pytest.raises(RuntimeFailure, match="draft session is closed"):
+            one.next(GREEDY)
+        one.draft_with(None)
+        assert one.next(GREEDY) >= 0
 
 
 def test_draft_models_must_fit_and_share_the_tokenizer(large: Path, small: Path, tmp_path: Path) -> None:
@@ -166,7 +212,7 @@ def test_draft_models_must_fit_and_share_the_tokenizer(large: Path, small: Path,
         open_with_draft(large, other, Options(context=64))
 
 
-def test_a_draft_that_ends_earlier_stops_guessing(large: Path, small: Path) -> None:
+def test_a_draft_session_with_a_shorter_context_stops_drafting(large: Path, small: Path) -> None:
     with open_with_draft(large, small, Options(context=96, select="all", draft_tokens=2)) as model:
         session = model.session
         assert isinstance(session, Session)
@@ -177,7 +223,7 @@ def test_a_draft_that_ends_earlier_stops_guessing(large: Path, small: Path) -> N
         assert text(model, GREEDY, 60) == got
 
 
-def test_run_reports_what_was_guessed(large: Path, small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_reports_what_was_drafted(large: Path, small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = ["run", str(large), "-p", PROMPT, "-n", "30", "--temp", "0"]
     plain = CliRunner().invoke(cli, [*run, "-q"])
     drafted = CliRunner().invoke(cli, [*run, "-md", str(small), "--draft-max", "4"])

@@ -58,10 +58,11 @@ public final class EdgeModel: Sendable {
     var given = Self.native(options)
     var opened: OpaquePointer?
     try check { error in edgekit_model_open(path, &given, &opened, error) }
-    handle = opened!
+    let model = opened!
+    handle = model
     var info = edgekit_info()
     info.struct_size = UInt32(MemoryLayout<edgekit_info>.size)
-    try check { error in edgekit_model_info(handle, &info, error) }
+    try check { error in edgekit_model_info(model, &info, error) }
     vocabularySize = Int(info.vocab_size)
     hiddenSize = Int(info.hidden_size)
   }
