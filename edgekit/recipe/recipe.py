@@ -116,7 +116,7 @@ def _from_rules(name: str, rules: list[tuple[str, dict[str, Any]]]) -> Recipe:
 
 def _from_file(path: Path) -> Recipe:
     name, tables = read_rules(path)
-    rules = []
+    rules: list[Rule] = []
     for number, table in enumerate(tables, 1):
         try:
             rules += _from_rules(name, [(table["match"], {k: v for k, v in table.items() if k != "match"})]).rules
