@@ -138,12 +138,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("arguments", [["-p", b"caf\xe9"], ["-p", "a", "--chat", "--system", b"\xff"]])
-def test_arguments_that_are_not_utf8_are_one_line(arguments: list[str | bytes], bundle: Path) -> None:
+def test_arguments_that_are_not_utf8_are_refused(arguments: list[str | bytes], bundle: Path) -> None:
     command = [sys.executable, "-m", "edgekit", "run", str(bundle), "-n", "1", "-q", *arguments]
     done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONUTF8": "1"})
     assert done.returncode != 0
-    assert done.stderr.count(b"\n") == 1
-    assert b"not valid UTF-8" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert b"UTF-8" in done.stderr.splitlines()[-1]
 
 
 def chat_folder(folder: Path, **config: Any) -> Path:
@@ -180,6 +180,13 @@ TEMPLATES = {
     "namespace": "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
     "dict": "{{ dict(a=1, b='c') }}{{ dict.fromkeys(['x'], 1) }}",
     "white space": "{% for m in messages %}\n    {% if true %}\n  {{ m.role }}\n    {% endif %}\n{% endfor %}\n",
+    "operators": "{{ 9000000 * 1.5 }} {{ 2 ** 0.5 }} {{ 7 % 4 }} {{ '%s and %05.1f' % ('a', 2) }} "
+    "{{ 'a' * 3 ~ 1 ~ none }}"
+    "{{ [1] + [2] }} {{ '-'.join(['a', 'b']) }} {{ '{:>4}'.format('é') }} "
+    "{{ messages | map(attribute='role') | join(' ') }}"
+    "{{ 'a\nb' | indent(2) }}{{ 'abc' | replace('b', '') | center(9) }} {{ 'a'.replace('a', 'bb').rjust(4) }}",
+    "macros": "{% macro f(m, n=2) %}{{ m.role * n }}{{ caller() }}{% endmacro %}"
+    "{% for m in messages recursive %}{% call f(m) %}!{% endcall %}{% else %}none{% endfor %}",
     "prompt": "{% if add_generation_prompt %}<|assistant|>{% endif %}\n",
 }
 

@@ -96,11 +96,11 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             _check(_bits(left) * abs(right) if isinstance(right, int) else 0)
         elif operator == "*" and isinstance(left, int) and isinstance(right, int):
             _check(_bits(left) + _bits(right))
-        elif operator == "*":
+        elif operator == "*" and (hasattr(left, "__len__") or hasattr(right, "__len__")):
             _check(_size(left) * _size(right))
         elif operator == "+":
             _check(_size(left) + _size(right) if hasattr(left, "__len__") else 0)
-        elif isinstance(left, str):
+        elif operator == "%" and isinstance(left, str):
             _check_format(left, right)
         return super().call_binop(context, operator, left, right)
 
