@@ -137,7 +137,7 @@ def measure_reads(
         RuntimeFailure: the file cannot be read that way.
     """
     test = native.ReadTest(
-        io_engine=native.ENGINES[engine], depth=depth, threads=min(depth, threads), chunk_bytes=size,
+        io_engine=native.IO_ENGINES[engine], depth=depth, threads=min(depth, threads), chunk_bytes=size,
         seconds=seconds, sequential=int(sequential), once=int(once), seed=seed,
     )  # fmt: skip
     error = native.Error()
