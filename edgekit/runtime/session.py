@@ -250,7 +250,8 @@ class Session:
         with self.handle.use() as handle:
             lib = native.library()
             ids = (c.c_int32 * max(1, lib.edgekit_session_position(handle)))()
-            return ids[: lib.edgekit_session_tokens(handle, ids, len(ids))]
+            count: int = lib.edgekit_session_tokens(handle, ids, len(ids))
+            return list(ids[:count])
 
     @property
     def position(self) -> int:
