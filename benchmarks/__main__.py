@@ -54,7 +54,7 @@ def convert_table(work: Path) -> list[str]:
 CONVERT = """
 import json, sys
 from edgekit.conversion import convert
-from edgekit.runtime.session import process_peak_bytes
+from edgekit.runtime.model import process_peak_bytes
 done = convert(*sys.argv[1:4])
 print(json.dumps([done.seconds, process_peak_bytes(), done.bundle_bytes, done.bits_per_weight]))
 """

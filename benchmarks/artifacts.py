@@ -24,7 +24,9 @@ import numpy as np
 from benchmarks.limits import drop_cache, run_limited
 from edgekit.converters.kinds import KINDS
 from edgekit.runtime.native import library_path
-from edgekit.runtime.session import Options, Session, parse_bytes
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options
+from edgekit.sizes import parse_bytes
 
 EXPORT = """
 import sys, time, json, resource
@@ -38,7 +40,9 @@ RUN = """
 import sys, json, time, statistics
 from pathlib import Path
 from edgekit.converters.session import ArtifactSession
-from edgekit.runtime.session import Options, Session, process_peak_bytes
+from edgekit.runtime.model import process_peak_bytes
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options
 bundle, kind, tokens, ram = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4] or None
 options = Options(ram=ram, context=256)
 session = Session(bundle, options) if kind == "native" else ArtifactSession(bundle, kind, options)
@@ -66,7 +70,7 @@ def call_cost(bundle: Path, calls: int = 64, rounds: int = 30) -> tuple[float, f
     import onnx_ir as ir
     import onnxruntime as ort
 
-    with Session(bundle, Options(parts="feed_forward")) as session:
+    with Session(bundle, Options(compute="feed_forward")) as session:
         hidden = session.hidden_size
         x = np.random.default_rng(0).standard_normal((1, hidden)).astype(np.float32)
         block = next(i for i in range(99) if i % 2)

@@ -13,7 +13,9 @@ from dataclasses import asdict
 
 import numpy as np
 
-from edgekit.runtime.session import Options, Session, process_peak_bytes
+from edgekit.runtime.model import process_peak_bytes
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options
 
 
 def main() -> None:

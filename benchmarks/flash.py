@@ -27,7 +27,8 @@ from edgekit.calibrate.calibration import apply, extend
 from edgekit.checkpoint import open_checkpoint
 from edgekit.plan import device
 from edgekit.recipe import load_recipe
-from edgekit.runtime.session import Options, plan_bundle
+from edgekit.runtime.model import plan_bundle
+from edgekit.runtime.values import Options
 
 MIB = 1 << 20
 OVERHEAD = 64 * MIB  # interpreter and libraries, beside the runtime's budget

@@ -21,7 +21,8 @@ from edgekit.bundle import manifest
 from edgekit.plan import device
 from edgekit.plan.device import Profile, Reads
 from edgekit.plan.predict import Prediction, predict
-from edgekit.runtime.session import Options, parse_bytes
+from edgekit.runtime.values import Options
+from edgekit.sizes import parse_bytes
 
 CONTEXT = 160
 RUNS = 3

@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks import limits, llamacpp
 from benchmarks.synthetic import LLAMA_1B, make_checkpoint
-from edgekit.runtime.session import parse_bytes
+from edgekit.sizes import parse_bytes
 
 MIB = 1 << 20
 PROMPT = "Once upon a time there was a little girl who loved to play outside in the park with her friends."
@@ -56,15 +56,19 @@ def outcome(done: limits.Limited) -> str:
     return (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1][:120]
 
 
-def run_edgekit(bundle: Path, limit: int, tokens: int) -> Run:
-    """A greedy run of `tokens` tokens with the budget that the limit leaves."""
+def run_edgekit(bundle: Path, limit: int, tokens: int, seconds: float = 900) -> Run:
+    """A greedy run of `tokens` tokens with the budget that the limit leaves, ended after `seconds`."""
     limits.drop_cache(bundle)
+    engine = f"edgekit {bundle.stem}"
     command = [sys.executable, "-m", "edgekit", "run", str(bundle), "-p", PROMPT, "-n", str(tokens), "-c", str(CONTEXT)]
     command += ["--temp", "0", "--ignore-eos", "--ram", str(max(1, limit - OVERHEAD)), "--json"]
-    done = limits.run_limited(command, limit, {"OPENBLAS_NUM_THREADS": "1"})
+    try:
+        done = limits.run_limited(command, limit, {"OPENBLAS_NUM_THREADS": "1"}, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return Run(engine, limit, "timed out", 0.0, 0.0, limit)
     found = json.loads(done.stdout) if done.returncode == 0 else {}
     speeds = found.get("prompt_tokens_per_second", 0.0), found.get("tokens_per_second", 0.0)
-    return Run(f"edgekit {bundle.stem}", limit, outcome(done), *speeds, done.peak)
+    return Run(engine, limit, outcome(done), *speeds, done.peak)
 
 
 def run_peer(python: str, engine: str, file: Path, limit: int, tokens: int) -> Run:
@@ -136,6 +140,16 @@ def describe(results: dict[str, Any]) -> str:
     return "Llama of 1.1B weights" if full else f"Llama of {layers} layers, hidden size {hidden}"
 
 
+def differences(results: dict[str, Any]) -> str:
+    """Why the files of the two engines differ in size; nothing when only one was measured, or without quantization."""
+    if len(results["bytes"]) < 2 or not results["recipe"].startswith(("palette", "q")):
+        return ""
+    return (
+        f"They differ because {results['recipe']} keeps the embedding and the head at 8 bits, where the Q4_0 file has "
+        "4 bits for every matrix. "
+    )
+
+
 def draw(results: dict[str, Any], path: Path) -> None:
     """The plot: tokens per second over the limit. Limits where an engine did not finish are crosses on the axis."""
     import matplotlib  # type: ignore[import-not-found,unused-ignore]
@@ -174,8 +188,9 @@ def page(results: dict[str, Any]) -> str:
         "# Speed against memory",
         "",
         f"{describe(results)} (random weights), {results['recipe']} and Q4_0; {machine['cores']} cores of "
-        f"{machine['processor']}, {machine['system']}. Files: {sizes}. After a prompt of about 26 tokens, "
-        f"{results['tokens']} tokens are generated; figures are medians of {results['repeats']} runs, engines in turn. "
+        f"{machine['processor']}, {machine['system']}. Files: {sizes}. {differences(results)}"
+        f"After a prompt of about 26 tokens, {results['tokens']} tokens are generated; figures are medians of "
+        f"{results['repeats']} runs, engines in turn. "
         "The limit is a memory cgroup: the kernel enforces it on the whole process, interpreter and page cache "
         f"included. edgekit's `--ram` is the limit less {OVERHEAD // MIB} MiB for its interpreter. The page cache is "
         "dropped before each run; a host may still cache the disk below this machine.",

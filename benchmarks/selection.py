@@ -83,7 +83,8 @@ def rows(name: str, checkpoint: Path, data: Path, work: Path) -> list[str]:
 
 def budget(bundle: Path, weights: int, select: str) -> int:
     """Buffers and half of the weights, or the floor if that is more."""
-    from edgekit.runtime.session import Options, plan_bundle
+    from edgekit.runtime.model import plan_bundle
+    from edgekit.runtime.values import Options
 
     whole = plan_bundle(bundle, Options(context=256, select=select, batch=16))
     return max(whole.budget_bytes - weights // 2, whole.floor_bytes)

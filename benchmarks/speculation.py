@@ -19,9 +19,10 @@ import numpy as np
 
 from benchmarks import limits
 from edgekit.conversion import convert
-from edgekit.generate.loop import Model
+from edgekit.generate.loop import TextModel
 from edgekit.generate.speculate import open_with_draft
-from edgekit.runtime.session import Options, Sampling, Session
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options, Sampling
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo_model" / "checkpoint"
 PROMPTS = ("Once upon a time", "Tom and his dog", "The little bird was sad because", "One day, Mia found a")
@@ -29,30 +30,32 @@ TOKENS = 120
 COUNTS = (1, 2, 3, 4, 5, 7, 9, 13)
 
 
-def generate(model: Model, temperature: float) -> list[int]:
+def generate(model: TextModel, temperature: float) -> list[int]:
     """The tokens of all prompts."""
     sampling = Sampling(temperature=temperature, seed=7)
     return [p.token for prompt in PROMPTS for p in model.generate(prompt, TOKENS, sampling, ignore_eos=True)]
 
 
 def trained(work: Path) -> list[str]:
-    """A row per way to guess."""
+    """A row per way to draft."""
     bundles = {r: convert(DEMO, work / f"{r}.edgekit", r).path for r in ("f16", "palette4", "palette2")}
     size = sum(f.stat().st_size for f in bundles["f16"].rglob("*") if f.is_file())
     ram = int(size * 0.75)
     lines = [
         f"The demo model at 16 bits ({size / 2**20:.1f} MiB), {ram / 2**20:.1f} MiB for all, prompts of stories.",
         "",
-        "| guesses | sampling | tok/s | guessed | right | tokens per pass | KiB read per token | same text |",
+        "| drafts from | sampling | tok/s | drafted | accepted | tokens per pass | KiB read per token | same text |",
         "|---|---|---|---|---|---|---|---|",
     ]
     ways = {"none": None, "from the text": None, "2-bit palettes": "palette2", "4-bit palettes": "palette4"}
     for temperature, sampling in ((0.0, "greedy"), (0.8, "0.8")):
         plain: list[int] = []
         for way, draft in ways.items():
-            drafting = Options(ram=ram, context=160, select="all", draft=0 if way == "none" else 8)
+            drafting = Options(ram=ram, context=160, select="all", draft_tokens=0 if way == "none" else 8)
             opened = (
-                open_with_draft(bundles["f16"], bundles[draft], drafting) if draft else Model(bundles["f16"], drafting)
+                open_with_draft(bundles["f16"], bundles[draft], drafting)
+                if draft
+                else TextModel(bundles["f16"], drafting)
             )
             with opened as model:
                 begin = time.monotonic()
@@ -73,15 +76,16 @@ def passes(bundle: Path, ram: int | None) -> list[float]:
     """Milliseconds of a pass over COUNTS random tokens, medians of five."""
     limits.drop_cache(bundle)
     rng = np.random.default_rng(0)
-    with Session(bundle, Options(ram=ram, context=512, batch=32, select="all", draft=16)) as session:
+    with Session(bundle, Options(ram=ram, context=512, batch=32, select="all", draft_tokens=16)) as session:
         session.eval(rng.integers(3, session.vocab_size, 16).tolist())
         taken: list[list[float]] = [[] for _ in COUNTS]
         for _ in range(5):
             for times, count in zip(taken, COUNTS, strict=True):
                 ids = rng.integers(3, session.vocab_size, count).tolist()
                 begin = time.monotonic()
-                session.verify(ids, Sampling(temperature=0))
+                session.logits(ids)
                 times.append(1e3 * (time.monotonic() - begin))
+                session.rewind(16)
     return [statistics.median(t) for t in taken]
 
 

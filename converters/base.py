@@ -21,11 +21,11 @@ from typing import Any
 from edgekit.bundle import manifest
 from edgekit.bundle.disk import write_file
 from edgekit.bundle.layout import MANIFEST
-from edgekit.bundle.workspace import output_path, workspace
+from edgekit.bundle.workspace import check_replaceable, is_empty, output_path, workspace
 from edgekit.converters.kinds import KINDS
 from edgekit.converters.weights import Json, Weights
 from edgekit.errors import BundleError, ConvertError, MissingPackageError
-from edgekit.runtime.session import verify_units
+from edgekit.runtime.model import verify_units
 from edgekit.version import __version__
 
 ARTIFACTS = "artifacts"
@@ -158,16 +158,15 @@ def export(
         BundleError: not a bundle, or damaged.
     """
     begin, path = time.monotonic(), Path(bundle)
-    target = path / ARTIFACTS / kind
+    place = path / ARTIFACTS / kind
     identity = checksum(path)
-    if target.exists() and not overwrite:
-        raise ConvertError(f"{target}: exists already; pass --overwrite to replace it")
+    _make_folder(place.parent)
+    target = output_path(place)
+    _check_target(target, overwrite)
     module = load(kind)
     verify_units(path)  # a damaged weight would go unnoticed into the artifact
-    target.parent.mkdir(exist_ok=True)
-    with workspace(output_path(target), resumes=False) as space:
-        if target.exists() and not overwrite:  # another process may have made it since
-            raise ConvertError(f"{target}: exists already; pass --overwrite to replace it")
+    with workspace(target, resumes=False) as space:
+        _check_target(target, overwrite)  # another process may have made it since
         space.output.mkdir()
         job = Job(kind, path, space.output, Weights.open(path, progress), choices or Choices())
         module.export(job)
@@ -178,7 +177,21 @@ def export(
         }  # fmt: skip
         write_file(space.output / ABOUT, json.dumps(about, indent=1).encode())
         space.place()
-    return Artifact(kind, target, about, time.monotonic() - begin)
+    return Artifact(kind, place, about, time.monotonic() - begin)
+
+
+def _make_folder(folder: Path) -> None:
+    """The folder of a bundle's artifacts."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ConvertError(f"{folder}: cannot be made a folder of artifacts: {error.strerror}") from error
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    """Refuses to replace anything but an artifact or an empty folder, and that only if asked for."""
+    kind = f"what an export made (it has no {ABOUT})"
+    check_replaceable(target, overwrite, kind, lambda path: (path / ABOUT).is_file() or is_empty(path))
 
 
 def _files(folder: Path) -> list[Json]:
@@ -242,7 +255,7 @@ def read(bundle: Path, kind: str) -> Artifact:
         about = json.loads((path / ABOUT).read_text())
     except FileNotFoundError as error:
         raise BundleError(f"{path}: no such artifact; {again}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path / ABOUT}: cannot be read; {again}") from error
     if not isinstance(about, dict) or about.get("format") != "edgekit-artifact" or about.get("kind") != kind:
         raise BundleError(f"{path / ABOUT}: does not describe this artifact; {again}")

@@ -16,7 +16,8 @@ from edgekit.converters.base import Artifact
 from edgekit.converters.engines import Engine, open_engine
 from edgekit.errors import ConvertError, EdgekitError, MissingPackageError
 from edgekit.generate.tokenizer import Tokenizer
-from edgekit.runtime.session import Options, Session
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options
 
 # Largest logit difference over the largest logit. Artifacts that keep every weight differ by the order of
 # additions (f32), by rounding each value to 11 bits (f16) or activations to 8 (int8); re-quantized ones have no bound,
@@ -145,7 +146,7 @@ def _verdict(
         limit=LIMITS[artifact.about.get("precision", "f32")] if lossless else None,
     )
     try:
-        engine = open_engine(bundle, artifact.kind, Options(parts="feed_forward", select="all"), check=interpreted)
+        engine = open_engine(bundle, artifact.kind, Options(compute="feed_forward", select="all"), check=interpreted)
     except MissingPackageError:
         raise
     except ConvertError as error:

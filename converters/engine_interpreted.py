@@ -13,7 +13,8 @@ from edgekit.converters import base
 from edgekit.converters.base import Artifact
 from edgekit.converters.engines import Engine
 from edgekit.converters.weights import Json
-from edgekit.runtime.session import Options, Session
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options
 
 
 class PackageEngine(Engine):

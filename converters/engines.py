@@ -14,7 +14,8 @@ from edgekit.converters import base
 from edgekit.converters.base import Artifact
 from edgekit.converters.weights import Json
 from edgekit.errors import ConvertError
-from edgekit.runtime.session import Options, Plan, Session, Stats
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options, Plan, Stats
 
 
 class Engine(ABC):

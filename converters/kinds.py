@@ -12,21 +12,25 @@ class Kind:
     Attributes:
         module: of the converter, within edgekit.converters.
         extra: of edgekit, with the packages that it needs.
+        options: which fields of `base.Choices` its converter reads; the command line refuses the others.
         runs: whether `edgekit run --backend` computes with it; the others are for Apple's runtimes and `check`.
     """
 
     module: str
     extra: str
+    options: tuple[str, ...]
     runs: bool = True
 
 
+_APPLE = ("context", "precision", "chunk")
+
 KINDS = {
-    "onnx": Kind("onnx.export", "onnx"),
-    "onnx-exact": Kind("onnx.export", "onnx"),
-    "onnx-flash": Kind("onnx.export", "onnx"),
-    "mlx": Kind("mlx.export", "mlx"),
-    "mlx-exact": Kind("mlx.export_exact", "mlx"),
-    "coreml": Kind("coreml.export", "coreml"),
-    "coreml-flash": Kind("coreml.export", "coreml", runs=False),
-    "coreai": Kind("coreai.export", "coreai", runs=False),
+    "onnx": Kind("onnx.export", "onnx", ("context", "bits", "accuracy_level")),
+    "onnx-exact": Kind("onnx.export", "onnx", ("context", "accuracy_level")),
+    "onnx-flash": Kind("onnx.export", "onnx", ("context", "accuracy_level")),
+    "mlx": Kind("mlx.export", "mlx", ("bits",)),
+    "mlx-exact": Kind("mlx.export_exact", "mlx", ()),
+    "coreml": Kind("coreml.export", "coreml", _APPLE),
+    "coreml-flash": Kind("coreml.export", "coreml", _APPLE, runs=False),
+    "coreai": Kind("coreai.export", "coreai", _APPLE, runs=False),
 }

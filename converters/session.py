@@ -8,10 +8,13 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgekit.codecs.base import F32
 from edgekit.converters.engines import Engine, open_engine
-from edgekit.errors import RuntimeFailure
-from edgekit.runtime.session import LogitSampler, Options, Plan, Sampling, Stats
+from edgekit.errors import ContextFullError, RuntimeFailure
+from edgekit.runtime.session import LogitSampler, token_ids
+from edgekit.runtime.values import Options, Plan, Sampling, Stats
 
 BATCH = 128
 
@@ -25,7 +28,7 @@ class ArtifactSession:
         Raises:
             EdgekitError: as `open_engine`, or a context beyond the artifact's.
         """
-        only = replace(options, parts="feed_forward", context=0, cache_type="f16")
+        only = replace(options, compute="feed_forward", context=0, cache_type="f16")
         self.engine: Engine = open_engine(bundle, kind, only)
         self.context = options.context or self.engine.context
         if self.context > self.engine.context:
@@ -48,6 +51,7 @@ class ArtifactSession:
         self.sampler.reset()
         self.history: list[int] = []
         self.last: F32 | None = None
+        self.chosen: int | None = None  # by `next`, and not appended
         self.spent = {"prompt_seconds": 0.0, "generation_seconds": 0.0}
         self.counts = {"prompt_tokens": 0, "generated_tokens": 0}
 
@@ -63,27 +67,37 @@ class ArtifactSession:
             RuntimeFailure: no room in the context, or a token out of range.
         """
         if self.position + len(tokens) > self.context:
-            raise RuntimeFailure(f"the context of {self.context} tokens is full; open with a larger one")
+            raise ContextFullError(f"the context of {self.context} tokens is full; open with a larger one")
         vocabulary = self.engine.model["vocab_size"]
-        if any(not 0 <= t < vocabulary for t in tokens):
-            raise RuntimeFailure(f"a token is outside the vocabulary of {vocabulary}")
+        tokens = token_ids(tokens, vocabulary)
         begin, prompt = time.monotonic(), len(tokens) > 1 or not self.history
         out = self.engine(tokens)
         self.counts["prompt_tokens" if prompt else "generated_tokens"] += len(tokens)
         self.spent["prompt_seconds" if prompt else "generation_seconds"] += time.monotonic() - begin
+        if not np.isfinite(out).all():
+            raise RuntimeFailure(f"the artifact's logits are not finite after {self.position} tokens")
         self.history += tokens
-        self.last = out[-1]
+        self.last, self.chosen = out[-1], None
         return out
 
     def eval(self, tokens: Sequence[int]) -> None:
         """Appends tokens; raises as `logits`."""
         self.logits(tokens)
 
-    def sample(self, sampling: Sampling) -> int:
-        """A token chosen from the logits of the last one; does not append it."""
+    def next(self, sampling: Sampling) -> int:
+        """The next token of the text: appends the one that the last call chose, and chooses another, as
+        `edgekit.runtime.Session.next`.
+
+        Raises:
+            ContextFullError: no room for the last one.
+            RuntimeFailure: nothing was evaluated yet.
+        """
+        if self.chosen is not None:
+            self.eval([self.chosen])
         if self.last is None:
             raise RuntimeFailure("nothing was evaluated yet, so there are no logits")
-        return self.sampler.sample(self.last, self.history, sampling)
+        self.chosen = self.sampler.sample(self.last, self.history, sampling)
+        return self.chosen
 
     @property
     def plan(self) -> Plan:

@@ -16,16 +16,16 @@ from edgekit.version import __version__
 
 if TYPE_CHECKING:
     from edgekit.conversion import convert
-    from edgekit.generate.loop import Model, load
+    from edgekit.generate.loop import TextModel, load
 
-__all__ = ["EdgekitError", "Model", "__version__", "convert", "load"]
+__all__ = ["EdgekitError", "TextModel", "__version__", "convert", "load"]
 
 
 def __getattr__(name: str) -> Any:
     # Imported when first used: `edgekit --help` should not wait for NumPy and the runtime.
     import importlib
 
-    homes = {"convert": "edgekit.conversion", "load": "edgekit.generate.loop", "Model": "edgekit.generate.loop"}
+    homes = {"convert": "edgekit.conversion", "load": "edgekit.generate.loop", "TextModel": "edgekit.generate.loop"}
     if name in homes:
         return getattr(importlib.import_module(homes[name]), name)
     raise AttributeError(f"module 'edgekit' has no attribute '{name}'")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +13,16 @@ from typing import Any
 from edgekit.arch.checkpoints import describe_checkpoint
 from edgekit.arch.spec import Model
 from edgekit.bundle.layout import LAYOUTS, MANIFEST, Arrangement, plan_layout
-from edgekit.bundle.workspace import Workspace, check_apart, output_path, workspace
+from edgekit.bundle.workspace import Workspace, check_apart, check_replaceable, output_path, workspace
 from edgekit.bundle.writer import Progress, Writer
 from edgekit.calibrate.calibration import Calibration, Note, apply, calibrate, extend
 from edgekit.checkpoint import Checkpoint, locate, open_checkpoint
+from edgekit.cores import usable_cores
 from edgekit.errors import ConvertError
+from edgekit.generate.tokenizer import missing_tokenizer
 from edgekit.recipe import Recipe, load_recipe
-from edgekit.runtime.session import Options, plan_bundle
+from edgekit.runtime.model import plan_bundle
+from edgekit.runtime.values import Options
 from edgekit.version import __version__
 
 CALIBRATION_RAM = 256 << 20  # of the runtime while it reads the text; weights beyond it are streamed
@@ -95,12 +98,17 @@ def convert(
     chosen = load_recipe(recipe, method, bits, group_size)
     bundle = bundle_path(out)
     target = output_path(bundle)
-    check_target(target, overwrite)
+    _check_target(target, overwrite)
     source = locate(str(checkpoint), revision)
     check_apart(source.path, target)
     opened = open_checkpoint(source.path)
+    missing = missing_tokenizer(str(checkpoint), source.path)
+    if missing and calibration is not None:
+        raise ConvertError(missing)
+    if missing:  # the weights can be measured and exported all the same
+        print(f"edgekit: warning: {missing}", file=sys.stderr)
     model, warnings = describe_checkpoint(opened)
-    workers = threads or os.cpu_count() or 1
+    workers = threads or usable_cores()
     provenance: dict[str, Any] = {
         "edgekit": __version__,
         "source": source.name,
@@ -113,7 +121,7 @@ def convert(
     }
     key_text = f"{__version__}:{opened.fingerprint}:{chosen.fingerprint()}:{layout}:{unit_size}"
     with workspace(target, resumes=True) as space:
-        check_target(target, overwrite)  # another process may have made it since
+        _check_target(target, overwrite)  # another process may have made it since
         if calibration is not None:
             provenance["calibration"] = {"text": [p.name for p in calibration.text], "tokens": calibration.tokens}
             key_text += calibration.key()
@@ -182,18 +190,9 @@ def bundle_path(out: str | Path) -> Path:
     return path if path.suffix == ".edgekit" else path.with_name(path.name + ".edgekit")
 
 
-def check_target(target: Path, overwrite: bool) -> None:
-    """Refuses to replace anything but a bundle, and that only if asked for.
-
-    Raises:
-        ConvertError: something is there.
-    """
-    if not target.exists():
-        return
-    if not overwrite:
-        raise ConvertError(f"{target}: exists already; choose another name or pass --overwrite")
-    if not _is_bundle(target):
-        raise ConvertError(f"{target}: is not a bundle, so it is not replaced; choose another name")
+def _check_target(target: Path, overwrite: bool) -> None:
+    """Refuses to replace anything but a bundle, and that only if asked for."""
+    check_replaceable(target, overwrite, "a bundle", _is_bundle)
 
 
 def _is_bundle(path: Path) -> bool:

@@ -10,8 +10,10 @@ from edgekit.bundle import manifest
 from edgekit.bundle.layout import MANIFEST, plan_layout
 from edgekit.bundle.manifest import model_json
 from edgekit.checkpoint import locate, open_checkpoint
+from edgekit.errors import BundleError
 from edgekit.recipe import load_recipe
-from edgekit.runtime.session import Options, plan_bundle
+from edgekit.runtime.model import plan_bundle
+from edgekit.runtime.values import Options, Plan
 
 Table = dict[str, Any]
 
@@ -26,9 +28,24 @@ def inspect(path: str) -> Table:
 
 
 def inspect_bundle(path: Path) -> Table:
-    """A bundle: sizes, codecs, blocks, and the memory it needs at least."""
+    """A bundle: sizes, codecs, blocks, and the memory it needs at least.
+
+    Raises:
+        BundleError: not a bundle, damaged, or its manifest lacks what is shown here.
+        BudgetError: no memory would do.
+    """
     data = manifest.read(path).data
     plan = plan_bundle(path, Options())
+    try:
+        return _describe_bundle(path, data, plan)
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise BundleError(
+            f"{path / MANIFEST}: {error!s} is missing or malformed; convert the checkpoint again"
+        ) from error
+
+
+def _describe_bundle(path: Path, data: Table, plan: Plan) -> Table:
+    """A bundle whose manifest the runtime accepts; it does not look at everything that is shown."""
     codecs: dict[str, Table] = {}
     weights = 0
     for m in data["matrices"]:
@@ -44,7 +61,7 @@ def inspect_bundle(path: Path) -> Table:
         "kind": "bundle",
         "path": str(path),
         "format_version": data["version"],
-        "provenance": data["provenance"],
+        "provenance": _provenance(data["provenance"]),
         "parameters": weights,
         "bytes": size,
         "resident_bytes": data["resident"]["bytes"],
@@ -90,6 +107,18 @@ def codec_name(part: Table) -> str:
     return f"palette{bits} r{part['lut_rows']}" if name == "palette" else str(name)
 
 
+def _provenance(provenance: Table) -> Table:
+    """Where a bundle came from, if its recipe and source are named."""
+    if not isinstance(provenance, dict):
+        raise TypeError("'provenance'")
+    for name in ("recipe", "source"):
+        if not isinstance(provenance.get(name), str):
+            raise KeyError(f"provenance.{name}")
+    return provenance
+
+
 def _model(model: Table) -> Table:
+    if not isinstance(model["model_type"], str):
+        raise TypeError("'model_type'")
     keys = ("model_type", "vocab_size", "hidden_size", "max_context")
     return {**{k: model[k] for k in keys}, "tied": model["head"]["matrix"] == "embedding", "blocks": model["blocks"]}

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgekit.bundle import manifest
 from edgekit.errors import BundleError
-from edgekit.runtime.session import verify_units
+from edgekit.runtime.model import verify_units
 
 CHUNK = 4 << 20
 

@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"
+DEMO = ROOT / "examples" / "demo_model" / "checkpoint"  # committed: tests that need any trained model use it
 
 
 @pytest.fixture(scope="session")

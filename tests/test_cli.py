@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from edgekit.cli.main import main
-from tests.conftest import ROOT
+from tests.conftest import DEMO, ROOT
 
 
 @pytest.fixture(scope="module")
-def bundle(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("cli") / "stories.edgekit"
-    assert main(["convert", str(stories), "-o", str(out), "--recipe", "f16", "-q"]) == 0
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "demo.edgekit"
+    assert main(["convert", str(DEMO), "-o", str(out), "--recipe", "f16", "-q"]) == 0
     return out
 
 
@@ -76,15 +76,15 @@ def test_prompt_from_a_file(bundle: Path, tmp_path: Path, capsys: pytest.Capture
     assert out.startswith(", there was")
 
 
-def test_inspect_and_verify_report(bundle: Path, stories: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_and_verify_report(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = call(capsys, "inspect", bundle, "--json")
     table = json.loads(out)
     assert status == 0
-    assert table["parameters"] == 259328
-    assert table["codecs"] == {"f16": {"weights": 259328, "tensors": 36}}
+    assert table["parameters"] == 5439488
+    assert table["codecs"] == {"f16": {"weights": 5439488, "tensors": 36}}
     assert 0 < table["floor_bytes"] < table["full_bytes"]
-    status, out, _ = call(capsys, "inspect", stories)
-    assert "5 x attention 8/4 heads of 8 + gated silu ffn 172" in out
+    status, out, _ = call(capsys, "inspect", DEMO)
+    assert "5 x attention 8/4 heads of 32 + gated relu ffn 1024" in out
     status, out, _ = call(capsys, "verify", bundle)
     assert "whole" in out
 

@@ -13,7 +13,9 @@ import transformers as tf
 
 import edgekit
 from edgekit.evaluate import perplexity
-from edgekit.runtime.session import Options, Sampling, Session, plan_bundle
+from edgekit.runtime.model import plan_bundle
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options, Sampling
 from tests.conftest import ROOT
 
 DEMO = ROOT / "examples" / "demo_model"

@@ -57,7 +57,7 @@ def test_three_words_make_a_recipe() -> None:
     ("text", "message"),
     [
         ("", "no \\[\\[tensors\\]\\]"),
-        ("[[tensors]]\nmatch = 1\nmethod = 'f16'", "needs match"),
+        ("[[tensors]]\nmatch = 1\nmethod = 'f16'", "'match' must be"),
         ("[[tensors]]\nmatch = '*'\nmethod = 'f16'\nbit = 3", "unknown key 'bit'"),
         ("[[tensors]]\nmatch = '*'\nmethod = 'zip'", "codec 'zip' is unknown"),
         ("[[tensors", "not valid TOML"),

@@ -18,11 +18,11 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgekit.bundle.disk import write_file
-from edgekit.bundle.workspace import output_path, workspace
+from edgekit.bundle.workspace import check_apart, check_replaceable, output_path, workspace
 from edgekit.converters import base
 from edgekit.converters.graphs.coder import GraphCoder, Scheme, owner
 from edgekit.converters.weights import Loss
-from edgekit.errors import ConvertError
+from edgekit.errors import ConvertError, MissingPackageError
 
 # operator -> which inputs are weights; those of matrix products are [inputs, outputs]
 WEIGHTS = {
@@ -42,17 +42,28 @@ def scheme_from(recipe: str | None, method: str | None, bits: int | None, group_
     Raises:
         ConvertError: no such preset for graphs, or both are given.
     """
-    if recipe is not None and (method or bits or group_size):
+    if recipe is not None and (method, bits, group_size) != (None, None, None):
         raise ConvertError("give either --recipe or --method/--bits/--group-size, not both")
     if recipe is not None and recipe not in NAMES:
         raise ConvertError(f"recipe '{recipe}' does not apply to an ONNX graph; it takes one of: {', '.join(NAMES)}")
-    name, width = NAMES[recipe] if recipe else (method or "palette", bits or 8)
+    name, width = NAMES[recipe] if recipe else (method or "palette", 8 if bits is None else bits)
     return Scheme(name, width, 32 if group_size is None else group_size)
 
 
 @dataclass(frozen=True)
 class Compressed:
-    """What was done: tensors and weights coded, file sizes, relative root mean square error of those weights."""
+    """What was done.
+
+    Attributes:
+        path: the result.
+        tensors: how many were coded.
+        weights: how many weights are in them.
+        bytes_before: size of the source, its external data included.
+        bytes_after: size of the result.
+        relative_rms: root mean square error of those weights over their own root mean square.
+        checked_by: what found the result whole: "onnxruntime", which opened it; "onnx.checker", where onnxruntime is
+            missing or cannot open the source either; "coremltools", which made it.
+    """
 
     path: Path
     tensors: int
@@ -60,17 +71,18 @@ class Compressed:
     bytes_before: int
     bytes_after: int
     relative_rms: float
+    checked_by: str
 
 
 def compress(source: Path, out: Path, scheme: Scheme, *, overwrite: bool = False) -> Compressed:
     """Writes a smaller graph.
 
     Raises:
-        ConvertError: not an ONNX model, nothing to code in it, or the output exists.
+        ConvertError: not an ONNX model, nothing to code in it, the output may not be replaced, or is the source.
     """
     target = output_path(out)
-    if out.exists() and not overwrite:
-        raise ConvertError(f"{out}: exists already; choose another name or pass --overwrite")
+    check_graph(target, overwrite)
+    check_apart(source, target)
     model = load(source)
     loss, found = Loss(), list(_weights(model))
     by_graph: dict[int, list[ir.Value]] = defaultdict(list)
@@ -91,9 +103,49 @@ def compress(source: Path, out: Path, scheme: Scheme, *, overwrite: bool = False
     with workspace(target, resumes=False) as space:
         made = ir.serde.serialize_model(model).SerializeToString()
         write_file(space.output, made)
-        _session(space.output)  # a graph that does not open is no success
+        checked_by = _check_made(space.output, source)
+        check_graph(target, overwrite)  # another process may have made it since
         space.place()
-    return Compressed(out, len(found), loss.weights, _bytes(source), out.stat().st_size, loss.relative_rms)
+    size = out.stat().st_size
+    return Compressed(out, len(found), loss.weights, _bytes(source), size, loss.relative_rms, checked_by)
+
+
+def check_graph(target: Path, overwrite: bool) -> None:
+    """Refuses to replace anything but a file named as a graph, and that only if asked for.
+
+    Raises:
+        ConvertError: something is there and stays.
+    """
+    check_replaceable(target, overwrite, "an .onnx file", lambda path: path.suffix == ".onnx" and path.is_file())
+
+
+def _check_made(made: Path, source: Path) -> str:
+    """Opens the smaller graph; returns what found it whole (`Compressed.checked_by`).
+
+    Graphs for other runtimes have operators that onnxruntime does not know. It opens neither them nor what is made of
+    them, so their structure is checked instead.
+    """
+    try:
+        _session(made)
+        return "onnxruntime"
+    except ConvertError as error:
+        if not isinstance(error, MissingPackageError) and _opens(source):
+            raise ConvertError(f"{source}: the smaller graph was not kept: {error}") from error
+    checker = base.package("onnx.checker", "onnx")
+    try:
+        checker.check_model(str(made))
+    except checker.ValidationError as error:
+        raise ConvertError(f"{source}: is not a valid graph: {' '.join(str(error).split())[:300]}") from error
+    return "onnx.checker"
+
+
+def _opens(path: Path) -> bool:
+    """Whether onnxruntime opens a graph."""
+    try:
+        _session(path)
+    except ConvertError:
+        return False
+    return True
 
 
 def load(path: Path) -> ir.Model:

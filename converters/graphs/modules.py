@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.bundle.workspace import output_path, workspace
+from edgekit.bundle.workspace import check_replaceable, is_empty, output_path, workspace
 from edgekit.codecs.palette import Palette
 from edgekit.converters import base
 from edgekit.converters.graphs import convert as graphs
 from edgekit.converters.graphs.coder import LEAST_CHANNELS, Scheme, table_rows
-from edgekit.converters.graphs.convert import LEAST, Compressed
+from edgekit.converters.graphs.convert import LEAST, Compressed, check_graph
 from edgekit.converters.weights import Loss
 from edgekit.errors import ConvertError
 
@@ -46,10 +46,15 @@ def export_module(
     path, chosen = Path(out), scheme or Scheme("palette", 8)
     if path.suffix not in (".mlpackage", ".onnx"):
         raise ConvertError(f"{path}: a module is exported to .mlpackage or .onnx")
-    if path.exists() and not overwrite:
-        raise ConvertError(f"{path}: exists already; choose another name or pass overwrite=True")
-    output_path(path)  # says what is wrong before the work
+    check = check_graph if path.suffix == ".onnx" else _check_package
+    check(output_path(path), overwrite)  # says what is wrong before the work
     return (_onnx if path.suffix == ".onnx" else _package)(module, example, path, chosen)
+
+
+def _check_package(target: Path, overwrite: bool) -> None:
+    """Refuses to replace anything but a Core ML package or an empty folder, and that only if asked for."""
+    kind = "a Core ML package (it has no Manifest.json)"
+    check_replaceable(target, overwrite, kind, lambda path: (path / "Manifest.json").is_file() or is_empty(path))
 
 
 def _onnx(module: Any, example: Any, path: Path, scheme: Scheme) -> Compressed:
@@ -94,7 +99,7 @@ def _package(module: Any, example: Any, path: Path, scheme: Scheme) -> Compresse
         coreml.save(program, space.output)
         space.place()
     size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
-    return Compressed(path, tensors, loss.weights, before, size, loss.relative_rms)
+    return Compressed(path, tensors, loss.weights, before, size, loss.relative_rms, "coremltools")
 
 
 def _palettize(block: Any, scheme: Scheme, loss: Loss) -> int:

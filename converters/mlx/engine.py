@@ -18,7 +18,8 @@ from edgekit.converters.mlx.export_exact import WEIGHTS
 from edgekit.converters.mlx.model import MlxModel
 from edgekit.converters.weights import Json
 from edgekit.errors import ConvertError
-from edgekit.runtime.session import Options, Session
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options
 
 
 def _checked(path: Path) -> None:

@@ -17,7 +17,8 @@ from edgekit.converters.engines import Engine, one_line
 from edgekit.converters.weights import Json
 from edgekit.errors import ConvertError
 from edgekit.runtime import native
-from edgekit.runtime.session import Options, Plan, Stats, parse_bytes, plan_from, stats_from
+from edgekit.runtime.values import Options, Plan, Stats, plan_from, stats_from
+from edgekit.sizes import parse_bytes
 
 
 class OnnxEngine(Engine):
@@ -32,7 +33,7 @@ class OnnxEngine(Engine):
         if artifact.kind == "onnx-flash":
             entries = {
                 "bundle": str(bundle),
-                "ram": str(parse_bytes(options.ram)),
+                "ram": "" if options.ram is None else str(parse_bytes(options.ram)),
                 "threads": str(options.threads),
                 "select": str(native.SELECTIONS[options.select]),
                 "id": self.id,

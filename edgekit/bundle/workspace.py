@@ -12,7 +12,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +66,31 @@ def output_path(out: Path) -> Path:
     if not found:
         raise ConvertError(f"{target.parent}: no such folder; make it first")
     return target
+
+
+def check_replaceable(target: Path, overwrite: bool, kind: str, is_one: Callable[[Path], bool]) -> None:
+    """Refuses to replace anything but an output of the same kind, and that only if asked for.
+
+    Args:
+        target: the output (`output_path`).
+        overwrite: whether it was asked for.
+        kind: what is replaced, as "a bundle".
+        is_one: whether what is there is of that kind.
+
+    Raises:
+        ConvertError: something is there and stays.
+    """
+    if not target.exists():
+        return
+    if not overwrite:
+        raise ConvertError(f"{target}: exists already; choose another name or pass --overwrite")
+    if not is_one(target):
+        raise ConvertError(f"{target}: is not {kind}, so it is not replaced; move it or choose another name")
+
+
+def is_empty(path: Path) -> bool:
+    """Whether it is a folder that holds nothing to lose."""
+    return path.is_dir() and not any(path.iterdir())
 
 
 def check_apart(source: Path, target: Path) -> None:

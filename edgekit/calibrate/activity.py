@@ -15,7 +15,8 @@ from edgekit.bundle.layout import SPARSE
 from edgekit.bundle.weights import BundleWeights
 from edgekit.errors import ConvertError
 from edgekit.generate.tokenizer import Tokenizer
-from edgekit.runtime.session import Options, Session
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options
 
 F32 = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]

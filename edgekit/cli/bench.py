@@ -14,7 +14,7 @@ import click
 from edgekit.cli.common import human, print_json, progress_bar, quiet_option
 
 if TYPE_CHECKING:
-    from edgekit.runtime.session import Options
+    from edgekit.runtime.values import Options
 
 COLUMNS = ("select", "ram", "prompt_tokens_per_second", "tokens_per_second", "expected_tokens_per_second",
            "bytes_read_per_token", "selected_share", "window_hit_rate", "peak_memory_bytes",
@@ -57,7 +57,7 @@ def command(
       edgekit bench tiny.edgekit --ram 300M --ram 400M
       edgekit bench demo.edgekit --ram 3M --select all --select predicted --text stories.txt
     """
-    from edgekit.runtime.session import Options
+    from edgekit.runtime.values import Options
 
     rows: list[dict[str, Any]] = []
     series: dict[str, list[tuple[float, float]]] = {}
@@ -91,7 +91,7 @@ def _measure(
 ) -> tuple[dict[str, Any], list[tuple[float, float]]]:
     import numpy as np
 
-    from edgekit.cli.run import selection_report
+    from edgekit.cli.report import selection_report
     from edgekit.plan.predict import expected
     from edgekit.runtime.session import Session
 

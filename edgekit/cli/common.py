@@ -4,14 +4,57 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
+from click.core import ParameterSource
+
+from edgekit.errors import ConvertError
+
+
+class Utf8(click.ParamType[str]):
+    """Text that was given in UTF-8, which is what tokenizers read; other bytes of a command line are refused."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text as it is.
+
+        Raises:
+            click.BadParameter: not UTF-8.
+        """
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            self.fail("the text is not UTF-8; convert it, as with iconv", param, ctx)
+        return value
+
+
+UTF8 = Utf8()
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but results and errors.")
+
+
+def flags_given(names: Iterable[str]) -> list[str]:
+    """Which of these options of the running command are on its command line, as flags."""
+    context = click.get_current_context()
+    options = {option.name: option.opts for option in context.command.params}
+    given = [n for n in names if context.get_parameter_source(n) is ParameterSource.COMMANDLINE]
+    return [next(flag for flag in options[n] if flag.startswith("--")) for n in given]
+
+
+def refuse_flags(names: Iterable[str], reason: str) -> None:
+    """Refuses options that do not apply to what the running command is to do.
+
+    Raises:
+        ConvertError: one is on the command line.
+    """
+    flags = flags_given(names)
+    if flags:
+        raise ConvertError(f"{', '.join(flags)}: {reason}")
 
 
 def print_json(table: dict[str, Any]) -> None:

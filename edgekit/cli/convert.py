@@ -8,8 +8,12 @@ from typing import Any
 
 import click
 
-from edgekit.cli.common import human, json_option, print_json, progress_bar, quiet_option
-from edgekit.cli.export import context_option, export_all, report
+from edgekit.cli.common import human, json_option, print_json, progress_bar, quiet_option, refuse_flags
+from edgekit.cli.export import check_options, context_option, export_all, report
+
+# Options of language models only, and those of them that need others.
+LEARNING = ("calibration_tokens", "predictor", "keep_order", "false_negatives")
+OF_MODELS = ("revision", "threads", "layout", "unit_size", "calibration", *LEARNING, "targets", "context")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -92,16 +96,22 @@ def command(
     from edgekit.calibrate.calibration import Calibration
     from edgekit.conversion import convert
     from edgekit.converters.base import Choices, load, parse_kinds
-    from edgekit.runtime.session import parse_bytes
+    from edgekit.sizes import parse_bytes
 
     if checkpoint.endswith(".onnx"):
+        refuse_flags(OF_MODELS, "for language models only, not for an ONNX graph; leave it out")
         _graph(Path(checkpoint), Path(out), (recipe, method, bits, group_size), overwrite, quiet, as_json)
         return
     kinds = parse_kinds(targets)
+    if not calibration:
+        refuse_flags(LEARNING, "learned from text; give some with --calibration FILE")
+    if not predictor:
+        refuse_flags(("false_negatives",), "of predictors only; add --predictor")
+    if not kinds:
+        refuse_flags(("context",), "of artifacts only; name one with --to")
+    check_options(kinds, ("context",))
     for kind in kinds:  # a package that is missing is told before the work, not after
         load(kind)
-    if predictor and not calibration:
-        raise click.UsageError("--predictor learns from text: give some with --calibration FILE.")
     learn = Calibration(
         calibration,
         calibration_tokens,
@@ -127,7 +137,7 @@ def command(
             note=lambda what, done, total: progress(done, total),
         )
     for line in done.warnings:
-        click.echo(f"warning: {line}", err=True)
+        click.echo(f"edgekit: warning: {line}", err=True)
     made = []
     if kinds:
         made = export_all(done.path, targets, Choices(context=context), True, quiet or as_json)
@@ -144,15 +154,17 @@ def command(
         report(made)
 
 
-def _graph(source: Path, out: Path, how: tuple[Any, ...], overwrite: bool, quiet: bool, as_json: bool) -> None:
+def _graph(source: Path, out: Path, wanted: tuple[Any, ...], overwrite: bool, quiet: bool, as_json: bool) -> None:
     """Any ONNX graph."""
     from edgekit.converters.base import load
 
     graphs = load("onnx", "graphs.convert")
-    done = graphs.compress(source, out, graphs.scheme_from(*how), overwrite=overwrite)
+    done = graphs.compress(source, out, graphs.scheme_from(*wanted), overwrite=overwrite)
     if as_json:
         print_json({**asdict(done), "path": str(done.path)})
     elif not quiet:
+        if done.checked_by == "onnx.checker":
+            click.echo("onnxruntime is missing or cannot open the source, so only the structure was checked", err=True)
         click.echo(
             f"{done.path}: {done.weights / 1e6:.2f}M weights of {done.tensors} tensors, {human(done.bytes_before)} to "
             f"{human(done.bytes_after)}, {done.relative_rms:.2%} error"

@@ -7,8 +7,10 @@ from typing import Any
 
 import click
 
-from edgekit.cli.common import human, json_option, print_json, progress_bar, quiet_option
+from edgekit.cli.common import human, json_option, print_json, progress_bar, quiet_option, refuse_flags
 from edgekit.converters.kinds import KINDS
+
+OPTIONS = ("context", "bits", "accuracy_level", "precision", "chunk")
 
 context_option = click.option(
     "-c", "--ctx-size", "--max-context-length", "context", type=click.IntRange(1),
@@ -61,8 +63,9 @@ def command(
       edgekit export tiny.edgekit --to onnx
       edgekit export tiny.edgekit --to coreml,mlx --ctx-size 2048
     """
-    from edgekit.converters.base import Choices
+    from edgekit.converters.base import Choices, parse_kinds
 
+    check_options(parse_kinds(targets), OPTIONS)
     choices = Choices(
         context, int(bits or 0), None if accuracy_level is None else int(accuracy_level), precision, chunk
     )
@@ -71,6 +74,18 @@ def command(
         print_json({"bundle": str(bundle), "artifacts": made})
     elif not quiet:
         report(made)
+
+
+def check_options(kinds: list[str], options: tuple[str, ...]) -> None:
+    """Refuses those of the options on the command line that no kind of artifact among `kinds` has.
+
+    Raises:
+        ConvertError: there is one.
+    """
+    for option in options if kinds else ():
+        takers = [kind for kind, described in KINDS.items() if option in described.options]
+        if not set(takers) & set(kinds):
+            refuse_flags((option,), f"not an option of {', '.join(kinds)}; it is of {', '.join(takers)}")
 
 
 def export_all(bundle: Path, targets: str, choices: Any, overwrite: bool, hidden: bool) -> list[dict[str, Any]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
+from edgekit.cli.artifacts import artifact_line, list_artifacts
 from edgekit.cli.common import human, json_option, print_json
 
 
@@ -13,7 +15,7 @@ from edgekit.cli.common import human, json_option, print_json
 @click.argument("path")
 @json_option
 def command(path: str, as_json: bool) -> None:
-    """Show what is in PATH, a bundle or a checkpoint.
+    """Show what is in PATH, a bundle with its artifacts or a checkpoint.
 
     \b
     Example:
@@ -22,6 +24,8 @@ def command(path: str, as_json: bool) -> None:
     from edgekit.inspect import inspect
 
     table = inspect(path)
+    if table["kind"] == "bundle":
+        table["artifacts"] = list_artifacts(Path(path), table["parameters"])
     if as_json:
         print_json(table)
         return
@@ -29,6 +33,8 @@ def command(path: str, as_json: bool) -> None:
         click.echo(f"{name:<16} {value}")
     for line in _blocks(table["blocks"]):
         click.echo(line)
+    for artifact in table.get("artifacts", []):
+        click.echo(f"{'artifact':<16} {artifact_line(artifact)}")
 
 
 def _rows(t: dict[str, Any]) -> list[tuple[str, str]]:
@@ -54,7 +60,8 @@ def _rows(t: dict[str, Any]) -> list[tuple[str, str]]:
         ("on flash", f"{human(t['resident_bytes'])} resident file, {human(t['flash_bytes'])} FFN, {t['units']} units"),
         (
             "memory",
-            f"at least {human(t['floor_bytes'])}, all resident {human(t['full_bytes'])} (context {t['context']})",
+            f"at least {human(t['floor_bytes'])}, all resident {human(t['full_bytes'])}, "
+            f"of which keys and values take {human(t['kv_bytes'])} (context {t['context']})",
         ),
     ]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from typing import Any
 
 import click
 
+from edgekit.cli.foreign import add_answers
 from edgekit.errors import EdgekitError
 from edgekit.version import __version__
 
@@ -38,6 +40,7 @@ class LazyGroup(click.Group):
             return None
         module = importlib.import_module(f"edgekit.cli.{COMMANDS[cmd_name][0]}")
         command: click.Command = module.command
+        add_answers(cmd_name, command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -68,11 +71,12 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):  # names of files may hold bytes that are no text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        cli.main(args=args, prog_name="edgekit", standalone_mode=False)
-        return 0
-    except click.exceptions.Exit as done:
-        return done.exit_code
+        status = cli.main(args=args, prog_name="edgekit", standalone_mode=False)
+        return status if isinstance(status, int) else 0  # click returns the status of an Exit, else None
     except click.ClickException as error:
         error.show()
         return error.exit_code

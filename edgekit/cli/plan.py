@@ -49,7 +49,9 @@ def command(
     """
     from edgekit.plan import device
     from edgekit.plan.predict import predict
-    from edgekit.runtime.session import Options, parse_bytes, plan_bundle
+    from edgekit.runtime.model import plan_bundle
+    from edgekit.runtime.values import Options
+    from edgekit.sizes import parse_bytes
 
     profile = device.load(profile_path or device.default_path())
     base = Options(context=context, threads=threads, select=select)
@@ -77,7 +79,7 @@ def _show(p: Prediction) -> None:
     click.echo(f"budget      {human(plan.budget_bytes)} (floor {human(plan.floor_bytes)}), selection {plan.select}")
     click.echo(
         f"memory      {human(plan.resident_bytes)} of {human(plan.weight_bytes)} weights, window "
-        f"{human(plan.window_bytes)}, KV {human(plan.kv_bytes)}, buffers "
+        f"{human(plan.window_bytes)}, keys and values {human(plan.kv_bytes)}, buffers "
         f"{human(plan.activation_bytes + plan.stream_buffer_bytes)}"
     )
     click.echo(f"flash       {human(p.bytes_per_token)} per token in {p.reads_per_token or 'large'} reads")
@@ -85,10 +87,11 @@ def _show(p: Prediction) -> None:
 
 
 def _table(made: list[Prediction]) -> None:
-    click.echo(f"{'budget':>12}{'resident':>12}{'window':>12}{'flash/token':>14}{'tok/s':>9}  selection")
+    click.echo(f"{'budget':>12}{'resident':>12}{'window':>12}{'KV':>12}{'flash/token':>14}{'tok/s':>9}  selection")
     for p in made:
         click.echo(
             f"{human(p.plan.budget_bytes):>12}{human(p.plan.resident_bytes):>12}{human(p.plan.window_bytes):>12}"
+            f"{human(p.plan.kv_bytes):>12}"
             f"{human(p.bytes_per_token):>14}{p.tokens_per_second:>9.1f}  {p.plan.select}"
         )
 

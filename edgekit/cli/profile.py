@@ -33,15 +33,14 @@ def command(
       edgekit profile
       edgekit profile --file model.edgekit/flash.bin
     """
-    import os
-
+    from edgekit.cores import usable_cores
     from edgekit.plan import device
-    from edgekit.runtime.session import parse_bytes
+    from edgekit.sizes import parse_bytes
 
     path = out or device.default_path()
     with progress_bar("measuring", quiet or as_json) as progress, tempfile.TemporaryDirectory(dir=".") as scratch:
         target = file or _make(Path(scratch) / "profile.bin", parse_bytes(size))
-        made = device.profile(target, threads or os.cpu_count() or 1, seconds, progress)
+        made = device.profile(target, threads or usable_cores(), seconds, progress)
     made.save(path)
     if as_json:
         print_json({"path": str(path), **asdict(made)})

@@ -6,27 +6,33 @@ import itertools
 import secrets
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.common import human, json_option, print_json, progress_bar, quiet_option, waiting
+from edgekit.cli.common import UTF8, json_option, print_json, progress_bar, quiet_option, waiting
+from edgekit.cli.report import runtime_figures, summarize
 from edgekit.converters.kinds import KINDS
 
 if TYPE_CHECKING:
-    from edgekit.generate.loop import Model
-    from edgekit.runtime.session import Options, Stats
+    from edgekit.cli.token_log import TokenLog
+    from edgekit.generate.loop import TextModel
+    from edgekit.runtime.values import Options, Sampling
+
+INTERRUPTED = "interrupted"  # a finish_reason: Ctrl-C
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("-p", "--prompt", help="Text to continue.")
+@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.option("-m", "--model", type=click.Path(path_type=Path), help="The bundle, as well as in the argument BUNDLE.")
+@click.option("-p", "--prompt", type=UTF8, help="Text to continue.")
 @click.option(
     "-f", "--file", "prompt_file", type=click.Path(path_type=Path), help="Read the prompt from a file ('-': stdin)."
 )
 @click.option("--chat", is_flag=True, help="Wrap the prompt in the model's chat template.")
-@click.option("--system", help="With --chat: a system message.")
+@click.option("--system", type=UTF8, help="With --chat: a system message.")
 @click.option(
     "-n",
     "--n-predict",
@@ -61,7 +67,13 @@ if TYPE_CHECKING:
     "--repeat-last-n", type=click.IntRange(1), default=64, show_default=True, help="Tokens that the penalty looks at."
 )
 @click.option(
-    "--stop", "-r", "--reverse-prompt", "stop", multiple=True, help="Text that ends the generation; may be repeated."
+    "--stop",
+    "-r",
+    "--reverse-prompt",
+    "stop",
+    type=UTF8,
+    multiple=True,
+    help="Text that ends the generation; may be repeated.",
 )
 @click.option("--ignore-eos", is_flag=True, help="Go on after the end-of-text token.")
 @click.option(
@@ -115,7 +127,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="File that keeps the evaluated prompt: what the next prompt shares with it is not read again.",
 )
-@click.option("--kernels", help="Kernel set (avx512, avx2, neon, portable).  [default: the best]")
+@click.option("--kernels", type=UTF8, help="Kernel set (avx512, avx2, neon, portable).  [default: the best]")
 @click.option(
     "--backend",
     type=click.Choice(["native", *(name for name, kind in KINDS.items() if kind.runs)]),
@@ -126,7 +138,13 @@ if TYPE_CHECKING:
 @json_option
 @quiet_option
 def command(
-    bundle: Path, prompt: str | None, prompt_file: Path | None, chat: bool, system: str | None, **flags: Any
+    bundle: Path | None,
+    model: Path | None,
+    prompt: str | None,
+    prompt_file: Path | None,
+    chat: bool,
+    system: str | None,
+    **flags: Any,
 ) -> None:
     """Generate text from BUNDLE, within --ram.
 
@@ -141,6 +159,7 @@ def command(
     """
     from edgekit.generate.tokenizer import Tokenizer
 
+    path = _bundle(bundle, model)
     drafts = flags["draft_model"] is not None or flags["draft_max"]
     if drafts and flags["backend"] != "native":
         raise click.UsageError("Drafts need the native backend.")
@@ -148,14 +167,24 @@ def command(
         raise click.UsageError("--draft-max 0 leaves --draft-model nothing to do.")
 
     text = _prompt(prompt, prompt_file)
-    tokenizer = Tokenizer(bundle / "tokenizer") if (bundle / "manifest.json").is_file() else None
+    tokenizer = Tokenizer(path / "tokenizer") if (path / "manifest.json").is_file() else None
     ids: list[int] = []
     if tokenizer is not None:
         if chat:
             messages = [{"role": "system", "content": system}] if system else []
             text = tokenizer.chat([*messages, {"role": "user", "content": text}])
         ids = tokenizer.encode(text, special=not chat)
-    _run(bundle, ids, flags)
+    _run(path, ids, flags)
+
+
+def _bundle(bundle: Path | None, model: Path | None) -> Path:
+    """The bundle, which is an argument or the value of -m."""
+    if bundle is not None and model is not None:
+        raise click.UsageError("Give the bundle once: as an argument, or with -m.")
+    path = bundle or model
+    if path is None:
+        raise click.UsageError("Missing argument 'BUNDLE'; the bundle is an argument, or the value of -m.")
+    return path
 
 
 def _prompt(prompt: str | None, prompt_file: Path | None) -> str:
@@ -164,107 +193,150 @@ def _prompt(prompt: str | None, prompt_file: Path | None) -> str:
     if prompt_file is None:
         return str(prompt)
     try:
-        return sys.stdin.read() if str(prompt_file) == "-" else prompt_file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"{prompt_file}: cannot be read as text ({error}).") from error
+        data = sys.stdin.buffer.read() if str(prompt_file) == "-" else prompt_file.read_bytes()
+        return data.decode("utf-8")
+    except OSError as error:
+        raise click.UsageError(f"{prompt_file}: cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"{prompt_file}: not UTF-8 at byte {error.start}; convert it, as with iconv.") from error
 
 
 def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
-    from edgekit.bundle import manifest
+    """Generates, then reports; what was generated before Ctrl-C is reported as well."""
     from edgekit.cli.token_log import TokenLog
     from edgekit.plan.predict import expected
-    from edgekit.runtime.session import Options, Sampling, process_peak_bytes
 
-    most = manifest.read(bundle).data["model"]["max_context"]
-    context = flags["context"] or min(most, max(1, len(ids)) + flags["max_tokens"])
-    seed = flags["seed"] if flags["seed"] >= 0 else secrets.randbits(32)
-    options = Options(
-        flags["ram"],
-        context,
-        flags["threads"],
-        flags["batch"],
-        1,
-        flags["io"],
-        flags["cache_type"],
-        0,
-        flags["kernels"],
-        flags["select"],
-        flags["sparsity"],
-        flags["window"],
-        flags["io_engine"],
-        flags["io_depth"],
-        not flags["no_lookahead"],
-        draft=flags["draft_max"] or 0,
-    )
-    sampling = Sampling(
-        flags["temperature"], flags["top_k"], flags["top_p"], flags["min_p"],
-        flags["repeat_penalty"], flags["repeat_last_n"], seed,
-    )  # fmt: skip
-    plain = flags["backend"] == "native" and not options.draft and flags["draft_model"] is None
+    options, sampling = _options(bundle, ids, flags), _sampling(flags)
     begin = time.monotonic()
     with waiting(f"loading {bundle}", flags["quiet"] or flags["as_json"]):
         opened = _open(bundle, options, flags)
     with opened as model:
         loaded = time.monotonic() - begin
-        pieces, tokens, log = [], [], TokenLog(model) if flags["stats_file"] else None
-        hidden = flags["quiet"] or flags["as_json"]
-        with progress_bar("reading the prompt", hidden or len(ids) < 2 * model.plan.max_batch) as progress:
-            stream = model.generate(
-                ids, flags["max_tokens"], sampling, flags["stop"], flags["ignore_eos"], progress, flags["prompt_cache"]
-            )
+        log = TokenLog(model) if flags["stats_file"] else None
+        text = _generate(model, ids, sampling, flags, log)
+        figures = {
+            **text.figures(),
+            "prompt_tokens": len(ids),
+            "load_seconds": round(loaded, 3),
+            "expected_tokens_per_second": expected(bundle, options) if _plain(flags) else None,
+            **runtime_figures(model),
+            "backend": flags["backend"],
+            "seed": sampling.seed,
+        }
+    if log is not None:
+        log.write(flags["stats_file"], figures)
+    if flags["as_json"]:
+        print_json(figures)
+    elif not flags["quiet"]:
+        click.echo()
+        summarize(figures)
+    if text.finish_reason == INTERRUPTED:
+        raise click.exceptions.Exit(130)
+
+
+def _plain(flags: dict[str, Any]) -> bool:
+    """Whether this runtime computes token by token, which is what plans are about."""
+    return flags["backend"] == "native" and not flags["draft_max"] and flags["draft_model"] is None
+
+
+def _options(bundle: Path, ids: list[int], flags: dict[str, Any]) -> Options:
+    """How to open the bundle."""
+    from edgekit.bundle import manifest
+    from edgekit.runtime.values import Options
+
+    most = manifest.read(bundle).data["model"]["max_context"]
+    return Options(
+        ram=flags["ram"],
+        context=flags["context"] or min(most, max(1, len(ids)) + flags["max_tokens"]),
+        threads=flags["threads"],
+        batch=flags["batch"],
+        io=flags["io"],
+        cache_type=flags["cache_type"],
+        kernels=flags["kernels"],
+        select=flags["select"],
+        sparsity=flags["sparsity"],
+        window=flags["window"],
+        engine=flags["io_engine"],
+        io_depth=flags["io_depth"],
+        lookahead=not flags["no_lookahead"],
+        draft_tokens=flags["draft_max"] or 0,
+    )
+
+
+def _sampling(flags: dict[str, Any]) -> Sampling:
+    """How to choose tokens."""
+    from edgekit.runtime.values import Sampling
+
+    return Sampling(
+        temperature=flags["temperature"],
+        top_k=flags["top_k"],
+        top_p=flags["top_p"],
+        min_p=flags["min_p"],
+        repeat_penalty=flags["repeat_penalty"],
+        repeat_last_n=flags["repeat_last_n"],
+        seed=flags["seed"] if flags["seed"] >= 0 else secrets.randbits(32),
+    )
+
+
+@dataclass
+class _Text:
+    """What was generated so far.
+
+    Attributes:
+        pieces: of the text.
+        tokens: their ids.
+        finish_reason: why it ended.
+        cached_tokens: of the prompt, that a file had.
+    """
+
+    pieces: list[str] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    finish_reason: str = ""
+    cached_tokens: int = 0
+
+    def figures(self) -> dict[str, Any]:
+        """As values of a report."""
+        return {
+            "text": "".join(self.pieces),
+            "token_ids": self.tokens,
+            "finish_reason": self.finish_reason,
+            "cached_tokens": self.cached_tokens,
+        }
+
+
+def _generate(
+    model: TextModel, ids: list[int], sampling: Sampling, flags: dict[str, Any], log: TokenLog | None
+) -> _Text:
+    """Continues a prompt and prints as it goes, until it ends or the person presses Ctrl-C."""
+    out, hidden = _Text(), flags["quiet"] or flags["as_json"]
+    short = len(ids) < 2 * model.plan.max_batch
+    with progress_bar("reading the prompt", hidden or short) as progress:
+        stream = model.generate(
+            ids, flags["max_tokens"], sampling, flags["stop"], flags["ignore_eos"], progress, flags["prompt_cache"]
+        )
+        try:
             first = next(stream, None)
+        except KeyboardInterrupt:
+            out.finish_reason = INTERRUPTED
+            return out
+    try:
         for piece in itertools.chain([] if first is None else [first], stream):
-            pieces.append(piece.text)
-            tokens += [piece.token] if piece.token >= 0 else []
+            out.pieces.append(piece.text)
+            out.tokens += [piece.token] if piece.token >= 0 else []
             if log is not None:
                 log.note(piece.token)
             if not flags["as_json"]:
                 click.echo(piece.text, nl=False)
                 sys.stdout.flush()
-        s, plan = model.stats, model.plan
-        draft = getattr(model.session, "draft", None)
-        report = {
-            "text": "".join(pieces),
-            "token_ids": tokens,
-            "finish_reason": model.finish_reason,
-            "prompt_tokens": len(ids),
-            "cached_tokens": model.cached_tokens,
-            "prompt_tokens_per_second": _rate(s.prompt_tokens, s.prompt_seconds),
-            "tokens_per_second": _rate(s.generated_tokens, s.generation_seconds),
-            "expected_tokens_per_second": expected(bundle, options) if plain else None,
-            "load_seconds": round(loaded, 3),
-            "peak_memory_bytes": s.peak_memory_bytes + (draft.stats.peak_memory_bytes if draft else 0),
-            "process_peak_memory_bytes": process_peak_bytes(),
-            "budget_bytes": plan.budget_bytes + (draft.plan.budget_bytes if draft else 0),
-            "floor_bytes": plan.floor_bytes,
-            "resident_bytes": plan.resident_bytes,
-            "weight_bytes": plan.weight_bytes,
-            "bytes_read": s.bytes_read,
-            "bytes_read_per_token": s.generation_bytes_read // s.generated_tokens if s.generated_tokens else 0,
-            "io_wait_seconds": round(s.io_wait_seconds, 3),
-            "io": "direct" if s.io_direct else "buffered",
-            "io_engine": "uring" if s.io_uring else "threads",
-            "select": plan.select,
-            "window_bytes": plan.window_bytes,
-            **selection_report(s),
-            "drafted_tokens": s.drafted_tokens,
-            "accepted_tokens": s.accepted_tokens,
-            "backend": flags["backend"],
-            "kernels": model.session.kernels,
-            "threads": model.session.threads,
-            "seed": seed,
-        }
-    if log is not None:
-        log.write(flags["stats_file"], report)
-    if flags["as_json"]:
-        print_json(report)
-    elif not flags["quiet"]:
-        click.echo()
-        _summary(report)
+        out.finish_reason = stream.finish_reason
+    except KeyboardInterrupt:
+        out.finish_reason = INTERRUPTED
+    out.cached_tokens = stream.cached_tokens
+    return out
 
 
-def _open(bundle: Path, options: Options, flags: dict[str, Any]) -> Model:
-    from edgekit.generate.loop import Model
+def _open(bundle: Path, options: Options, flags: dict[str, Any]) -> TextModel:
+    from edgekit.generate.loop import TextModel
 
     if flags["draft_model"] is not None:
         from edgekit.generate.speculate import open_with_draft
@@ -273,46 +345,5 @@ def _open(bundle: Path, options: Options, flags: dict[str, Any]) -> Model:
     if flags["backend"] != "native":
         from edgekit.converters.session import ArtifactSession
 
-        return Model(bundle, options, ArtifactSession(bundle, flags["backend"], options))
-    return Model(bundle, options)
-
-
-def selection_report(s: Stats) -> dict[str, Any]:
-    """What selecting neurons did, per token of the generation."""
-    tokens = max(1, s.generated_tokens)
-    units = s.window_hits + s.window_misses
-    return {
-        "selected_share": round(s.selected / s.neurons, 4) if s.neurons else 1.0,
-        "window_hit_rate": round(s.window_hits / units, 4) if units else 0.0,
-        "reads_per_token": round(s.window_misses / tokens, 1),
-        "select_ms": round(1e3 * s.select_seconds / tokens, 3),
-        "read_ms": round(1e3 * s.read_seconds / tokens, 3),
-        "ffn_ms": round(1e3 * s.ffn_seconds / tokens, 3),
-        "manage_ms": round(1e3 * s.manage_seconds / tokens, 3),
-    }
-
-
-def _rate(tokens: int, seconds: float) -> float:
-    return round(tokens / seconds, 2) if seconds > 0 else 0.0
-
-
-def _summary(r: dict[str, Any]) -> None:
-    lines = (
-        f"prompt      {r['prompt_tokens']} tokens, {r['prompt_tokens_per_second']} tok/s",
-        f"generation  {len(r['token_ids'])} tokens, {r['tokens_per_second']} tok/s ({r['finish_reason']})"
-        + (f", {r['expected_tokens_per_second']} expected" if r["expected_tokens_per_second"] else ""),
-        f"memory      {human(r['peak_memory_bytes'])} runtime, {human(r['process_peak_memory_bytes'])} whole process; "
-        f"{human(r['resident_bytes'])} of {human(r['weight_bytes'])} weights resident"
-        if r["weight_bytes"]
-        else f"memory      {human(r['process_peak_memory_bytes'])} whole process ({r['backend']})",
-        f"flash       {human(r['bytes_read_per_token'])} per token ({r['io']} reads)" if r["weight_bytes"] else "",
-        f"selection   {r['select']}: {r['selected_share']:.1%} of the neurons, {r['window_hit_rate']:.1%} of their "
-        f"units in the window of {human(r['window_bytes'])}"
-        if r["select"] not in ("all", "router")
-        else "",
-        f"drafts      {r['accepted_tokens']} of {r['drafted_tokens']} guessed tokens were right"
-        if r["drafted_tokens"]
-        else "",
-    )
-    for line in filter(None, lines):
-        click.echo(click.style(line, dim=True), err=True)
+        return TextModel(bundle, options, ArtifactSession(bundle, flags["backend"], options))
+    return TextModel(bundle, options)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import RuntimeFailure
-from edgekit.generate.loop import Model
+from edgekit.generate.loop import TextModel
 
 COUNTERS = (
     "generation_seconds",
@@ -29,7 +29,7 @@ COUNTERS = (
 class TokenLog:
     """What each token cost: differences of the session's counters."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: TextModel) -> None:
         self.model, self.rows = model, [asdict(model.stats)]
         self.tokens: list[int] = []
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.runtime.session import Options, Session
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options
 
 F64 = npt.NDArray[np.float64]
 PROMPT = 16  # tokens of each text that are read at once, as a prompt would be

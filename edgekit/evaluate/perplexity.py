@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgekit.generate.loop import Model
+from edgekit.generate.loop import TextModel
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Perplexity:
     tokens: int
 
 
-def perplexity(model: Model, documents: Iterable[str]) -> Perplexity:
+def perplexity(model: TextModel, documents: Iterable[str]) -> Perplexity:
     """Evaluates each document on its own, BOS in front if the model has one, cut at the context.
 
     Bits per byte count the bytes of what was predicted, so that tokenizers can be compared.

@@ -1,10 +1,9 @@
-"""Text from a bundle: `load` opens it, `Model.generate` streams."""
+"""Text from a bundle: `load` opens it, `TextModel.generate` streams."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +13,8 @@ import numpy.typing as npt
 from edgekit.bundle import manifest
 from edgekit.errors import ContextFullError, RuntimeFailure
 from edgekit.generate.tokenizer import Stream, Tokenizer
-from edgekit.runtime.session import Options, Plan, Sampling, Session, Stats
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options, Plan, Sampling, Stats
 from edgekit.verify import check_files
 
 DEFAULT_TOKENS = 128
@@ -33,7 +33,7 @@ class TokenSession(Protocol):
 
     def eval(self, tokens: Sequence[int]) -> None: ...
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]: ...
-    def sample(self, sampling: Sampling) -> int: ...
+    def next(self, sampling: Sampling) -> int: ...
     def reset(self) -> None: ...
     def close(self) -> None: ...
     @property
@@ -43,12 +43,14 @@ class TokenSession(Protocol):
     @property
     def stats(self) -> Stats: ...
 
-    kernels: str
-    threads: int
+    @property
+    def kernels(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
 
 
-class Model:
-    """An open bundle with its tokenizer."""
+class TextModel:
+    """An open bundle with its tokenizer, and a session that `generate` uses unless it is given another."""
 
     def __init__(self, path: str | Path, options: Options | None = None, session: TokenSession | None = None) -> None:
         """Opens a bundle; see `load`. `session`: of something else that computes the bundle's model."""
@@ -58,14 +60,12 @@ class Model:
         self.tokenizer = Tokenizer(self.path / "tokenizer")
         self.session: TokenSession = session or Session(self.path, options)
         self.eos_token_ids: tuple[int, ...] = tuple(self.manifest["model"].get("eos_token_ids", ()))
-        self.finish_reason = ""
-        self.cached_tokens = 0  # of the last prompt
 
     def close(self) -> None:
         """Frees the memory."""
         self.session.close()
 
-    def __enter__(self) -> Model:
+    def __enter__(self) -> TextModel:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -86,55 +86,17 @@ class Model:
         self.session.reset()
         return self.session.logits(token_ids)
 
-    @property
-    def _scaled(self) -> bool:
-        """Whether keys depend on the length of the whole prompt."""
-        return any("switch_length" in rope for rope in self.manifest["model"]["ropes"])
+    def create_session(self) -> Session:
+        """Another session on the same weights, for a generation beside others: one session, one thread. `load` with
+        `sessions` makes room for it under a budget.
 
-    def _read_prompt(self, ids: Sequence[int], begin: int) -> Iterator[int]:
-        """Evaluates a prompt from `begin` on, batch by batch, so that Ctrl-C is heard; yields the tokens done."""
-        rest = len(ids) - begin
-        for end in [rest] if self._scaled else _pieces(rest, self.plan.max_batch):
-            self.session.eval(ids[self.session.position : begin + end])
-            yield begin + end
-
-    def _cacheable(self) -> Session:
-        """The session, if its state can be saved and cut anywhere."""
+        Raises:
+            BudgetError: no room.
+            RuntimeFailure: an artifact, which has one session.
+        """
         if not isinstance(self.session, Session):
-            raise RuntimeFailure("a prompt cache needs the native backend; artifacts do not save their state")
-        if self._scaled:
-            raise RuntimeFailure("this model's keys depend on the length of the whole prompt, so no prompt cache fits")
-        return self.session
-
-    def _restored(self, session: Session, ids: Sequence[int], cache: Path) -> int:
-        """Takes what a saved session has of a prompt's beginning; returns how many tokens that is."""
-        try:
-            session.restore(cache)
-        except ContextFullError:  # a longer prompt was saved; this one's will take its place
-            return 0
-        same = next((i for i, (a, b) in enumerate(zip(ids, session.tokens, strict=False)) if a != b), None)
-        kept = min(session.position if same is None else same, len(ids) - 1)  # the last one's logits are needed
-        try:
-            session.rewind(kept)
-        except RuntimeFailure:  # layers with a sliding window no longer hold what this prompt's tokens look at
-            session.reset()
-            return 0
-        return kept
-
-    def _sampled(self, how: Sampling) -> Iterator[int]:
-        """Tokens that follow what was evaluated, until the context is full. Asking for one more appends the last."""
-        session, context = self.session, self.plan.context
-        token = session.sample(how)
-        yield token
-        while session.position < context:
-            if isinstance(session, Session) and session.draft_tokens > 0:
-                guesses = session.guess(token)
-                kept, token = session.verify([token, *guesses], how)
-                yield from guesses[: kept - 1]
-            else:
-                session.eval([token])
-                token = session.sample(how)
-            yield token
+            raise RuntimeFailure("an artifact has one session; use the native backend for several")
+        return self.session.model.create_session()
 
     def generate(
         self,
@@ -145,12 +107,9 @@ class Model:
         ignore_eos: bool = False,
         progress: Callable[[int, int], None] | None = None,
         prompt_cache: str | Path | None = None,
-    ) -> Iterator[Piece]:
+        session: TokenSession | None = None,
+    ) -> Generation:
         """Continues a prompt, token by token; begins afresh.
-
-        Ends at EOS, at a stop string (which is not part of the text), after `max_tokens`, or when
-        the context is full; `finish_reason` then says "eos", "stop", "length" or "context". Closing
-        the iterator stops at once.
 
         Args:
             prompt: text, or token ids that are taken as they are.
@@ -161,44 +120,153 @@ class Model:
             progress: called with (tokens read, of the prompt's) while the prompt is evaluated.
             prompt_cache: file of a saved session: what it shares with the prompt is not evaluated again, and the
                 prompt is saved there. Not for artifacts, nor models whose rotary frequencies change with the length.
+            session: from `create_session`; the model's own if not given. Its tokens are forgotten.
+
+        Returns:
+            The pieces, made as they are asked for.
+        """
+        return Generation(
+            self,
+            self.session if session is None else session,
+            prompt,
+            Limits(max_tokens, tuple(s for s in stop if s), ignore_eos),
+            sampling or Sampling(),
+            progress,
+            None if prompt_cache is None else Path(prompt_cache),
+        )
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What ends a generation: a number of tokens, strings, and the end-of-text token unless that is ignored."""
+
+    max_tokens: int
+    stop: tuple[str, ...]
+    ignore_eos: bool
+
+
+class Generation(Iterator[Piece]):
+    """A text under way: an iterator of pieces, which computes a token when it is asked for one.
+
+    It ends at EOS, at a stop string (which is not part of the text), after the most tokens, or when the context is
+    full. It may be left at any piece: the session then holds the prompt and all tokens but the last.
+
+    Attributes:
+        finish_reason: "eos", "stop", "length" or "context"; empty while it goes on, and when it was left.
+        cached_tokens: tokens of the prompt that came from the prompt cache; known after the first piece.
+    """
+
+    def __init__(
+        self,
+        model: TextModel,
+        session: TokenSession,
+        prompt: str | Sequence[int],
+        limits: Limits,
+        sampling: Sampling,
+        progress: Callable[[int, int], None] | None,
+        prompt_cache: Path | None,
+    ) -> None:
+        """As `TextModel.generate`, which makes it."""
+        self.finish_reason = ""
+        self.cached_tokens = 0
+        self._model, self._session = model, session
+        self._limits, self._sampling = limits, sampling
+        self._pieces = self._run(prompt, progress, prompt_cache)
+
+    def __next__(self) -> Piece:
+        """The next piece.
 
         Raises:
+            StopIteration: the text is at its end.
             EdgekitError: from the runtime.
         """
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """Ends it; the session stays as it is."""
+        self._pieces.close()
+
+    def _run(
+        self, prompt: str | Sequence[int], progress: Callable[[int, int], None] | None, prompt_cache: Path | None
+    ) -> Generator[Piece, None, None]:
+        tokenizer = self._model.tokenizer
+        ids = tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         if not ids:
             raise RuntimeFailure("the prompt is empty, and this tokenizer adds no BOS; give some text")
-        how = sampling or Sampling()
-        self.finish_reason = ""
-        saved = None if prompt_cache is None else (self._cacheable(), Path(prompt_cache))
-        self.session.reset()
-        self.cached_tokens = self._restored(saved[0], ids, saved[1]) if saved and saved[1].exists() else 0
+        saved = None if prompt_cache is None else self._cacheable()
+        self._session.reset()
+        if saved is not None and prompt_cache is not None and prompt_cache.exists():
+            self.cached_tokens = _restored(saved, ids, prompt_cache)
         for done in self._read_prompt(ids, self.cached_tokens):
             if progress is not None:
                 progress(done, len(ids))
-        if saved is not None:
-            saved[0].save(saved[1])
-        stream, held = Stream(self.tokenizer, ids), _Held(stop)
-        count = 0
-        for count, token in enumerate(islice(self._sampled(how), max_tokens), 1):  # noqa: B007 - used below
-            if token in self.eos_token_ids and not ignore_eos:
-                self.finish_reason = "eos"
-                break
+        if saved is not None and prompt_cache is not None:
+            saved.save(prompt_cache)
+        stream, held = Stream(tokenizer, ids), _Held(self._limits.stop)
+        for token in self._tokens():
             text = held.push(stream.push(token))
             if held.stopped:
                 self.finish_reason = "stop"
-                yield Piece(token, text)
-                return
             yield Piece(token, text)
-        else:
-            self.finish_reason = "length" if count == max_tokens else "context"
+            if held.stopped:
+                return
         rest = held.rest()
         if rest:
             yield Piece(-1, rest)
 
+    def _tokens(self) -> Iterator[int]:
+        """Tokens until one is EOS, or there are enough, or the context is full; says which."""
+        for _ in range(self._limits.max_tokens):
+            try:
+                token = self._session.next(self._sampling)
+            except ContextFullError:
+                self.finish_reason = "context"
+                return
+            if token in self._model.eos_token_ids and not self._limits.ignore_eos:
+                self.finish_reason = "eos"
+                return
+            yield token
+        self.finish_reason = "length"
 
-def _pieces(count: int, batch: int) -> list[int]:
-    """Ends of the pieces of a prompt; the last is never a single token, which is the way of decoding."""
+    @property
+    def _scaled(self) -> bool:
+        """Whether keys depend on the length of the whole prompt."""
+        return any("switch_length" in rope for rope in self._model.manifest["model"]["ropes"])
+
+    def _read_prompt(self, ids: Sequence[int], begin: int) -> Iterator[int]:
+        """Evaluates a prompt from `begin` on, batch by batch, so that Ctrl-C is heard; yields the tokens done."""
+        rest = len(ids) - begin
+        for end in [rest] if self._scaled else _batches(rest, self._session.plan.max_batch):
+            self._session.eval(ids[self._session.position : begin + end])
+            yield begin + end
+
+    def _cacheable(self) -> Session:
+        """The session, if its state can be saved and cut anywhere."""
+        if not isinstance(self._session, Session):
+            raise RuntimeFailure("a prompt cache needs the native backend; artifacts do not save their state")
+        if self._scaled:
+            raise RuntimeFailure("this model's keys depend on the length of the whole prompt, so no prompt cache fits")
+        return self._session
+
+
+def _restored(session: Session, ids: Sequence[int], cache: Path) -> int:
+    """Takes what a saved session has of a prompt's beginning; returns how many tokens that is."""
+    try:
+        session.restore(cache)
+    except ContextFullError:  # a longer prompt was saved; this one's will take its place
+        return 0
+    same = next((i for i, (a, b) in enumerate(zip(ids, session.tokens, strict=False)) if a != b), None)
+    kept = min(session.position if same is None else same, len(ids) - 1)  # the last one's logits are needed
+    try:
+        session.rewind(kept)
+    except RuntimeFailure:  # layers with a sliding window no longer hold what this prompt's tokens look at
+        session.reset()
+        return 0
+    return kept
+
+
+def _batches(count: int, batch: int) -> list[int]:
+    """Ends of the batches of a prompt; the last is never a single token, which is the way of decoding."""
     ends = list(range(batch, count, batch))
     if ends and count - ends[-1] == 1 and batch > 2:
         ends[-1] -= 1
@@ -209,7 +277,7 @@ class _Held:
     """Text that may be the beginning of a stop string is held back until that is decided."""
 
     def __init__(self, stop: Sequence[str]) -> None:
-        self._stop = [s for s in stop if s]
+        self._stop = stop
         self._text = ""
         self.stopped = False
 
@@ -239,7 +307,8 @@ def load(
     cache_type: str = "f16",
     kernels: str | None = None,
     draft_tokens: int = 0,
-) -> Model:
+    sessions: int = 1,
+) -> TextModel:
     """Opens a bundle.
 
     Args:
@@ -251,11 +320,23 @@ def load(
         io: "direct" bypasses the page cache, "buffered" does not, "auto" tries direct first.
         cache_type: "f16" or "f32" keys and values.
         kernels: name of a kernel set; the best of this CPU if None.
-        draft_tokens: most tokens guessed from the text so far and checked in one pass; with a draft model, see
-            edgekit.speculate.
+        draft_tokens: most tokens drafted from the text so far for one pass; with a draft model, see
+            edgekit.generate.speculate.
+        sessions: sessions that the budget leaves room for (`TextModel.create_session`).
 
     Raises:
         BudgetError: the budget is below the model's floor, which the message names.
         BundleError: not a bundle, or damaged.
     """
-    return Model(path, Options(ram, context, threads, batch, 1, io, cache_type, 0, kernels, draft=draft_tokens))
+    options = Options(
+        ram=ram,
+        context=context,
+        threads=threads,
+        batch=batch,
+        sessions=sessions,
+        io=io,
+        cache_type=cache_type,
+        kernels=kernels,
+        draft_tokens=draft_tokens,
+    )
+    return TextModel(path, options)

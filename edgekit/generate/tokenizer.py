@@ -1,17 +1,37 @@
-"""Text to token ids and back, and chat templates: tokenizers and sandboxed jinja2."""
+"""Text to token ids and back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer as Native
 
 from edgekit.checkpoint import read_json
-from edgekit.errors import BundleError
+from edgekit.errors import BundleError, RuntimeFailure
 
+FILE = "tokenizer.json"
+MAKE = (
+    "import sys; from transformers import AutoTokenizer as T; "
+    "T.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])"
+)
 REPLACEMENT = "\ufffd"  # what half of a multi-byte character decodes to
+
+
+def missing_tokenizer(checkpoint: str, folder: Path) -> str:
+    """What to do for a checkpoint without tokenizer.json, in one line; "" if it has one.
+
+    Args:
+        checkpoint: its folder or hub id, as the user gave it.
+        folder: where its files are.
+    """
+    if (folder / FILE).is_file():
+        return ""
+    command = shlex.join(["python", "-c", MAKE, checkpoint, str(folder)])
+    return f"{checkpoint}: no {FILE}, so its bundle has no text to run on; make it, then convert again: {command}"
 
 
 class Tokenizer:
@@ -23,64 +43,79 @@ class Tokenizer:
         Raises:
             BundleError: missing or unreadable.
         """
-        path = folder / "tokenizer.json"
+        path = folder / FILE
         if not path.is_file():
             raise BundleError(
-                f"{folder}: no tokenizer.json; make one with transformers: "
+                f"{folder}: no {FILE}; make one with transformers: "
                 "AutoTokenizer.from_pretrained(checkpoint).save_pretrained(checkpoint), then convert again"
             )
         try:
             self._native = Native.from_file(str(path))
         except Exception as error:  # tokenizers raises bare Exception
             raise BundleError(f"{path}: not a tokenizer that the tokenizers library reads ({error})") from error
+        self._native.no_truncation()  # a file may bring both, which are meant for training
+        self._native.no_padding()
+        self._folder = folder
         config = folder / "tokenizer_config.json"
         self._config: dict[str, Any] = read_json(config) if config.is_file() else {}
-        template = folder / "chat_template.jinja"
-        self._template = (
-            template.read_text(encoding="utf-8") if template.is_file() else self._config.get("chat_template")
-        )
 
     def encode(self, text: str, special: bool = True) -> list[int]:
-        """Token ids; `special` adds what the tokenizer puts around a text (BOS)."""
+        """Token ids of a text.
+
+        Args:
+            text: any text.
+            special: add what the tokenizer puts around a text, mostly BOS. As in transformers, the
+                post-processor of tokenizer.json alone decides that; `add_bos_token` and `add_eos_token` of
+                tokenizer_config.json do not count where there is a tokenizer.json.
+
+        Raises:
+            RuntimeFailure: the text is not valid UTF-8, as an argument of the command line may be.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise RuntimeFailure(
+                f"the text is not valid UTF-8 at character {error.start + 1}; give it in UTF-8"
+            ) from error
         ids: list[int] = self._native.encode(text, add_special_tokens=special).ids
-        bos = self._config.get("bos_token")
-        bos = bos.get("content") if isinstance(bos, dict) else bos
-        first = self._native.token_to_id(bos) if special and bos and self._config.get("add_bos_token") else None
-        return ids if first is None or ids[:1] == [first] else [first, *ids]
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids, special tokens left out."""
         return str(self._native.decode(list(ids), skip_special_tokens=True))
 
+    @cached_property
+    def _templates(self) -> dict[str, str]:
+        from edgekit.generate.chat_template import read_templates
+
+        return read_templates(self._folder, self._config)
+
     @property
     def has_chat_template(self) -> bool:
         """Whether `chat` can be called."""
-        return isinstance(self._template, str)
+        return bool(self._templates)
 
-    def chat(self, messages: Sequence[dict[str, str]]) -> str:
+    @cached_property
+    def special_tokens(self) -> dict[str, str]:
+        """Special tokens by the names that chat templates know, as "bos_token"."""
+        path = self._folder / "special_tokens_map.json"
+        legacy = read_json(path) if path.is_file() and "added_tokens_decoder" not in self._config else {}
+        texts = {k: v.get("content") if isinstance(v, dict) else v for k, v in (self._config | legacy).items()}
+        return {k: v for k, v in texts.items() if k.endswith("_token") and isinstance(v, str)}
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None = None) -> str:
         """The prompt of a conversation, by the model's own template, rendered in a sandbox.
+
+        Args:
+            messages: objects with a "role" and mostly a "content".
+            tools: JSON schemas of functions that the model may call; a template may have a form of its own for them.
 
         Raises:
             BundleError: no template, or it does not render.
         """
-        if not isinstance(self._template, str):
-            raise BundleError("the model has no chat template; give the prompt as it should be read")
-        from jinja2 import TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
+        from edgekit.generate.chat_template import choose, render
 
-        def fail(message: str) -> None:
-            raise TemplateError(message)
-
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals["raise_exception"] = fail
-        names = {
-            k: v.get("content") if isinstance(v, dict) else v for k, v in self._config.items() if k.endswith("_token")
-        }
-        try:
-            template = environment.from_string(self._template)
-            return template.render(messages=list(messages), add_generation_prompt=True, **names)
-        except (TemplateError, TypeError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
-            raise BundleError(f"the chat template does not render: {error}") from error
+        return render(choose(self._templates, tools), messages, tools, self.special_tokens)
 
 
 class Stream:

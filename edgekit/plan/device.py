@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from edgekit.errors import RuntimeFailure
+from edgekit.files import write_atomically
 from edgekit.runtime import native
 
 SIZES = (4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20)
@@ -84,8 +85,7 @@ class Profile:
             RuntimeFailure: the file cannot be written.
         """
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(asdict(self), indent=1))
+            write_atomically(path, json.dumps(asdict(self), indent=1))
         except OSError as error:
             raise RuntimeFailure(f"{path}: cannot write: {error.strerror}") from error
 
@@ -103,13 +103,19 @@ def load(path: Path) -> Profile:
         RuntimeFailure: missing, or not a profile of this version.
     """
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text(encoding="utf-8"))
         if data.get("version") != VERSION:
             raise RuntimeFailure(f"{path}: a profile of another version; run 'edgekit profile' again")
-        return Profile(**{**data, "reads": tuple(Reads(**r) for r in data["reads"])})
+        made = Profile(**{**data, "reads": tuple(Reads(**r) for r in data["reads"])})
+        rates = [made.stream, made.first_touch, *(r.bytes_per_second for r in made.reads), *made.kernels.values()]
+        if not made.reads or not all(isinstance(r, (int, float)) and 0 < r < float("inf") for r in rates):
+            raise ValueError("a rate is missing, or not above 0")
+        if made.threads < 1 or any(r.size < 1 or r.depth < 1 for r in made.reads):
+            raise ValueError("a count is below 1")
+        return made
     except OSError as error:
         raise RuntimeFailure(f"{path}: no profile of this device; make one with 'edgekit profile'") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RuntimeFailure(f"{path}: not a profile; run 'edgekit profile' again") from error
 
 

@@ -7,15 +7,18 @@ depth; what a window saves comes from the reuse curve that calibration recorded.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgekit.bundle import manifest
+from edgekit.errors import RuntimeFailure
 from edgekit.plan import device
 from edgekit.plan.device import Profile, kernel_name
 from edgekit.plan.reuse import interpolate
-from edgekit.runtime.session import Options, Plan, plan_bundle
+from edgekit.runtime.model import plan_bundle
+from edgekit.runtime.values import Options, Plan
 
 CHECKSUM = 12e9  # bytes per second and core, of checking what was read
 PER_READ = 3e-6  # seconds of a core, to find a slot, queue a read and take it in
@@ -190,10 +193,19 @@ def predict(bundle: Path, options: Options, profile: Profile) -> Prediction:
 
 
 def expected(bundle: Path, options: Options) -> float | None:
-    """Tokens per second that the profile of this machine promises; None if it has none."""
-    if not device.default_path().is_file():
+    """Tokens per second that the profile of this machine promises; None if it has none that can be read.
+
+    A profile that is damaged or of another version is ignored with a warning: what was asked for is not the profile.
+    """
+    path = device.default_path()
+    if not path.is_file():
         return None
-    return round(predict(bundle, options, device.load(device.default_path())).tokens_per_second, 2)
+    try:
+        profile = device.load(path)
+    except RuntimeFailure as error:
+        print(f"edgekit: warning: ignored {error}", file=sys.stderr)
+        return None
+    return round(predict(bundle, options, profile).tokens_per_second, 2)
 
 
 def _why(plan: Plan, selected: float, hits: float, compute: float, read: float) -> tuple[str, ...]:

@@ -20,16 +20,16 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-import tomllib
+import os.path
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgekit.codecs import Codec, make_codec
 from edgekit.errors import RecipeError
+from edgekit.recipe.file import place, read_rules
 from edgekit.recipe.presets import PRESETS, quantized
 
-OPTIONS = {"match", "method", "bits", "group_size", "symmetric"}
 DEFAULT = "palette4"
 
 
@@ -95,12 +95,13 @@ def load_recipe(
         method = method or "palette"
         if method in ("f32", "f16", "bf16"):
             return _from_rules(method, [("*", {"method": method, "bits": bits, "group_size": group_size})])
-        return _from_rules(f"{method}{bits or 4}", quantized(method, bits or 4, group_size))
+        width = 4 if bits is None else bits
+        return _from_rules(f"{method}{width}", quantized(method, width, group_size))
     name = str(recipe or DEFAULT)
     if name in PRESETS:
         return _from_rules(name, PRESETS[name])
     path = Path(name)
-    if path.suffix != ".toml" and not path.exists():
+    if path.suffix != ".toml" and not os.path.exists(name):  # Path.exists fails on names that are too long
         raise RecipeError(f"recipe '{name}' is neither a file nor one of: {', '.join(PRESETS)}")
     return _from_file(path)
 
@@ -114,20 +115,11 @@ def _from_rules(name: str, rules: list[tuple[str, dict[str, Any]]]) -> Recipe:
 
 
 def _from_file(path: Path) -> Recipe:
-    try:
-        loaded = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not valid TOML: {error}") from error
-    tables = loaded.get("tensors")
-    if not isinstance(tables, list) or not tables:
-        raise RecipeError(f"{path}: has no [[tensors]] tables")
+    name, tables = read_rules(path)
     rules = []
     for number, table in enumerate(tables, 1):
-        unknown = set(table) - OPTIONS
-        if unknown or not isinstance(table.get("match"), str) or not isinstance(table.get("method"), str):
-            what = f"unknown key '{min(unknown)}'" if unknown else "needs match and method"
-            raise RecipeError(f"{path}: [[tensors]] number {number}: {what}")
-        rules.append((table["match"], {k: v for k, v in table.items() if k != "match"}))
-    return _from_rules(str(loaded.get("name", path.stem)), rules)
+        try:
+            rules += _from_rules(name, [(table["match"], {k: v for k, v in table.items() if k != "match"})]).rules
+        except RecipeError as error:
+            raise RecipeError(f"{place(path, number)}: {error}") from error
+    return Recipe(name, tuple(rules))

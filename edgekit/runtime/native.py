@@ -11,12 +11,12 @@ from pathlib import Path
 
 from edgekit.errors import BudgetError, BundleError, ContextFullError, EdgekitError, RuntimeFailure
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 IO_MODES = {"auto": 0, "direct": 1, "buffered": 2}
-KV_TYPES = {"f16": 0, "f32": 1}
-ENGINES = {"auto": 0, "uring": 1, "threads": 2}
+CACHE_TYPES = {"f16": 0, "f32": 1}
+IO_ENGINES = {"auto": 0, "uring": 1, "threads": 2}
 SELECTIONS = {"auto": 0, "all": 1, "exact": 2, "predicted": 3, "threshold": 4, "prompt": 5, "router": 6}
-PARTS = {"all": 0, "feed_forward": 1, "products": 2}
+COMPUTE = {"all": 0, "feed_forward": 1, "linear": 2}
 WINDOW_NONE = (1 << 32) - 1
 Log = c.CFUNCTYPE(None, c.c_int32, c.c_char_p, c.c_void_p)
 Capture = c.CFUNCTYPE(None, c.c_uint32, c.POINTER(c.c_float), c.c_uint32, c.c_uint32, c.c_void_p)
@@ -42,21 +42,21 @@ class Options(_Struct):
     _fields_ = (
         ("struct_size", c.c_uint32),
         ("threads", c.c_uint32),
-        ("ram_bytes", c.c_uint64),
+        ("budget_bytes", c.c_uint64),
         ("context", c.c_uint32),
         ("max_batch", c.c_uint32),
         ("sessions", c.c_uint32),
         ("io_mode", c.c_uint32),
-        ("kv_type", c.c_uint32),
+        ("cache_type", c.c_uint32),
         ("io_threads", c.c_uint32),
         ("kernels", c.c_char_p),
         ("select", c.c_uint32),
-        ("window", c.c_uint32),
+        ("window_tokens", c.c_uint32),
         ("io_engine", c.c_uint32),
         ("io_depth", c.c_uint32),
         ("sparsity", c.c_float),
         ("no_lookahead", c.c_uint32),
-        ("parts", c.c_uint32),
+        ("compute", c.c_uint32),
         ("draft_tokens", c.c_uint32),
         ("log", Log),
         ("log_user", c.c_void_p),
@@ -108,7 +108,7 @@ class Stats(_Struct):
         ("read_operations", c.c_uint64),
         ("io_uring", c.c_uint32),
         ("reserved", c.c_uint32),
-        ("window_vain", c.c_uint64),
+        ("window_unused", c.c_uint64),
         ("drafted_tokens", c.c_uint64),
         ("accepted_tokens", c.c_uint64),
     )
@@ -213,6 +213,10 @@ def library() -> c.CDLL:
         lib = c.CDLL(str(path))
     except OSError as error:
         raise RuntimeFailure(f"{path}: cannot be loaded: {error}") from error
+    lib.edgekit_abi_version.restype = c.c_uint32
+    found = lib.edgekit_abi_version()  # first: another version may lack functions
+    if found != ABI_VERSION:
+        raise RuntimeFailure(f"{path}: has ABI version {found}, this package needs {ABI_VERSION}; install again")
     handle, ids = c.c_void_p, c.POINTER(c.c_int32)
     error_p, status = c.POINTER(Error), c.c_int32
     signatures: dict[str, tuple[object, tuple[object, ...]]] = {
@@ -220,11 +224,14 @@ def library() -> c.CDLL:
         "version": (c.c_char_p, ()),
         "features": (c.c_char_p, ()),
         "kernel_sets": (c.c_char_p, ()),
+        "codecs": (c.c_char_p, ()),
+        "default_options": (status, (c.POINTER(Options), error_p)),
+        "default_sampling": (status, (c.POINTER(Sampling), error_p)),
         "plan_bundle": (status, (c.c_char_p, c.POINTER(Options), c.POINTER(Plan), error_p)),
         "model_open": (status, (c.c_char_p, c.POINTER(Options), c.POINTER(handle), error_p)),
         "model_close": (None, (handle,)),
-        "model_info": (None, (handle, c.POINTER(Info))),
-        "model_plan": (None, (handle, c.POINTER(Plan))),
+        "model_info": (status, (handle, c.POINTER(Info), error_p)),
+        "model_plan": (status, (handle, c.POINTER(Plan), error_p)),
         "model_set_budget": (status, (handle, c.c_uint64, error_p)),
         "verify_bundle": (status, (c.c_char_p, error_p)),
         "measure_reads": (status, (c.c_char_p, c.POINTER(ReadTest), error_p)),
@@ -233,16 +240,11 @@ def library() -> c.CDLL:
         "session_destroy": (None, (handle,)),
         "session_reset": (None, (handle,)),
         "session_position": (c.c_uint32, (handle,)),
-        "session_stats": (None, (handle, c.POINTER(Stats))),
+        "session_stats": (status, (handle, c.POINTER(Stats), error_p)),
         "session_cancel": (None, (handle,)),
         "session_capture": (None, (handle, Capture, c.c_void_p)),
         "session_eval": (status, (handle, ids, c.c_uint32, c.c_uint32, c.c_void_p, error_p)),
-        "session_sample": (status, (handle, c.POINTER(Sampling), ids, error_p)),
-        "session_guess": (status, (handle, c.c_int32, ids, c.c_uint32, c.POINTER(c.c_uint32), error_p)),
-        "session_verify": (
-            status,
-            (handle, ids, c.c_uint32, c.POINTER(Sampling), c.POINTER(c.c_uint32), ids, error_p),
-        ),
+        "session_next": (status, (handle, c.POINTER(Sampling), ids, error_p)),
         "session_set_draft": (status, (handle, handle, error_p)),
         "session_save": (status, (handle, c.c_char_p, error_p)),
         "session_restore": (status, (handle, c.c_char_p, error_p)),
@@ -261,9 +263,6 @@ def library() -> c.CDLL:
     for name, (result, arguments) in signatures.items():
         function = getattr(lib, f"edgekit_{name}")
         function.restype, function.argtypes = result, arguments
-    found = lib.edgekit_abi_version()
-    if found != ABI_VERSION:
-        raise RuntimeFailure(f"{path}: has ABI version {found}, this package needs {ABI_VERSION}; install again")
     return lib
 
 
@@ -276,3 +275,13 @@ def check(status: int, error: Error) -> None:
     if status != 0:
         message = error.message.decode(errors="replace") or f"the runtime failed with status {status}"
         raise _STATUS_ERRORS.get(status, RuntimeFailure)(message)
+
+
+def call(name: str, *arguments: object) -> None:
+    """Calls the function edgekit_NAME, whose last parameter is an edgekit_error.
+
+    Raises:
+        EdgekitError: as `check`.
+    """
+    error = Error()
+    check(getattr(library(), f"edgekit_{name}")(*arguments, c.byref(error)), error)

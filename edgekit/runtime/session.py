@@ -1,234 +1,60 @@
-"""The Python face of the runtime: token ids in, logits and token ids out. No text, no engine."""
+"""One conversation on a model's weights: token ids in, logits and token ids out. No text, no engine."""
 
 from __future__ import annotations
 
 import ctypes as c
-import re
-import resource
-import sys
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
 from edgekit.errors import RuntimeFailure
 from edgekit.runtime import native
+from edgekit.runtime.handle import Handle
+from edgekit.runtime.model import Model, encoded
+from edgekit.runtime.values import Options, Plan, Sampling, Stats, stats_from
 
 F32 = npt.NDArray[np.float32]
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
-def parse_bytes(text: str | int | None) -> int:
-    """A size in bytes: a number, or one with K, M, G (powers of 1024; "400M", "1.5GiB"). None is 0.
-
-    Raises:
-        RuntimeFailure: not a size.
-    """
-    if text is None:
-        return 0
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", str(text).lower())
-    if match is None:
-        raise RuntimeFailure(f"'{text}' is not a size; write bytes, or a number with K, M or G, as in 400M")
-    return int(float(match[1]) * _UNITS[match[2]])
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to open a bundle; zeros stand for the runtime's defaults (edgekit.h)."""
-
-    ram: str | int | None = None
-    context: int = 0
-    threads: int = 0
-    batch: int = 0
-    sessions: int = 1
-    io: str = "auto"
-    cache_type: str = "f16"
-    io_threads: int = 0
-    kernels: str | None = None
-    select: str = "auto"
-    sparsity: float = 0.0
-    window: int | None = None  # tokens; None for as many as fit
-    engine: str = "auto"
-    io_depth: int = 0
-    lookahead: bool = True
-    parts: str = "all"  # or "feed_forward", "products": another engine has the rest
-    draft: int = 0  # most tokens guessed and then checked in one pass
-
-    def native(self) -> native.Options:
-        """As the C struct.
-
-        Raises:
-            RuntimeFailure: a name that does not exist.
-        """
-        if self.io not in native.IO_MODES or self.cache_type not in native.KV_TYPES:
-            raise RuntimeFailure(f"io is one of {list(native.IO_MODES)}, cache_type one of {list(native.KV_TYPES)}")
-        if self.engine not in native.ENGINES or self.select not in native.SELECTIONS:
-            raise RuntimeFailure(f"engine is one of {list(native.ENGINES)}, select one of {list(native.SELECTIONS)}")
-        if self.parts not in native.PARTS:
-            raise RuntimeFailure(f"parts is one of {list(native.PARTS)}")
-        for name in ("context", "threads", "batch", "sessions", "io_threads", "io_depth", "window", "draft"):
-            if not 0 <= (getattr(self, name) or 0) < 1 << 31:
-                raise RuntimeFailure(f"{name} is {getattr(self, name)}, which is out of range")
-        return native.Options(
-            threads=self.threads,
-            ram_bytes=parse_bytes(self.ram),
-            context=self.context,
-            max_batch=self.batch,
-            sessions=self.sessions,
-            io_mode=native.IO_MODES[self.io],
-            kv_type=native.KV_TYPES[self.cache_type],
-            io_threads=self.io_threads,
-            kernels=None if self.kernels is None else self.kernels.encode(),
-            select=native.SELECTIONS[self.select],
-            window=0 if self.window is None else self.window or native.WINDOW_NONE,
-            io_engine=native.ENGINES[self.engine],
-            io_depth=self.io_depth,
-            sparsity=self.sparsity,
-            no_lookahead=0 if self.lookahead else 1,
-            parts=native.PARTS[self.parts],
-            draft_tokens=self.draft,
-        )
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the planner decided, in bytes (edgekit.h)."""
-
-    context: int
-    max_batch: int
-    budget_bytes: int
-    floor_bytes: int
-    weight_bytes: int
-    resident_bytes: int
-    streamed_bytes: int
-    kv_bytes: int
-    activation_bytes: int
-    stream_buffer_bytes: int
-    window_bytes: int
-    select: str
-
-
-@dataclass(frozen=True)
-class Stats:
-    """Counters of a session and of the memory behind it (edgekit.h)."""
-
-    io_direct: bool
-    memory_bytes: int
-    peak_memory_bytes: int
-    bytes_read: int
-    prompt_tokens: int
-    generated_tokens: int
-    prompt_seconds: float
-    generation_seconds: float
-    prompt_bytes_read: int
-    generation_bytes_read: int
-    io_wait_seconds: float
-    neurons: int
-    selected: int
-    window_hits: int
-    window_misses: int
-    select_seconds: float
-    read_seconds: float
-    ffn_seconds: float
-    manage_seconds: float
-    read_operations: int
-    io_uring: bool
-    window_vain: int
-    drafted_tokens: int
-    accepted_tokens: int
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How to choose a token; the defaults are llama.cpp's. temperature 0 is greedy."""
-
-    temperature: float = 0.8
-    top_k: int = 40
-    top_p: float = 0.95
-    min_p: float = 0.05
-    repeat_penalty: float = 1.0
-    repeat_last_n: int = 64
-    seed: int = 0
-
-    def native(self) -> native.Sampling:
-        """As the C struct."""
-        return native.Sampling(
-            temperature=self.temperature,
-            top_k=max(0, self.top_k),
-            top_p=self.top_p,
-            min_p=self.min_p,
-            repeat_penalty=self.repeat_penalty,
-            repeat_last_n=max(0, self.repeat_last_n),
-            seed=self.seed & (1 << 64) - 1,
-        )
-
-
-def _pick(struct: c.Structure, names: Sequence[str]) -> dict[str, object]:
-    return {n: getattr(struct, n) for n in names}
-
-
-def stats_from(stats: native.Stats) -> Stats:
-    """From the C struct."""
-    values = _pick(stats, list(Stats.__dataclass_fields__))
-    return Stats(**(values | {"io_direct": bool(stats.io_direct), "io_uring": bool(stats.io_uring)}))  # type: ignore[arg-type]
-
-
-def plan_from(plan: native.Plan) -> Plan:
-    """From the C struct."""
-    names = {number: name for name, number in native.SELECTIONS.items()}
-    values = _pick(plan, list(Plan.__dataclass_fields__)) | {"select": names[plan.select]}
-    return Plan(**values)  # type: ignore[arg-type]
-
-
-def plan_bundle(path: str | Path, options: Options) -> Plan:
-    """What opening would do, without loading weights.
+def token_ids(tokens: Sequence[SupportsIndex], vocab_size: int) -> list[int]:
+    """Tokens as plain numbers.
 
     Raises:
-        BudgetError: the budget is below the floor.
-        BundleError: not a bundle, or damaged.
+        RuntimeFailure: one is no whole number, or outside the vocabulary.
     """
-    plan, error = native.Plan(), native.Error()
-    opts = options.native()
-    status = native.library().edgekit_plan_bundle(_path(path), c.byref(opts), c.byref(plan), c.byref(error))
-    native.check(status, error)
-    return plan_from(plan)
+    try:
+        ids = [operator.index(t) for t in tokens]
+    except TypeError as error:
+        raise RuntimeFailure(f"token ids are whole numbers ({error})") from error
+    for token in ids:
+        if not 0 <= token < vocab_size:
+            raise RuntimeFailure(f"token {token} is outside the vocabulary of {vocab_size}")
+    return ids
 
 
-def verify_units(path: str | Path) -> None:
-    """Reads every unit of a bundle and compares its checksum.
+def _whole(name: str, value: SupportsIndex) -> int:
+    """A number as the ABI's uint32_t.
 
     Raises:
-        BundleError: damaged.
+        RuntimeFailure: it is out of range.
     """
-    error = native.Error()
-    native.check(native.library().edgekit_verify_bundle(_path(path), c.byref(error)), error)
-
-
-def kernel_sets() -> list[str]:
-    """Kernel sets that this CPU can run, best first."""
-    names: bytes = native.library().edgekit_kernel_sets()
-    return names.decode().split(",")
-
-
-def process_peak_bytes() -> int:
-    """Most memory that this process ever had resident, interpreter included."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _path(path: str | Path) -> bytes:
-    return str(path).encode()
+    number = operator.index(value)
+    if not 0 <= number < 1 << 32:
+        raise RuntimeFailure(f"{name} is {number}, which is out of range")
+    return number
 
 
 class LogitSampler:
     """Chooses tokens as sessions do, from logits that another engine computed."""
 
     def __init__(self) -> None:
-        self._lib, self._error = native.library(), native.Error()
+        """Begins with no seed."""
         self.reset()
 
     def reset(self) -> None:
@@ -236,68 +62,92 @@ class LogitSampler:
         self._state: c.c_uint64 | None = None
 
     def sample(self, logits: F32, history: Sequence[int], sampling: Sampling) -> int:
-        """A token from logits f32 [vocab_size]; `history`: the tokens so far."""
-        how, token = sampling.native(), c.c_int32()
-        self._state = self._state or c.c_uint64(how.seed)
+        """A token from logits f32 [vocab_size]; `history`: the tokens so far.
+
+        Raises:
+            RuntimeFailure: the logits are not finite.
+        """
+        settings, token = sampling.native(), c.c_int32()
+        self._state = self._state or c.c_uint64(settings.seed)
         given = np.ascontiguousarray(logits, dtype=np.float32)
         ids = (c.c_int32 * len(history))(*history)
         at = given.ctypes.data_as(c.c_void_p)
-        status = self._lib.edgekit_sample(
-            at, len(given), c.byref(how), ids, len(history), c.byref(self._state), c.byref(token), c.byref(self._error)
-        )
-        native.check(status, self._error)
+        state = c.byref(self._state)
+        native.call("sample", at, len(given), c.byref(settings), ids, len(history), state, c.byref(token))
         return token.value
 
 
 class Session:
-    """A loaded bundle with one session. Use it as a context manager, or call `close`."""
+    """Tokens and their keys and values. Use it as a context manager, or call `close`. One thread at a time uses it;
+    `cancel`, `stats` and `close` may come from others.
 
-    def __init__(self, path: str | Path, options: Options | None = None) -> None:
-        """Opens a bundle.
+    Attributes:
+        model: the weights, which other sessions may share.
+        draft: the session of a smaller model that drafts for this one.
+    """
+
+    def __init__(self, source: Model | str | Path, options: Options | None = None) -> None:
+        """Begins a conversation.
+
+        Args:
+            source: a model; or a bundle, which is then opened for this session alone and closed with it.
+            options: how to open the bundle.
 
         Raises:
             BundleError: not a bundle, or damaged.
-            BudgetError: the budget is below the floor, which the message names.
+            BudgetError: the budget is below the floor, which the message names, or has no room for a session more.
         """
-        self._lib, self._error = native.library(), native.Error()
-        self._model, self._session = c.c_void_p(), c.c_void_p()
-        self.draft: Session | None = None  # that guesses for this one
-        opts = (options or Options()).native()
-        self.draft_tokens: int = opts.draft_tokens
-        self._check(
-            self._lib.edgekit_model_open(_path(path), c.byref(opts), c.byref(self._model), c.byref(self._error))
-        )
+        self._owns_model = not isinstance(source, Model)
+        self.model = source if isinstance(source, Model) else Model(source, options)
+        self.draft: Session | None = None
+        made = c.c_void_p()
         try:
-            status = self._lib.edgekit_session_create(self._model, c.byref(self._session), c.byref(self._error))
-            self._check(status)
+            with self.model.handle.use() as model:
+                native.call("session_create", model, c.byref(made))
         except BaseException:
-            self.close()
+            if self._owns_model:
+                self.model.close()
             raise
-        info = native.Info()
-        self._lib.edgekit_model_info(self._model, c.byref(info))
-        self.vocab_size: int = info.vocab_size
-        self.hidden_size: int = info.hidden_size
-        self.threads: int = info.threads
-        self.kernels: str = info.kernels.decode()
+        self.handle = Handle(made, "session", native.library().edgekit_session_destroy)
+        self.model.register(self)
 
-    def _check(self, status: int) -> None:
-        native.check(status, self._error)
+    @property
+    def vocab_size(self) -> int:
+        """Tokens that the model knows."""
+        return self.model.vocab_size
 
-    def _open(self) -> c.c_void_p:
-        if not self._session:
-            raise RuntimeFailure("the model is closed")
-        return self._session
+    @property
+    def hidden_size(self) -> int:
+        """Values of a token between blocks."""
+        return self.model.hidden_size
+
+    @property
+    def threads(self) -> int:
+        """Compute threads."""
+        return self.model.threads
+
+    @property
+    def kernels(self) -> str:
+        """Kernel set in use."""
+        return self.model.kernels
+
+    @property
+    def plan(self) -> Plan:
+        """What the planner decided."""
+        return self.model.plan
+
+    def set_budget(self, ram: str | int | None) -> None:
+        """Changes the model's budget; see `Model.set_budget`."""
+        self.model.set_budget(ram)
 
     def close(self) -> None:
-        """Frees everything; safe to call twice."""
-        if self._session:
-            self._lib.edgekit_session_destroy(self._session)
-            self._session = c.c_void_p()
-        if self._model:
-            self._lib.edgekit_model_close(self._model)
-            self._model = c.c_void_p()
+        """Frees the session, its draft session, and the model if it is its own; safe to call twice. An evaluation
+        under way is cancelled."""
+        self.handle.close(before=native.library().edgekit_session_cancel)
         if self.draft is not None:
             self.draft.close()
+        if self._owns_model:
+            self.model.close()
 
     def __enter__(self) -> Session:
         return self
@@ -306,30 +156,68 @@ class Session:
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_model"):
+        if hasattr(self, "handle"):
             self.close()
 
-    def eval(self, tokens: Sequence[int]) -> None:
+    def _call(self, name: str, *arguments: Any) -> None:
+        with self.handle.use() as handle:
+            native.call(f"session_{name}", handle, *arguments)
+
+    def eval(self, tokens: Sequence[SupportsIndex]) -> None:
         """Appends tokens.
 
         Raises:
-            RuntimeFailure: no room in the context, a token out of range, or cancelled.
+            RuntimeFailure: no room in the context, a token out of range, logits that are not finite, or cancelled.
             BundleError: a unit that was read is damaged.
         """
-        ids = (c.c_int32 * len(tokens))(*tokens)
-        self._check(self._lib.edgekit_session_eval(self._open(), ids, len(tokens), 0, None, c.byref(self._error)))
+        ids = token_ids(tokens, self.vocab_size)
+        self._call("eval", (c.c_int32 * len(ids))(*ids), len(ids), 0, None)
 
-    def logits(self, tokens: Sequence[int]) -> F32:
+    def logits(self, tokens: Sequence[SupportsIndex]) -> F32:
         """Appends tokens and returns their logits, f32 [len(tokens), vocab_size].
 
         Raises:
             RuntimeFailure, BundleError: as `eval`.
         """
-        out = np.empty((len(tokens), self.vocab_size), dtype=np.float32)
-        ids = (c.c_int32 * len(tokens))(*tokens)
-        at = out.ctypes.data_as(c.c_void_p)
-        self._check(self._lib.edgekit_session_eval(self._open(), ids, len(tokens), 1, at, c.byref(self._error)))
+        ids = token_ids(tokens, self.vocab_size)
+        out = np.empty((len(ids), self.vocab_size), dtype=np.float32)
+        self._call("eval", (c.c_int32 * len(ids))(*ids), len(ids), 1, out.ctypes.data_as(c.c_void_p))
         return out
+
+    def next(self, sampling: Sampling) -> int:
+        """The next token of the text: appends the one that the last call chose, and chooses another
+        (edgekit_session_next). The last one chosen is not part of the session yet; `eval` and `rewind` forget it.
+
+        Raises:
+            ContextFullError: no room for the last one.
+            RuntimeFailure, BundleError: as `eval`; the session is as before, and may be asked again.
+        """
+        token, settings = c.c_int32(), sampling.native()
+        if self.draft is None:
+            self._call("next", c.byref(settings), c.byref(token))
+            return token.value
+        if self.draft.handle.closed:
+            raise RuntimeFailure("the draft session is closed; set another with draft_with")
+        with self.draft.handle.use():  # no other thread closes it meanwhile
+            self._call("next", c.byref(settings), c.byref(token))
+        return token.value
+
+    def draft_with(self, draft: Session | None) -> None:
+        """Drafts come from a smaller model with the same vocabulary, whose session from now on belongs to this one;
+        None: from the text so far.
+
+        Raises:
+            RuntimeFailure: another vocabulary, it drafts for another session, or this model was not opened with
+                `draft_tokens`.
+        """
+        if draft is None:
+            self._call("set_draft", None)
+        else:
+            with draft.handle.use() as handle:
+                self._call("set_draft", handle)
+        if self.draft is not None and self.draft is not draft:
+            self.draft.close()
+        self.draft = draft
 
     def save(self, path: str | Path) -> None:
         """Writes tokens, keys and values to a file, which appears when it is whole.
@@ -337,7 +225,7 @@ class Session:
         Raises:
             RuntimeFailure: it cannot be written, or the selection keeps what a file does not hold.
         """
-        self._check(self._lib.edgekit_session_save(self._open(), _path(path), c.byref(self._error)))
+        self._call("save", encoded(path))
 
     def restore(self, path: str | Path) -> None:
         """Goes on from a saved session of the same bundle; there are no logits until a token is evaluated.
@@ -346,24 +234,32 @@ class Session:
             BundleError: missing or damaged; the session is as after a reset.
             RuntimeFailure: of another bundle or type of cache, or longer than the context.
         """
-        self._check(self._lib.edgekit_session_restore(self._open(), _path(path), c.byref(self._error)))
+        self._call("restore", encoded(path))
 
-    def rewind(self, position: int) -> None:
+    def rewind(self, position: SupportsIndex) -> None:
         """Forgets the tokens from `position` on.
 
         Raises:
-            RuntimeFailure: there are fewer.
+            RuntimeFailure: there are fewer, or it is negative.
         """
-        self._check(self._lib.edgekit_session_rewind(self._open(), max(0, position), c.byref(self._error)))
+        self._call("rewind", _whole("position", position))
 
     @property
     def tokens(self) -> list[int]:
         """The tokens so far."""
-        ids = (c.c_int32 * max(1, self.position))()
-        return ids[: self._lib.edgekit_session_tokens(self._open(), ids, self.position)]
+        with self.handle.use() as handle:
+            lib = native.library()
+            ids = (c.c_int32 * max(1, lib.edgekit_session_position(handle)))()
+            return ids[: lib.edgekit_session_tokens(handle, ids, len(ids))]
+
+    @property
+    def position(self) -> int:
+        """Number of tokens so far."""
+        with self.handle.use() as handle:
+            return int(native.library().edgekit_session_position(handle))
 
     def feed_forward(self, block: int, x: F32) -> F32:
-        """One feed-forward block on x f32 [tokens, hidden], after its norm; needs other `parts` than "all".
+        """One feed-forward block on x f32 [tokens, hidden_size], after its norm; needs other `compute` than "all".
 
         Raises:
             RuntimeFailure: not such a block, or x of another width.
@@ -372,111 +268,45 @@ class Session:
         if x.ndim != 2 or x.shape[1] != self.hidden_size:
             raise RuntimeFailure(f"x has shape {x.shape}, not [tokens, {self.hidden_size}]")
         given, out = np.ascontiguousarray(x, dtype=np.float32), np.empty(x.shape, dtype=np.float32)
-        step = self.plan.max_batch
+        index, step = _whole("block", block), self.plan.max_batch
         for begin in range(0, len(given), step):
             rows, to = given[begin : begin + step], out[begin : begin + step]
             source, target = (a.ctypes.data_as(c.c_void_p) for a in (rows, to))
-            status = self._lib.edgekit_session_feed_forward(
-                self._open(), block, source, len(rows), target, c.byref(self._error)
-            )
-            self._check(status)
+            self._call("feed_forward", index, source, len(rows), target)
         return out
-
-    def draft_with(self, draft: Session) -> None:
-        """Guesses come from a smaller model with the same vocabulary, which from now on belongs to this session.
-
-        Raises:
-            RuntimeFailure: another vocabulary, or this model was not opened with `draft`.
-        """
-        self._check(self._lib.edgekit_session_set_draft(self._open(), draft._open(), c.byref(self._error)))
-        if self.draft is not None:
-            self.draft.close()
-        self.draft = draft
-
-    def guess(self, token: int) -> list[int]:
-        """Tokens that may follow one that was chosen and not yet appended (edgekit_session_guess).
-
-        Raises:
-            RuntimeFailure: this model or its selection takes no drafts.
-        """
-        room = max(1, self.draft_tokens)
-        ids, count = (c.c_int32 * room)(), c.c_uint32()
-        status = self._lib.edgekit_session_guess(self._open(), token, ids, room, c.byref(count), c.byref(self._error))
-        self._check(status)
-        return ids[: count.value]
-
-    def verify(self, tokens: Sequence[int], sampling: Sampling) -> tuple[int, int]:
-        """Evaluates a chosen token and guesses behind it in one pass, and appends those that sampling agrees with.
-
-        Returns:
-            How many were appended, the first always; and the token sampled after them.
-
-        Raises:
-            RuntimeFailure, BundleError: as `eval`.
-        """
-        ids, how = (c.c_int32 * len(tokens))(*tokens), sampling.native()
-        kept, following = c.c_uint32(), c.c_int32()
-        status = self._lib.edgekit_session_verify(
-            self._open(), ids, len(tokens), c.byref(how), c.byref(kept), c.byref(following), c.byref(self._error)
-        )
-        self._check(status)
-        return kept.value, following.value
-
-    def sample(self, sampling: Sampling) -> int:
-        """A token chosen from the logits of the last one; does not append it."""
-        token, how = c.c_int32(), sampling.native()
-        status = self._lib.edgekit_session_sample(self._open(), c.byref(how), c.byref(token), c.byref(self._error))
-        self._check(status)
-        return token.value
 
     def reset(self) -> None:
         """Forgets all tokens."""
-        self._lib.edgekit_session_reset(self._open())
+        with self.handle.use() as handle:
+            native.library().edgekit_session_reset(handle)
 
     def cancel(self) -> None:
         """Ends the evaluation that another thread is in."""
-        self._lib.edgekit_session_cancel(self._open())
-
-    def set_budget(self, ram: str | int | None) -> None:
-        """Changes the memory budget; memory is given back before this returns. Results stay the same.
-
-        Raises:
-            BudgetError: below what buffers and sessions hold; nothing was changed.
-        """
-        status = self._lib.edgekit_model_set_budget(self._model, parse_bytes(ram), c.byref(self._error))
-        self._check(status)
+        with self.handle.use() as handle:
+            native.library().edgekit_session_cancel(handle)
 
     @contextmanager
     def capturing(self, take: Callable[[int, F32], None]) -> Iterator[None]:
-        """Within it, `take(block, x)` gets the input of every feed-forward block, f32 [tokens, hidden]."""
+        """Within it, `take(block, x)` gets the input of every feed-forward block, f32 [tokens, hidden_size]."""
         hidden = self.hidden_size
 
-        def capture(block: int, x: object, tokens: int, stride: int, user: object) -> None:
+        def capture(block: int, x: Any, tokens: int, stride: int, user: object) -> None:
             rows = np.ctypeslib.as_array(x, shape=(tokens, stride))
             take(block, rows[:, :hidden].copy())
 
         function = native.Capture(capture)
-        self._lib.edgekit_session_capture(self._open(), function, None)
+        with self.handle.use() as handle:
+            native.library().edgekit_session_capture(handle, function, None)
         try:
             yield
         finally:
-            self._lib.edgekit_session_capture(self._open(), native.Capture(), None)
-
-    @property
-    def position(self) -> int:
-        """Tokens so far."""
-        return int(self._lib.edgekit_session_position(self._open()))
-
-    @property
-    def plan(self) -> Plan:
-        """What the planner decided."""
-        plan = native.Plan()
-        self._lib.edgekit_model_plan(self._model, c.byref(plan))
-        return plan_from(plan)
+            if not self.handle.closed:
+                with self.handle.use() as handle:
+                    native.library().edgekit_session_capture(handle, native.Capture(), None)
 
     @property
     def stats(self) -> Stats:
         """Counters so far."""
         stats = native.Stats()
-        self._lib.edgekit_session_stats(self._open(), c.byref(stats))
+        self._call("stats", c.byref(stats))
         return stats_from(stats)

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from edgekit.bundle.disk import sync, write_file
-from edgekit.bundle.workspace import Workspace, check_apart, output_path, workspace
+from edgekit.bundle.workspace import Workspace, check_apart, check_replaceable, output_path, workspace
 from edgekit.calibrate.activity import documents
 from edgekit.checkpoint import TOKENIZER_FILES, open_checkpoint
 from edgekit.errors import ConvertError
@@ -252,12 +252,8 @@ def relufy(
 
 def _check_target(target: Path, overwrite: bool) -> None:
     """Refuses to replace anything but what relufy made, and that only if asked for."""
-    if not target.exists():
-        return
-    if not overwrite:
-        raise ConvertError(f"{target}: exists already; choose another name or pass --overwrite")
-    if not (target / REPORT).is_file():
-        raise ConvertError(f"{target}: was not made by relufy (no {REPORT}), so it is kept; choose another name")
+    kind = f"what relufy made (it has no {REPORT})"
+    check_replaceable(target, overwrite, kind, lambda path: (path / REPORT).is_file())
 
 
 def _relufy(

@@ -11,42 +11,54 @@
 
 #include "edgekit/edgekit.h"
 
-static int32_t print_token(int32_t token, void* user) {
-  (void)user;
-  printf("%d ", (int)token);
-  fflush(stdout);
-  return 0; /* nonzero would end the generation */
-}
-
 static int failed(const char* what, const edgekit_error* error) {
   fprintf(stderr, "%s: %s\n", what, error->message);
   return 1;
 }
 
-static int generate(const char* bundle, uint64_t ram, uint32_t most, const int32_t* prompt, uint32_t count) {
+/* Prints `most` tokens that follow the prompt, or fewer when the context is full. */
+static edgekit_status print_tokens(edgekit_session* session, const int32_t* prompt, uint32_t count, uint32_t most,
+                                   edgekit_error* error) {
+  edgekit_sampling greedy = {0}; /* temperature 0 */
+  greedy.struct_size = sizeof greedy;
+  edgekit_status status = edgekit_session_eval(session, prompt, count, 0, NULL, error);
+  for (uint32_t i = 0; i < most && status == EDGEKIT_OK; ++i) {
+    int32_t token = 0;
+    status = edgekit_session_next(session, &greedy, &token, error);
+    if (status == EDGEKIT_OK) {
+      printf("%d ", (int)token);
+      fflush(stdout);
+    }
+  }
+  printf("\n");
+  return status == EDGEKIT_CONTEXT_FULL && edgekit_session_position(session) > 0 ? EDGEKIT_OK : status;
+}
+
+static void print_speed(const edgekit_session* session) {
+  edgekit_stats stats = {0};
+  stats.struct_size = sizeof stats;
+  if (edgekit_session_stats(session, &stats, NULL) != EDGEKIT_OK) return;
+  double tokens = stats.generated_tokens > 0 ? (double)stats.generated_tokens : 1.0;
+  fprintf(stderr, "%.1f tok/s, %.1f MiB at most, %.1f KiB read per token\n",
+          stats.generation_seconds > 0 ? (double)stats.generated_tokens / stats.generation_seconds : 0.0,
+          (double)stats.peak_memory_bytes / 1048576.0, (double)stats.generation_bytes_read / 1024.0 / tokens);
+}
+
+static int generate(const char* bundle, uint64_t budget, uint32_t most, const int32_t* prompt, uint32_t count) {
   edgekit_error error = {0};
   edgekit_options options = {0};
   edgekit_model* model = NULL;
   edgekit_session* session = NULL;
   options.struct_size = sizeof options;
-  options.ram_bytes = ram;
+  options.budget_bytes = budget;
   options.context = count + most;
   if (edgekit_model_open(bundle, &options, &model, &error) != EDGEKIT_OK) return failed("open", &error);
   if (edgekit_session_create(model, &session, &error) != EDGEKIT_OK) {
     edgekit_model_close(model);
     return failed("session", &error);
   }
-  edgekit_sampling greedy = {0}; /* temperature 0 */
-  greedy.struct_size = sizeof greedy;
-  edgekit_status status =
-      edgekit_session_generate(session, prompt, count, most, NULL, 0, &greedy, print_token, NULL, &error);
-  printf("\n");
-  edgekit_stats stats = {0};
-  edgekit_session_stats(session, &stats);
-  fprintf(stderr, "%.1f tok/s, %.1f MiB at most, %.1f KiB read per token\n",
-          stats.generation_seconds > 0 ? (double)stats.generated_tokens / stats.generation_seconds : 0.0,
-          (double)stats.peak_memory_bytes / 1048576.0,
-          stats.generated_tokens > 0 ? (double)stats.generation_bytes_read / 1024.0 / (double)stats.generated_tokens : 0.0);
+  edgekit_status status = print_tokens(session, prompt, count, most, &error);
+  print_speed(session);
   edgekit_session_destroy(session);
   edgekit_model_close(model);
   return status == EDGEKIT_OK ? 0 : failed("generate", &error);

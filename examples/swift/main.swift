@@ -1,5 +1,5 @@
-// edgekit-swift BUNDLE BUDGET_MIB TOKENS ID [ID ...] [--seed N]: token ids in, token ids out. Greedy, or with a seed
-// sampled as `edgekit run` does by default.
+// edgekit-swift BUNDLE BUDGET_MIB TOKENS ID [ID ...] [--seed N] [--draft N]: token ids in, token ids out. Greedy, or with a seed
+// sampled as `edgekit run` does by default; --draft: most tokens drafted from the text so far for one pass.
 import EdgeKit
 import Foundation
 
@@ -15,15 +15,21 @@ if let at = arguments.firstIndex(of: "--seed") {
   sampling = Sampling(seed: seed)
   arguments.removeSubrange(at...(at + 1))
 }
+var draftTokens: UInt32 = 0
+if let at = arguments.firstIndex(of: "--draft") {
+  guard at + 1 < arguments.count, let most = UInt32(arguments[at + 1]) else { fail("--draft takes a whole number", 2) }
+  draftTokens = most
+  arguments.removeSubrange(at...(at + 1))
+}
 guard arguments.count >= 5, let budget = UInt64(arguments[2]), let most = Int(arguments[3]) else {
-  fail("usage: edgekit-swift BUNDLE BUDGET_MIB TOKENS ID [ID ...] [--seed N]", 2)
+  fail("usage: edgekit-swift BUNDLE BUDGET_MIB TOKENS ID [ID ...] [--seed N] [--draft N]", 2)
 }
 let prompt = arguments[4...].map { Int32($0) }
 guard !prompt.contains(nil) else { fail("token ids are whole numbers", 2) }
 let ids = prompt.compactMap { $0 }
 
 do {
-  let options = EdgeModel.Options(budget: budget << 20, context: UInt32(ids.count + most))
+  let options = EdgeModel.Options(budget: budget << 20, context: UInt32(ids.count + most), draftTokens: draftTokens)
   let session = try EdgeSession(EdgeModel(bundle: arguments[1], options: options))
   for try await token in session.generate(ids, maxTokens: most, sampling: sampling) { print(token, terminator: " ") }
   print()

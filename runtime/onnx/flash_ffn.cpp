@@ -5,8 +5,8 @@
 //
 // Session configuration entries (or environment variables) say which bundle and how much memory:
 //   ai.edgekit.bundle   EDGEKIT_BUNDLE    folder of the bundle; by default the one whose artifact this library is in
-//   ai.edgekit.ram      EDGEKIT_RAM       bytes for these operators; 0: no limit
-//   ai.edgekit.parts    EDGEKIT_PARTS     EDGEKIT_PARTS_* as a number, for graphs without FlashLinear
+//   ai.edgekit.ram      EDGEKIT_RAM       memory for these operators, as in 400M; left out: no limit
+//   ai.edgekit.compute  EDGEKIT_COMPUTE   EDGEKIT_COMPUTE_* as a number, for graphs without FlashLinear
 //   ai.edgekit.threads  EDGEKIT_THREADS   compute threads
 //   ai.edgekit.select   EDGEKIT_SELECT    EDGEKIT_SELECT_* as a number
 //   ai.edgekit.id                         a name for edgekit_onnx_stats
@@ -15,6 +15,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -22,6 +23,7 @@
 
 #include "edgekit/edgekit.h"
 #include "ort_abi.h"
+#include "settings.h"
 
 namespace {
 
@@ -43,7 +45,7 @@ struct Registered {
     OrtCustomOp op{};  // first, so that a pointer to it is one to this
     Registered* owner = nullptr;
   } ffn, linear;
-  std::string bundle, ram, threads, select, parts, id;
+  std::string bundle, ram, threads, select, compute, id;
   std::mutex mutex;
   std::weak_ptr<Engine> engine;
 };
@@ -60,7 +62,32 @@ struct Kernel {
   int64_t rows;    // of the output
 };
 
-uint64_t number(const std::string& text) { return std::strtoull(text.c_str(), nullptr, 10); }
+// Reads a registration's settings into options; the message of a setting that cannot be read, else empty.
+std::string read_settings(const Registered& r, edgekit_options& options) {
+  if (!r.ram.empty()) {
+    const auto size = parse_size(r.ram);
+    if (!size) {
+      return "ai.edgekit.ram (EDGEKIT_RAM): '" + r.ram +
+             "' is not a size of at least one byte; write bytes, or a number with K, M or G, as in 400M, or leave it "
+             "out for no limit";
+    }
+    options.budget_bytes = *size;
+  }
+  const struct {
+    const char* name;
+    const std::string& text;
+    uint32_t& value;
+  } counts[] = {{"ai.edgekit.threads (EDGEKIT_THREADS)", r.threads, options.threads},
+                {"ai.edgekit.select (EDGEKIT_SELECT)", r.select, options.select},
+                {"ai.edgekit.compute (EDGEKIT_COMPUTE)", r.compute, options.compute}};
+  for (const auto& count : counts) {
+    if (count.text.empty()) continue;
+    const auto number = parse_count(count.text, UINT32_MAX);
+    if (!number) return std::string(count.name) + ": '" + count.text + "' is not a number from 0 to 4294967295";
+    count.value = static_cast<uint32_t>(*number);
+  }
+  return "";
+}
 
 // The engine of a registration, opened by the first operator that asks; null and a message on failure.
 std::shared_ptr<Engine> engine_of(Registered& r, std::string& message) {
@@ -73,10 +100,9 @@ std::shared_ptr<Engine> engine_of(Registered& r, std::string& message) {
   auto made = std::make_shared<Engine>();
   edgekit_options options{};
   options.struct_size = sizeof(options);
-  options.parts = r.parts.empty() ? uint32_t{EDGEKIT_PARTS_PRODUCTS} : static_cast<uint32_t>(number(r.parts));
-  options.ram_bytes = number(r.ram);
-  options.threads = static_cast<uint32_t>(number(r.threads));
-  options.select = static_cast<uint32_t>(number(r.select));
+  options.compute = EDGEKIT_COMPUTE_LINEAR;
+  message = read_settings(r, options);
+  if (!message.empty()) return nullptr;
   edgekit_error error{};
   if (edgekit_model_open(r.bundle.c_str(), &options, &made->model, &error) != EDGEKIT_OK ||
       edgekit_session_create(made->model, &made->session, &error) != EDGEKIT_OK) {
@@ -85,8 +111,10 @@ std::shared_ptr<Engine> engine_of(Registered& r, std::string& message) {
   }
   edgekit_info info{};
   edgekit_plan plan{};
-  edgekit_model_info(made->model, &info);
-  edgekit_model_plan(made->model, &plan);
+  info.struct_size = sizeof(info);
+  plan.struct_size = sizeof(plan);
+  edgekit_model_info(made->model, &info, nullptr);
+  edgekit_model_plan(made->model, &plan, nullptr);
   made->hidden = info.hidden_size;
   made->max_batch = plan.max_batch;
   r.engine = made;
@@ -211,7 +239,7 @@ extern "C" EDGEKIT_API OrtStatus* RegisterCustomOps(OrtSessionOptions* options, 
   r->ram = configured(*api, options, "ai.edgekit.ram", "EDGEKIT_RAM");
   r->threads = configured(*api, options, "ai.edgekit.threads", "EDGEKIT_THREADS");
   r->select = configured(*api, options, "ai.edgekit.select", "EDGEKIT_SELECT");
-  r->parts = configured(*api, options, "ai.edgekit.parts", "EDGEKIT_PARTS");
+  r->compute = configured(*api, options, "ai.edgekit.compute", "EDGEKIT_COMPUTE");
   r->id = configured(*api, options, "ai.edgekit.id", "");
   if (!r->id.empty()) {
     std::lock_guard<std::mutex> hold(named_mutex);
@@ -233,9 +261,8 @@ extern "C" EDGEKIT_API edgekit_status edgekit_onnx_stats(const char* id, edgekit
     std::lock_guard<std::mutex> hold_engine(r->mutex);
     auto engine = r->engine.lock();
     if (engine == nullptr) return EDGEKIT_NOT_FOUND;
-    edgekit_session_stats(engine->session, stats);
-    edgekit_model_plan(engine->model, plan);
-    return EDGEKIT_OK;
+    const edgekit_status status = edgekit_session_stats(engine->session, stats, nullptr);
+    return status != EDGEKIT_OK ? status : edgekit_model_plan(engine->model, plan, nullptr);
   }
   return EDGEKIT_NOT_FOUND;
 }

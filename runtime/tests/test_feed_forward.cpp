@@ -10,12 +10,13 @@ namespace {
 
 const char* bundle() { return std::getenv("EDGEKIT_TEST_BUNDLE"); }
 
-edgekit_model* open(uint64_t ram, edgekit_status want = EDGEKIT_OK, uint32_t parts = EDGEKIT_PARTS_FEED_FORWARD) {
+edgekit_model* open(uint64_t ram, edgekit_status want = EDGEKIT_OK,
+                    uint32_t compute_what = EDGEKIT_COMPUTE_FEED_FORWARD) {
   edgekit_options options{};
   options.struct_size = sizeof(options);
   options.threads = 2;
-  options.ram_bytes = ram;
-  options.parts = parts;
+  options.budget_bytes = ram;
+  options.compute = compute_what;
   edgekit_model* model = nullptr;
   CHECK(edgekit_model_open(bundle(), &options, &model, nullptr) == want);
   return model;
@@ -25,8 +26,9 @@ uint64_t floor_bytes() {
   edgekit_options options{};
   options.struct_size = sizeof(options);
   options.threads = 2;
-  options.parts = EDGEKIT_PARTS_FEED_FORWARD;
+  options.compute = EDGEKIT_COMPUTE_FEED_FORWARD;
   edgekit_plan plan{};
+  plan.struct_size = sizeof(plan);
   CHECK(edgekit_plan_bundle(bundle(), &options, &plan, nullptr) == EDGEKIT_OK);
   return plan.floor_bytes;
 }
@@ -34,7 +36,8 @@ uint64_t floor_bytes() {
 // Every block of a model on the same input, in the given order; out [blocks][tokens * hidden].
 std::vector<std::vector<float>> compute(edgekit_model* model, bool backwards, uint32_t tokens) {
   edgekit_info info{};
-  edgekit_model_info(model, &info);
+  info.struct_size = sizeof(info);
+  edgekit_model_info(model, &info, nullptr);
   edgekit_session* session = nullptr;
   CHECK(edgekit_session_create(model, &session, nullptr) == EDGEKIT_OK);
   std::vector<float> x(size_t{tokens} * info.hidden_size);
@@ -48,9 +51,11 @@ std::vector<std::vector<float>> compute(edgekit_model* model, bool backwards, ui
     CHECK(status == EDGEKIT_OK || status == EDGEKIT_INVALID_ARGUMENT);  // the latter: attention
   }
   edgekit_stats stats{};
-  edgekit_session_stats(session, &stats);
+  stats.struct_size = sizeof(stats);
+  edgekit_session_stats(session, &stats, nullptr);
   edgekit_plan plan{};
-  edgekit_model_plan(model, &plan);
+  plan.struct_size = sizeof(plan);
+  edgekit_model_plan(model, &plan, nullptr);
   CHECK(stats.peak_memory_bytes <= plan.budget_bytes);
   edgekit_session_destroy(session);
   return out;
@@ -75,7 +80,8 @@ TEST(feed_forward_is_the_same_under_any_budget_and_in_any_order) {
   edgekit_model* tight = open(floor_bytes() + 4096);
   for (uint32_t tokens : {1u, 3u}) {
     edgekit_plan plan{};
-    edgekit_model_plan(tight, &plan);
+    plan.struct_size = sizeof(plan);
+    edgekit_model_plan(tight, &plan, nullptr);
     if (tokens > plan.max_batch) continue;
     const auto want = compute(whole, false, tokens);
     CHECK(!want[1].empty());
@@ -133,10 +139,11 @@ TEST(feed_forward_and_products_take_only_what_is_theirs) {
   if (bundle() == nullptr) return;
   CHECK(open(0, EDGEKIT_INVALID_ARGUMENT, 9) == nullptr);
   std::vector<float> x(1 << 16), y(1 << 16);
-  for (uint32_t parts : {EDGEKIT_PARTS_FEED_FORWARD, EDGEKIT_PARTS_PRODUCTS}) {
-    edgekit_model* model = open(0, EDGEKIT_OK, parts);
+  for (uint32_t compute_what : {EDGEKIT_COMPUTE_FEED_FORWARD, EDGEKIT_COMPUTE_LINEAR}) {
+    edgekit_model* model = open(0, EDGEKIT_OK, compute_what);
     edgekit_info info{};
-    edgekit_model_info(model, &info);
+    info.struct_size = sizeof(info);
+    edgekit_model_info(model, &info, nullptr);
     edgekit_session* session = nullptr;
     CHECK(edgekit_session_create(model, &session, nullptr) == EDGEKIT_OK);
     uint32_t heads = 0;
@@ -147,7 +154,7 @@ TEST(feed_forward_and_products_take_only_what_is_theirs) {
       CHECK(call(info.hidden_size + 1, 7) == EDGEKIT_INVALID_ARGUMENT);
       heads += call(info.hidden_size, info.vocab_size) == EDGEKIT_OK ? 1 : 0;
     }
-    CHECK(heads == (parts == EDGEKIT_PARTS_PRODUCTS ? 1 : 0));  // the one matrix with as many rows as tokens
+    CHECK(heads == (compute_what == EDGEKIT_COMPUTE_LINEAR ? 1 : 0));  // the one matrix with as many rows as tokens
     CHECK(edgekit_session_linear(session, UINT32_MAX, x.data(), 1, 1, y.data(), 1, nullptr) ==
           EDGEKIT_INVALID_ARGUMENT);
     edgekit_session_destroy(session);

@@ -52,7 +52,7 @@ edgekit_status run(uint64_t ram) {
   options.struct_size = sizeof(options);
   options.threads = 2;
   options.context = 16;
-  options.ram_bytes = ram;
+  options.budget_bytes = ram;
   edgekit_error error;
   edgekit_model* model = nullptr;
   edgekit_status status = edgekit_model_open(folder().c_str(), &options, &model, &error);
@@ -150,9 +150,10 @@ TEST(hostile_file_replaced_during_a_run_is_noticed) {
   options.threads = 2;
   options.context = 16;
   edgekit_plan plan{};
+  plan.struct_size = sizeof(plan);
   edgekit_error error;
   CHECK(edgekit_plan_bundle(folder().c_str(), &options, &plan, &error) == EDGEKIT_OK);
-  options.ram_bytes = plan.floor_bytes;
+  options.budget_bytes = plan.floor_bytes;
   const std::string path = folder() + "/flash.bin", original = read(path);
   for (int kind = 0; kind < 2; ++kind) {
     edgekit_model* model = nullptr;
@@ -189,7 +190,7 @@ TEST(hostile_calls_are_refused) {
   int32_t token = 0;
   edgekit_sampling sampling{};
   sampling.struct_size = sizeof(sampling);
-  CHECK(edgekit_session_sample(session, &sampling, &token, &error) == EDGEKIT_INVALID_ARGUMENT);
+  CHECK(edgekit_session_next(session, &sampling, &token, &error) == EDGEKIT_INVALID_ARGUMENT);
   const int32_t bad[2] = {3, 1 << 30};
   CHECK(edgekit_session_eval(session, bad, 2, 0, nullptr, &error) == EDGEKIT_INVALID_ARGUMENT);
   CHECK(edgekit_session_position(session) == 0);

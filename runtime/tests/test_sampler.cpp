@@ -66,15 +66,15 @@ TEST(repetition_penalty_counts_each_token_once) {
   CHECK(sample_token(logits, 3, s, history, 4, random, scratch.data()) == 0);
 }
 
-TEST(lookup_guesses_what_followed_before) {
+TEST(lookup_drafts_what_followed_before) {
   const std::vector<int32_t> text = {1, 2, 3, 4, 9, 2, 3, 5, 7, 2, 3};
   int32_t out[8];
   const uint32_t count = static_cast<uint32_t>(text.size());
-  CHECK(lookup_guess(text.data(), count, out, 8) == 4);  // after the latest "2 3"
+  CHECK(lookup_draft(text.data(), count, out, 8) == 4);  // after the latest "2 3"
   CHECK(out[0] == 5 && out[1] == 7 && out[2] == 2 && out[3] == 3);
-  CHECK(lookup_guess(text.data(), count, out, 2) == 2);
-  CHECK(lookup_guess(text.data(), 8, out, 8) == 0);  // 5 was never there
-  CHECK(lookup_guess(text.data(), 1, out, 8) == 0 && lookup_guess(text.data(), 0, out, 8) == 0);
+  CHECK(lookup_draft(text.data(), count, out, 2) == 2);
+  CHECK(lookup_draft(text.data(), 8, out, 8) == 0);  // 5 was never there
+  CHECK(lookup_draft(text.data(), 1, out, 8) == 0 && lookup_draft(text.data(), 0, out, 8) == 0);
   const std::vector<int32_t> longest = {1, 2, 3, 8, 6, 3, 9, 1, 2, 3};
-  CHECK(lookup_guess(longest.data(), 10, out, 1) == 1 && out[0] == 8);  // "1 2 3", though "3" is nearer
+  CHECK(lookup_draft(longest.data(), 10, out, 1) == 1 && out[0] == 8);  // "1 2 3", though "3" is nearer
 }

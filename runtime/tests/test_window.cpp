@@ -158,7 +158,7 @@ TEST(region_gives_back_and_keeps_content) {
 
 TEST(reader_brings_every_piece_with_either_engine) {
   const std::string path = file_of(256 * kSlot);
-  for (uint32_t engine : {EDGEKIT_ENGINE_AUTO, EDGEKIT_ENGINE_THREADS}) {
+  for (uint32_t engine : {EDGEKIT_IO_ENGINE_AUTO, EDGEKIT_IO_ENGINE_THREADS}) {
     for (uint32_t depth : {1u, 3u, 64u}) {
       File file;
       CHECK(file.open(path, EDGEKIT_IO_AUTO).ok());
@@ -192,7 +192,7 @@ TEST(reader_brings_every_piece_with_either_engine) {
 
 TEST(reads_that_have_not_begun_can_be_withdrawn) {
   const std::string path = file_of(64 * kSlot);
-  for (uint32_t engine : {EDGEKIT_ENGINE_AUTO, EDGEKIT_ENGINE_THREADS}) {
+  for (uint32_t engine : {EDGEKIT_IO_ENGINE_AUTO, EDGEKIT_IO_ENGINE_THREADS}) {
     File file;
     CHECK(file.open(path, EDGEKIT_IO_AUTO).ok());
     Budget budget(0);
@@ -229,7 +229,7 @@ TEST(less_is_read_ahead_while_guesses_are_wrong) {
 TEST(reader_reports_a_file_that_ends_too_early) {
   const std::string path = file_of(16 * kSlot);
   CHECK(truncate(path.c_str(), 15 * kSlot + 904) == 0);  // within a piece: a short read, and then nothing
-  for (uint32_t engine : {EDGEKIT_ENGINE_AUTO, EDGEKIT_ENGINE_THREADS}) {
+  for (uint32_t engine : {EDGEKIT_IO_ENGINE_AUTO, EDGEKIT_IO_ENGINE_THREADS}) {
     File file;
     CHECK(file.open(path, EDGEKIT_IO_AUTO).ok());
     Budget budget(0);

@@ -20,7 +20,9 @@ from edgekit.evaluate.divergence import divergence
 from edgekit.generate.tokenizer import Tokenizer
 from edgekit.plan.reuse import TOKENS, hit_rates, reuse_curves, unit_activity
 from edgekit.reference import Reference
-from edgekit.runtime.session import Options, Session, plan_bundle
+from edgekit.runtime.model import plan_bundle
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options
 from tests import tiny
 from tests.conftest import ROOT
 

@@ -21,7 +21,7 @@ from edgekit.converters.check import check
 from edgekit.converters.engines import open_engine
 from edgekit.converters.kinds import KINDS
 from edgekit.errors import BundleError, ConvertError
-from edgekit.runtime.session import Options
+from edgekit.runtime.values import Options
 from tests import tiny
 from tests.conftest import ROOT
 

@@ -14,8 +14,8 @@ from edgekit.converters.base import export
 from edgekit.converters.check import greedy
 from edgekit.converters.engines import open_engine
 from edgekit.converters.session import ArtifactSession
-from edgekit.generate.loop import Model
-from edgekit.runtime.session import Options, Sampling
+from edgekit.generate.loop import TextModel
+from edgekit.runtime.values import Options, Sampling
 from tests.conftest import ROOT
 
 GREEDY, PROMPT, COUNT = Sampling(temperature=0), "Once upon a time", 48
@@ -43,7 +43,7 @@ def native(bundle: Path) -> tuple[list[int], list[int], str]:
 def test_artifacts_generate_the_native_text(kind: str, bundle: Path, native: tuple[list[int], list[int], str]) -> None:
     export(bundle, kind, overwrite=True)
     session = ArtifactSession(bundle, kind, Options())
-    with Model(bundle, session=session) as model:
+    with TextModel(bundle, session=session) as model:
         text = "".join(p.text for p in model.generate(PROMPT, COUNT, GREEDY))
     assert text == native[2]
 
@@ -53,7 +53,7 @@ def test_apple_artifacts_continue_as_the_native_runtime_does(
     kind: str, bundle: Path, native: tuple[list[int], list[int], str]
 ) -> None:
     export(bundle, kind, overwrite=True)
-    engine = open_engine(bundle, kind, Options(parts="feed_forward"), check=True)
+    engine = open_engine(bundle, kind, Options(compute="feed_forward"), check=True)
     ids, tokens, _ = native
     text, _ = greedy(engine, ids, len(ids) + len(tokens))
     assert text == ids + tokens

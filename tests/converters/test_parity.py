@@ -12,7 +12,8 @@ from edgekit.conversion import convert
 from edgekit.converters.base import Choices, export
 from edgekit.converters.engines import open_engine
 from edgekit.errors import ConvertError
-from edgekit.runtime.session import Options, Session
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options
 from tests import openelm, tiny
 
 PROMPT, STEPS = 13, 16
@@ -72,7 +73,7 @@ def difference(bundle: Path, kind: str) -> float:
     """Largest difference of a logit over the largest logit; prefill, then cached steps."""
     artifact = export(bundle, kind, Choices(chunk=8), overwrite=True)
     total = min(PROMPT + STEPS, artifact.about["context"])
-    engine = open_engine(bundle, kind, Options(parts="feed_forward"), check=True)
+    engine = open_engine(bundle, kind, Options(compute="feed_forward"), check=True)
     ids = tokens(total)
     got = [engine(ids[:PROMPT])] if total > PROMPT else [engine(ids[:total])]
     got += [engine([i]) for i in ids[PROMPT:]]

@@ -14,20 +14,21 @@ import edgekit
 from edgekit.bundle.manifest import sign
 from edgekit.cli.main import main
 from edgekit.errors import BundleError, EdgekitError
-from edgekit.runtime.session import Sampling
+from edgekit.runtime.values import Sampling
 from edgekit.verify import verify
+from tests.conftest import DEMO
 
 GREEDY = Sampling(temperature=0)
 
 
 @pytest.fixture(scope="module")
-def whole(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return edgekit.convert(stories, tmp_path_factory.mktemp("whole") / "stories", recipe="palette4").path
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return edgekit.convert(DEMO, tmp_path_factory.mktemp("whole") / "demo", recipe="palette4").path
 
 
 @pytest.fixture
 def bundle(whole: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(whole, tmp_path / "stories.edgekit"))
+    return Path(shutil.copytree(whole, tmp_path / "demo.edgekit"))
 
 
 def text(bundle: Path) -> str:

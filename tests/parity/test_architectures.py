@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from edgekit.conversion import convert
-from edgekit.runtime.session import Options, Session
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options
 from tests import openelm, tiny
 
 PROMPT, STEPS = 13, 32

@@ -9,7 +9,9 @@ import pytest
 
 from edgekit.conversion import convert
 from edgekit.errors import BudgetError
-from edgekit.runtime.session import Options, Session, plan_bundle
+from edgekit.runtime.model import plan_bundle
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options
 from tests import tiny
 
 IDS = np.random.default_rng(3).integers(3, 199, 40).tolist()

@@ -10,7 +10,10 @@ import pytest
 
 from edgekit.conversion import convert
 from edgekit.errors import BudgetError, BundleError
-from edgekit.runtime.session import Options, Sampling, Session, parse_bytes, plan_bundle
+from edgekit.runtime.model import plan_bundle
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options, Sampling
+from edgekit.sizes import parse_bytes
 from tests import tiny
 from tests.conftest import ROOT
 
@@ -31,7 +34,7 @@ def generate(session: Session, tokens: int, each: object = None) -> list[int]:
         if session.position in (0, session.plan.context):
             session.reset()
             session.eval([1, 403, 407, 5 + len(out) % 1000])
-        token = session.sample(Sampling(temperature=0))
+        token = session.next(Sampling(temperature=0))
         out.append(token)
         session.eval([token])
         if callable(each):

@@ -12,7 +12,9 @@ from edgekit.codecs import make_codec
 from edgekit.conversion import convert
 from edgekit.recipe import Recipe, Rule, load_recipe
 from edgekit.reference import Reference
-from edgekit.runtime.session import Options, Session, kernel_sets
+from edgekit.runtime.model import kernel_sets
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options
 from tests import tiny
 
 # Kernels multiply in f32 whatever the codec, so decoded weights are met as closely as f32 ones.

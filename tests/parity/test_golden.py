@@ -10,7 +10,7 @@ import pytest
 import edgekit
 from edgekit.conversion import convert
 from edgekit.evaluate import perplexity
-from edgekit.runtime.session import Sampling
+from edgekit.runtime.values import Sampling
 
 GREEDY = Sampling(temperature=0)
 PROMPT = "Once upon a time"

@@ -9,7 +9,9 @@ import pytest
 
 from edgekit.conversion import convert
 from edgekit.reference import Reference
-from edgekit.runtime.session import Options, Session, plan_bundle
+from edgekit.runtime.model import plan_bundle
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options
 from tests import tiny
 
 IDS = np.random.default_rng(3).integers(3, 199, 40).tolist()
@@ -46,3 +48,13 @@ def test_exact_selection_equals_dense_bit_for_bit(name: str, engine: str, recipe
             assert stats.window_misses > 0
             assert 0 < stats.selected < stats.neurons
             session.close()
+
+
+def test_look_ahead_from_a_dense_block_to_a_mixture_changes_no_bit(tmp_path: Path) -> None:
+    tiny.make("qwen3_moe", tmp_path / "checkpoint")  # its second layer is dense, the third a mixture
+    bundle = convert(tmp_path / "checkpoint", tmp_path / "bundle", "q4").path
+    ahead, first = run(bundle, select="prompt", sparsity=0.3)
+    without, second = run(bundle, select="prompt", sparsity=0.3, lookahead=False)
+    assert np.array_equal(ahead, without)
+    first.close()
+    second.close()

@@ -16,7 +16,9 @@ from edgekit.plan import device
 from edgekit.plan.device import KERNELS, Profile, Reads, kernel_name
 from edgekit.plan.predict import predict
 from edgekit.plan.reuse import hit_rates, interpolate, reuse_curves
-from edgekit.runtime.session import Options, Session, plan_bundle
+from edgekit.runtime.model import plan_bundle
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options
 from tests import tiny
 
 

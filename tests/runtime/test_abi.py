@@ -13,8 +13,10 @@ import pytest
 
 from edgekit.conversion import convert
 from edgekit.runtime import native
+from edgekit.runtime.model import plan_bundle
 from edgekit.runtime.native import library_path
-from edgekit.runtime.session import Options, Session, plan_bundle
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options
 from tests import tiny
 from tests.conftest import ROOT
 

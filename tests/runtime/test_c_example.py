@@ -12,7 +12,7 @@ import pytest
 import edgekit
 from edgekit.conversion import convert
 from edgekit.runtime.native import library_path
-from edgekit.runtime.session import Sampling
+from edgekit.runtime.values import Sampling
 from tests.conftest import ROOT
 from tests.runtime.test_native import FLAGS, build
 

@@ -13,13 +13,15 @@ import pytest
 
 from edgekit.calibrate.calibration import Calibration
 from edgekit.conversion import convert
-from edgekit.runtime.session import Options, plan_bundle
+from edgekit.runtime.model import plan_bundle
+from edgekit.runtime.values import Options
 from tests import tiny
 from tests.conftest import ROOT
 
 RUN = """
 import json, sys
-from edgekit.runtime.session import Options, Session
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options
 job = json.loads(sys.argv[1])
 with Session(job["bundle"], Options(**job["options"])) as session:
     out = session.logits(list(range(3, 23)))[-1].tolist()

@@ -15,8 +15,10 @@ from edgekit.bundle.checksum import lane64
 from edgekit.cli.main import cli, main
 from edgekit.conversion import convert
 from edgekit.errors import BundleError, RuntimeFailure
-from edgekit.generate.loop import Model
-from edgekit.runtime.session import Options, Sampling, Session, plan_bundle
+from edgekit.generate.loop import TextModel
+from edgekit.runtime.model import plan_bundle
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options, Sampling
 from tests import tiny
 from tests.conftest import ROOT
 
@@ -60,7 +62,7 @@ def test_a_restored_session_goes_on_bit_for_bit(tight: bool, bundle: Path, saved
         assert session.position == 12
         assert session.tokens == IDS[:12]
         with pytest.raises(RuntimeFailure, match="no logits"):
-            session.sample(GREEDY)
+            session.next(GREEDY)
         got = session.logits(IDS[12:])
     if tight:  # smaller batches add in another order
         np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
@@ -89,7 +91,7 @@ def test_what_does_not_fit_is_refused(bundle: Path, saved: Path, tmp_path: Path)
         (bundle, Options(cache_type="f32"), "another type of KV cache"),
         (bundle, Options(context=8), "has 12 tokens, the context 8"),
         (bundle, Options(select="prompt"), "not saved"),
-        (bundle, Options(parts="feed_forward"), "parts of it only"),
+        (bundle, Options(compute="feed_forward"), "parts of it only"),
     ):
         with Session(path, options) as session, pytest.raises(RuntimeFailure, match=message):
             session.restore(saved)
@@ -137,17 +139,17 @@ def test_a_forged_header_reaches_no_memory(bundle: Path, saved: Path) -> None:
 
 def test_a_saved_prompt_beyond_the_context_is_read_afresh(bundle: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    with Model(bundle) as model:
+    with TextModel(bundle) as model:
         list(model.generate(IDS, 1, GREEDY, prompt_cache=cache))
         want = [p.token for p in model.generate(IDS[:6], 4, GREEDY)]
     for cached in (0, 5):
-        with Model(bundle, Options(context=12)) as model:
+        with TextModel(bundle, Options(context=12)) as model:
             assert [p.token for p in model.generate(IDS[:6], 4, GREEDY, prompt_cache=cache)] == want
             assert model.cached_tokens == cached
 
 
 def test_keys_that_depend_on_the_length_are_not_cached(tmp_path: Path) -> None:
-    with Model(make("llama_dynamic", tmp_path)) as model, pytest.raises(RuntimeFailure, match="no prompt cache"):
+    with TextModel(make("llama_dynamic", tmp_path)) as model, pytest.raises(RuntimeFailure, match="no prompt cache"):
         next(model.generate(IDS, 1, GREEDY, prompt_cache=tmp_path / "cache"))
 
 

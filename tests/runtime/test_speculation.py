@@ -12,9 +12,11 @@ from click.testing import CliRunner
 from edgekit.cli.main import cli, main
 from edgekit.conversion import convert
 from edgekit.errors import BudgetError, BundleError, RuntimeFailure
-from edgekit.generate.loop import Model
+from edgekit.generate.loop import TextModel
 from edgekit.generate.speculate import open_with_draft
-from edgekit.runtime.session import Options, Sampling, Session, plan_bundle
+from edgekit.runtime.model import plan_bundle
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options, Sampling
 from tests import tiny
 from tests.conftest import ROOT
 
@@ -41,16 +43,16 @@ def half(bundle: Path, **options: object) -> Options:
     return Options(ram=plan.floor_bytes + plan.weight_bytes // 2, context=160, select="all", **options)  # type: ignore[arg-type]
 
 
-def text(model: Model, sampling: Sampling, tokens: int = 80) -> list[int]:
+def text(model: TextModel, sampling: Sampling, tokens: int = 80) -> list[int]:
     return [p.token for p in model.generate(PROMPT, tokens, sampling, ignore_eos=True)]
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, WARM], ids=["greedy", "warm"])
 def test_guesses_from_the_text_change_only_the_number_of_passes(large: Path, sampling: Sampling) -> None:
-    with Model(large, half(large)) as model:
+    with TextModel(large, half(large)) as model:
         want = text(model, sampling)
         read = model.stats.generation_bytes_read
-    with Model(large, half(large, draft=6)) as model:
+    with TextModel(large, half(large, draft_tokens=6)) as model:
         assert text(model, sampling) == want
         s = model.stats
         assert 0 < s.accepted_tokens <= s.drafted_tokens
@@ -62,7 +64,7 @@ def test_guesses_from_the_text_change_only_the_number_of_passes(large: Path, sam
 @pytest.mark.parametrize("sampling", [GREEDY, WARM], ids=["greedy", "warm"])
 def test_a_draft_model_saves_most_reads_within_one_budget(large: Path, small: Path, sampling: Sampling) -> None:
     options = half(large)
-    with Model(large, options) as model:
+    with TextModel(large, options) as model:
         want = text(model, sampling)
         read = model.stats.generation_bytes_read
     with open_with_draft(large, small, options) as model:
@@ -79,7 +81,7 @@ def test_a_draft_model_saves_most_reads_within_one_budget(large: Path, small: Pa
 
 
 def test_wrong_guesses_leave_no_trace(large: Path) -> None:
-    with Session(large, Options(context=64, draft=4)) as session, Session(large, Options(context=64)) as plain:
+    with Session(large, Options(context=64, draft_tokens=4)) as session, Session(large, Options(context=64)) as plain:
         ids = [5, 6, 7, 8]
         session.eval(ids)
         plain.eval(ids)
@@ -97,7 +99,7 @@ def test_wrong_guesses_leave_no_trace(large: Path) -> None:
 
 
 def test_guesses_continue_what_was_said_before(large: Path) -> None:
-    with Session(large, Options(context=64, draft=8)) as session:
+    with Session(large, Options(context=64, draft_tokens=8)) as session:
         session.eval([3, 4, 5, 6, 7, 8, 3, 4])
         assert session.guess(5)[:3] == [6, 7, 8]
         assert session.guess(1999) == []
@@ -115,8 +117,8 @@ def test_experts_are_checked_in_one_pass_too(tmp_path: Path) -> None:
         for _ in range(20):
             want.append(plain.sample(GREEDY))
             plain.eval(want[-1:])
-    floor = plan_bundle(bundle, Options(context=64, batch=8, draft=4, cache_type="f32")).floor_bytes
-    with Session(bundle, Options(ram=floor + 8192, context=64, batch=8, draft=4, cache_type="f32")) as session:
+    floor = plan_bundle(bundle, Options(context=64, batch=8, draft_tokens=4, cache_type="f32")).floor_bytes
+    with Session(bundle, Options(ram=floor + 8192, context=64, batch=8, draft_tokens=4, cache_type="f32")) as session:
         session.eval(ids)
         token, got = session.sample(GREEDY), []
         while len(got) < 20:
@@ -134,16 +136,16 @@ def test_what_takes_no_drafts_says_so(large: Path, tmp_path: Path) -> None:
         with pytest.raises(RuntimeFailure, match="not opened with draft_tokens"):
             session.guess(4)
     with pytest.raises(RuntimeFailure, match="draft_tokens is out of range"):
-        Session(large, Options(context=32, draft=65))
+        Session(large, Options(context=32, draft_tokens=65))
     tiny.make("llama_relu", tmp_path / "checkpoint")
     sparse = convert(tmp_path / "checkpoint", tmp_path / "sparse", "q8", layout="split").path
-    floor = plan_bundle(sparse, Options(context=32, select="exact", draft=4)).floor_bytes
-    with Session(sparse, Options(ram=floor, context=32, select="exact", draft=4)) as session:
+    floor = plan_bundle(sparse, Options(context=32, select="exact", draft_tokens=4)).floor_bytes
+    with Session(sparse, Options(ram=floor, context=32, select="exact", draft_tokens=4)) as session:
         session.eval([3])
         with pytest.raises(RuntimeFailure, match="open with the selection 'all'"):
             session.guess(4)
     with (
-        Session(large, Options(context=32, draft=4)) as session,
+        Session(large, Options(context=32, draft_tokens=4)) as session,
         Session(sparse, Options(context=32)) as other,
         pytest.raises(RuntimeFailure, match="vocabulary"),
     ):
@@ -165,13 +167,13 @@ def test_draft_models_must_fit_and_share_the_tokenizer(large: Path, small: Path,
 
 
 def test_a_draft_that_ends_earlier_stops_guessing(large: Path, small: Path) -> None:
-    with open_with_draft(large, small, Options(context=96, select="all", draft=2)) as model:
+    with open_with_draft(large, small, Options(context=96, select="all", draft_tokens=2)) as model:
         session = model.session
         assert isinstance(session, Session)
         session.draft_with(Session(small, Options(context=24)))
         got = text(model, GREEDY, 60)
         assert 0 < session.stats.drafted_tokens < 40
-    with Model(large, Options(context=96, select="all")) as model:
+    with TextModel(large, Options(context=96, select="all")) as model:
         assert text(model, GREEDY, 60) == got
 
 

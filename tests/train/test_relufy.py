@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM
 
 from edgekit.conversion import convert
 from edgekit.errors import ConvertError
-from edgekit.runtime.session import Options, Session
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options
 from edgekit.train.relufy import Tuning, _write, relufy
 from edgekit.train.surgery import Surgery, operate
 from tests import tiny

@@ -93,7 +93,7 @@ public final class Chat {
         messages[answer].text += piece
         changed()
       }
-      metrics.note(await session.statistics())
+      metrics.record(await session.statistics())
       state = .idle
     } catch is CancellationError {
       state = .idle
@@ -105,7 +105,7 @@ public final class Chat {
 
   /// The views ask every so often while tokens come.
   public func look() async {
-    metrics.note(await session.statistics())
+    metrics.record(await session.statistics())
     changed()
   }
 }

@@ -20,7 +20,7 @@ public struct Metrics: Sendable {
   public init(keeping most: Int = 120) { self.most = most }
 
   /// Takes the counters as they are now; a sample needs at least one token since the last.
-  public mutating func note(_ now: Statistics) {
+  public mutating func record(_ now: Statistics) {
     defer { last = now }
     guard let before = last, now.generatedTokens > before.generatedTokens else { return }
     let tokens = now.generatedTokens - before.generatedTokens

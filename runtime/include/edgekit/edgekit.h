@@ -2,14 +2,21 @@
  *
  * Conventions
  *   - Every fallible function returns an edgekit_status and, when `error` is not NULL, fills it.
- *   - Structs begin with `struct_size`; the caller sets it to sizeof(the struct) so that later
- *     versions can grow at the end. Zero in any other field means "the default".
- *   - Handles are opaque. A model may be shared by sessions on different threads (their forward
- *     passes take turns); one session must not be used by two threads at once.
+ *   - Structs begin with `struct_size`; the caller sets it to sizeof(the struct), for results too.
+ *     Later versions grow at the end, so programs and libraries of different age work together:
+ *     fields that the caller's struct does not have are taken for zero, fields of a result that the
+ *     library does not know are set to zero, and an option that the library does not know must be
+ *     zero, else the call fails with EDGEKIT_UNSUPPORTED. A struct_size that is zero or no multiple
+ *     of 8 is refused. Zero in any other field of edgekit_options means "the default".
+ *   - Handles are opaque. NULL for a handle or for anything that is needed is refused with
+ *     EDGEKIT_INVALID_ARGUMENT; functions without a status do nothing then, or return 0.
+ *   - A model may be shared by sessions on different threads (their forward passes take turns); one
+ *     session must not be used by two threads at once, nor a session together with its draft session.
  *   - From any thread at any time: edgekit_session_cancel (a signal handler too),
- *     edgekit_session_stats, edgekit_model_set_budget, edgekit_model_info, and every function
- *     without a handle.
- *   - Close a model after its sessions are destroyed and no other thread is in it.
+ *     edgekit_session_stats, edgekit_model_set_budget, edgekit_model_info, edgekit_model_plan, and
+ *     every function without a handle.
+ *   - Destroy a model's sessions before the model is closed, and close it when no other thread is in
+ *     it. A handle must not be used after it was destroyed or closed.
  */
 #ifndef EDGEKIT_EDGEKIT_H
 #define EDGEKIT_EDGEKIT_H
@@ -27,7 +34,7 @@ extern "C" {
 #define EDGEKIT_API __attribute__((visibility("default")))
 #endif
 
-#define EDGEKIT_ABI_VERSION 1
+#define EDGEKIT_ABI_VERSION 2
 
 typedef int32_t edgekit_status;
 enum {
@@ -37,10 +44,11 @@ enum {
   EDGEKIT_CORRUPT = 3,          /* a file's content contradicts its checksum or the format */
   EDGEKIT_UNSUPPORTED = 4,      /* well formed, but newer or stranger than this runtime knows */
   EDGEKIT_IO = 5,               /* the device failed to deliver */
-  EDGEKIT_OVER_BUDGET = 6,      /* ram_bytes is below what this model needs at least */
+  EDGEKIT_OVER_BUDGET = 6,      /* budget_bytes is below what this model needs at least */
   EDGEKIT_CANCELLED = 7,        /* edgekit_session_cancel was called */
   EDGEKIT_NO_MEMORY = 8,        /* the operating system refused an allocation */
-  EDGEKIT_CONTEXT_FULL = 9      /* the session's context has no room for that many tokens */
+  EDGEKIT_CONTEXT_FULL = 9,     /* the session's context has no room for that many tokens */
+  EDGEKIT_NOT_FINITE = 10       /* a pass gave logits that are infinite or no numbers */
 };
 
 typedef struct edgekit_error {
@@ -49,9 +57,9 @@ typedef struct edgekit_error {
 } edgekit_error;
 
 enum { EDGEKIT_IO_AUTO = 0, EDGEKIT_IO_DIRECT = 1, EDGEKIT_IO_BUFFERED = 2 };
-enum { EDGEKIT_KV_F16 = 0, EDGEKIT_KV_F32 = 1 };
+enum { EDGEKIT_CACHE_F16 = 0, EDGEKIT_CACHE_F32 = 1 };
 /* How many small reads are kept under way; auto: io_uring where the system allows it. */
-enum { EDGEKIT_ENGINE_AUTO = 0, EDGEKIT_ENGINE_URING = 1, EDGEKIT_ENGINE_THREADS = 2 };
+enum { EDGEKIT_IO_ENGINE_AUTO = 0, EDGEKIT_IO_ENGINE_URING = 1, EDGEKIT_IO_ENGINE_THREADS = 2 };
 /* Which neurons of a feed-forward block a token gets. The others are taken for zero and not read. */
 enum {
   EDGEKIT_SELECT_AUTO = 0,      /* all when everything is resident, else the best the bundle offers */
@@ -66,9 +74,9 @@ enum {
 /* What of the model this runtime computes. With less than all, another engine has the rest: the budget
  * holds nothing else, and tokens cannot be evaluated. */
 enum {
-  EDGEKIT_PARTS_ALL = 0,
-  EDGEKIT_PARTS_FEED_FORWARD = 1, /* edgekit_session_feed_forward */
-  EDGEKIT_PARTS_PRODUCTS = 2      /* that, projections of attention, and the head: edgekit_session_linear */
+  EDGEKIT_COMPUTE_ALL = 0,
+  EDGEKIT_COMPUTE_FEED_FORWARD = 1, /* edgekit_session_feed_forward */
+  EDGEKIT_COMPUTE_LINEAR = 2        /* that, and edgekit_session_linear: projections of attention, and the head */
 };
 
 /* One line of UTF-8 about something a developer may want to know; valid during the call. Comes from the
@@ -79,23 +87,23 @@ enum { EDGEKIT_LOG_INFO = 0, EDGEKIT_LOG_WARNING = 1 };
 typedef struct edgekit_options {
   uint32_t struct_size;
   uint32_t threads;         /* compute threads; 0: one per core */
-  uint64_t ram_bytes;       /* hard budget for everything the runtime allocates; 0: no limit */
+  uint64_t budget_bytes;    /* hard limit of everything the runtime allocates; 0: no limit */
   uint32_t context;         /* tokens per session; 0: the model's maximum, at most 2048 */
   uint32_t max_batch;       /* tokens per prefill pass; 0: 128, fewer under a tight budget */
   uint32_t sessions;        /* sessions the budget must leave room for; 0: 1 */
   uint32_t io_mode;         /* EDGEKIT_IO_*; auto tries direct and falls back to buffered */
-  uint32_t kv_type;         /* EDGEKIT_KV_* */
+  uint32_t cache_type;      /* of the KV cache: EDGEKIT_CACHE_* */
   uint32_t io_threads;      /* reader threads; 0: 4 */
   const char* kernels;      /* "portable", "avx2", "neon"; NULL: the best of this CPU */
   uint32_t select;          /* EDGEKIT_SELECT_* */
-  uint32_t window;          /* tokens whose units stay in the window; 0: as many as fit; EDGEKIT_WINDOW_NONE: none */
-  uint32_t io_engine;       /* EDGEKIT_ENGINE_* */
+  uint32_t window_tokens;   /* latest tokens whose units stay in memory; 0: as many as fit; EDGEKIT_WINDOW_NONE: none */
+  uint32_t io_engine;       /* EDGEKIT_IO_ENGINE_* */
   uint32_t io_depth;        /* small reads under way at once; 0: 128 */
   float sparsity;           /* threshold, prompt: share of the neurons to leave out; 0: a half */
   uint32_t no_lookahead;    /* 1: predictors and routers are not asked a block ahead */
-  uint32_t parts;           /* EDGEKIT_PARTS_* */
-  uint32_t draft_tokens;    /* most guesses that one pass checks (edgekit_session_verify), at most 64; 0: none,
-                             * else EDGEKIT_SELECT_AUTO stands for EDGEKIT_SELECT_ALL */
+  uint32_t compute;         /* EDGEKIT_COMPUTE_* */
+  uint32_t draft_tokens;    /* most tokens drafted for one pass (edgekit_session_next), at most 64; 0: none, else
+                             * EDGEKIT_SELECT_AUTO stands for EDGEKIT_SELECT_ALL */
   edgekit_log_callback log; /* NULL: nothing is said */
   void* log_user;
 } edgekit_options;
@@ -106,8 +114,8 @@ typedef struct edgekit_plan {
   uint32_t context;
   uint32_t max_batch;
   uint32_t reserved;
-  uint64_t budget_bytes;        /* ram_bytes, or the total when unlimited */
-  uint64_t floor_bytes;         /* the least ram_bytes that works with these options */
+  uint64_t budget_bytes;        /* the limit, or the total when there is none */
+  uint64_t floor_bytes;         /* the least budget_bytes that works with these options */
   uint64_t weight_bytes;        /* all weights of the model */
   uint64_t resident_bytes;      /* weights kept in memory */
   uint64_t streamed_bytes;      /* weights read from flash in every dense pass */
@@ -126,7 +134,7 @@ typedef struct edgekit_stats {
   uint64_t peak_memory_bytes; /* most held at any time; never above the budget */
   uint64_t bytes_read;        /* from flash since open, loading included */
   uint64_t prompt_tokens;     /* this session: tokens evaluated in passes of several tokens */
-  uint64_t generated_tokens;  /* this session: tokens evaluated one at a time */
+  uint64_t generated_tokens;  /* this session: tokens appended one at a time, accepted drafts among them */
   double prompt_seconds;
   double generation_seconds;
   uint64_t prompt_bytes_read;
@@ -144,8 +152,8 @@ typedef struct edgekit_stats {
   uint64_t read_operations; /* small reads since open; neighbours count as one */
   uint32_t io_uring;        /* 1: small reads go through io_uring */
   uint32_t reserved;
-  uint64_t window_vain;     /* misses that were read ahead and not needed */
-  uint64_t drafted_tokens;  /* this session: guesses put to the test */
+  uint64_t window_unused;   /* misses that were read ahead and not needed */
+  uint64_t drafted_tokens;  /* this session: tokens drafted and evaluated */
   uint64_t accepted_tokens; /* and those of them that became text */
 } edgekit_stats;
 
@@ -174,7 +182,7 @@ typedef struct edgekit_sampling {
 /* Reads of a file as the runtime makes them. */
 typedef struct edgekit_read_test {
   uint32_t struct_size;
-  uint32_t io_mode, io_engine; /* EDGEKIT_IO_*, EDGEKIT_ENGINE_* */
+  uint32_t io_mode, io_engine; /* EDGEKIT_IO_*, EDGEKIT_IO_ENGINE_* */
   uint32_t depth, threads;     /* reads under way; reader threads where io_uring is not used */
   uint32_t sequential;         /* 1: from the beginning on, else at random places */
   uint32_t once;               /* 1: stop at the end of the file (sequential) */
@@ -204,16 +212,21 @@ typedef struct edgekit_session edgekit_session;
 /* Called after the input of each feed-forward block is known, while a pass is under way: x is f32
  * [tokens][stride], of which the first hidden_size values count. For calibration. */
 typedef void (*edgekit_capture_callback)(uint32_t block, const float* x, uint32_t tokens, uint32_t stride, void* user);
-/* Called with each new token; return nonzero to stop. */
-typedef int32_t (*edgekit_token_callback)(int32_t token, void* user);
 
 EDGEKIT_API uint32_t edgekit_abi_version(void);
 EDGEKIT_API const char* edgekit_version(void);
 /* Comma-separated names of what this build can do, for callers that meet several versions: selections,
- * "budget", "save", "feed_forward", "products", "log", "draft", "uring". Unknown names may appear. */
+ * "budget", "save", "feed_forward", "linear", "log", "draft", "uring". Unknown names may appear. */
 EDGEKIT_API const char* edgekit_features(void);
 /* Comma-separated names of the kernel sets this CPU can run, best first. */
 EDGEKIT_API const char* edgekit_kernel_sets(void);
+/* Comma-separated codecs that this library computes with, as "palette:4": name in the manifest and bits. */
+EDGEKIT_API const char* edgekit_codecs(void);
+/* What zeros in the options stand for on this machine. Where that depends on the bundle or the budget
+ * (context, max_batch, select, window_tokens), zero stays. */
+EDGEKIT_API edgekit_status edgekit_default_options(edgekit_options* options, edgekit_error* error);
+/* llama.cpp's defaults, which differ from zeros: those choose greedily. */
+EDGEKIT_API edgekit_status edgekit_default_sampling(edgekit_sampling* sampling, edgekit_error* error);
 
 /* Reads and checks the manifest and decides residency; loads no weights. On EDGEKIT_OVER_BUDGET
  * `plan` is filled too, so that the floor can be shown. */
@@ -222,15 +235,15 @@ EDGEKIT_API edgekit_status edgekit_plan_bundle(const char* path, const edgekit_o
 
 EDGEKIT_API edgekit_status edgekit_model_open(const char* path, const edgekit_options* options, edgekit_model** model,
                                               edgekit_error* error);
-EDGEKIT_API void edgekit_model_close(edgekit_model* model); /* after its sessions; NULL is fine */
-EDGEKIT_API void edgekit_model_info(const edgekit_model* model, edgekit_info* info);
-EDGEKIT_API void edgekit_model_plan(const edgekit_model* model, edgekit_plan* plan);
+EDGEKIT_API void edgekit_model_close(edgekit_model* model); /* after its sessions */
+EDGEKIT_API edgekit_status edgekit_model_info(const edgekit_model* model, edgekit_info* info, edgekit_error* error);
+EDGEKIT_API edgekit_status edgekit_model_plan(const edgekit_model* model, edgekit_plan* plan, edgekit_error* error);
 /* Changes the budget of a model that is in use: waits for the evaluation at hand, then gives memory
  * back (before it returns) or takes more and fills it. What is generated does not change. A budget
  * below what buffers and sessions hold is refused with EDGEKIT_OVER_BUDGET and changes nothing. When
  * more was granted and cannot be read, the error says why and the model goes on with what it has.
  * May be called from any thread. 0: no limit. */
-EDGEKIT_API edgekit_status edgekit_model_set_budget(edgekit_model* model, uint64_t ram_bytes, edgekit_error* error);
+EDGEKIT_API edgekit_status edgekit_model_set_budget(edgekit_model* model, uint64_t budget_bytes, edgekit_error* error);
 
 /* Reads every unit of a bundle and compares its checksum. */
 EDGEKIT_API edgekit_status edgekit_verify_bundle(const char* path, edgekit_error* error);
@@ -242,7 +255,8 @@ EDGEKIT_API void edgekit_session_destroy(edgekit_session* session);
 EDGEKIT_API void edgekit_session_reset(edgekit_session* session);
 EDGEKIT_API uint32_t edgekit_session_position(const edgekit_session* session);
 /* Any thread, also during an evaluation: waits for the pass that is under way (so not from a capture callback). */
-EDGEKIT_API void edgekit_session_stats(const edgekit_session* session, edgekit_stats* stats);
+EDGEKIT_API edgekit_status edgekit_session_stats(const edgekit_session* session, edgekit_stats* stats,
+                                                 edgekit_error* error);
 /* Makes the running (or else the next) evaluation end with EDGEKIT_CANCELLED. */
 EDGEKIT_API void edgekit_session_cancel(edgekit_session* session);
 
@@ -252,7 +266,7 @@ EDGEKIT_API void edgekit_session_capture(edgekit_session* session, edgekit_captu
 /* Appends `count` tokens. `logits`: NULL, or room for vocab_size floats (the last token's), or,
  * when all_logits is nonzero, for count * vocab_size floats. On an error the session keeps the
  * tokens it had before the call; with sliding windows, it may keep the first of the new ones too, as
- * edgekit_session_position then says. */
+ * edgekit_session_position then says. Logits that are not finite are an error (EDGEKIT_NOT_FINITE). */
 EDGEKIT_API edgekit_status edgekit_session_eval(edgekit_session* session, const int32_t* tokens, uint32_t count,
                                                 uint32_t all_logits, float* logits, edgekit_error* error);
 /* Writes the session's tokens, keys and values to a file, which appears when it is whole; restoring reads
@@ -260,52 +274,44 @@ EDGEKIT_API edgekit_status edgekit_session_eval(edgekit_session* session, const 
  * session that fails to restore is as after a reset. There are no logits until a token is evaluated. */
 EDGEKIT_API edgekit_status edgekit_session_save(edgekit_session* session, const char* path, edgekit_error* error);
 EDGEKIT_API edgekit_status edgekit_session_restore(edgekit_session* session, const char* path, edgekit_error* error);
-/* Forgets the tokens from `position` on. Layers with a sliding window keep little more than the window: going
- * back further than they allow, but for 0, fails with EDGEKIT_INVALID_ARGUMENT, and the message says how far. */
+/* Forgets the tokens from `position` on, and the token that edgekit_session_next chose last. Layers with a sliding
+ * window keep little more than the window: going back further than they allow, but for 0, fails with
+ * EDGEKIT_INVALID_ARGUMENT, and the message says how far. */
 EDGEKIT_API edgekit_status edgekit_session_rewind(edgekit_session* session, uint32_t position, edgekit_error* error);
 /* Copies at most `room` of the session's tokens; returns how many it has. */
 EDGEKIT_API uint32_t edgekit_session_tokens(const edgekit_session* session, int32_t* tokens, uint32_t room);
-/* Chooses a token from the logits of the last evaluation; does not append it. */
-EDGEKIT_API edgekit_status edgekit_session_sample(edgekit_session* session, const edgekit_sampling* sampling,
-                                                  int32_t* token, edgekit_error* error);
-/* Speculative decoding (arXiv 2211.17192, with samples in place of rejections), for models opened with draft_tokens:
- * a pass over several tokens reads the weights once. `token` was chosen and not yet appended; guess writes at most
- * `room` tokens that may follow it, from what followed the same words before, or from the draft session. verify
- * evaluates tokens[0], the chosen one, and the guesses behind it in one pass, samples at each, and appends of the
- * tokens the *kept that sampling agrees with: at least the first. *next is the token sampled after those. The text
- * is that of sampling token by token with the same seed, but for the rounding of sums of several tokens at once.
- * For selections all and router; others would read around single neurons for every guess. */
-EDGEKIT_API edgekit_status edgekit_session_guess(edgekit_session* session, int32_t token, int32_t* tokens,
-                                                 uint32_t room, uint32_t* count, edgekit_error* error);
-EDGEKIT_API edgekit_status edgekit_session_verify(edgekit_session* session, const int32_t* tokens, uint32_t count,
-                                                  const edgekit_sampling* sampling, uint32_t* kept, int32_t* next,
-                                                  edgekit_error* error);
-/* Guesses come from this session of a smaller model with the same vocabulary, which this one then drives; NULL: from
- * the text so far. It must outlive the session, or be replaced. */
+/* The next token of the text: appends the token that the last call chose, if there was one, and chooses another.
+ * So a generation is an evaluated prompt and then one call for each token, ended by the caller at any token: the
+ * session then holds the prompt and all tokens that were chosen but the last. edgekit_session_eval, _rewind, _reset
+ * and _restore forget that last one. Fails with EDGEKIT_CONTEXT_FULL when there is no room for it. After an error the
+ * session is as it was before the call, and the call may be made again.
+ *
+ * For models opened with draft_tokens this is speculative decoding (arXiv 2211.17192, with samples in place of
+ * rejections): a pass over several tokens reads the weights once. Tokens that may follow are drafted, from what
+ * followed the same words before or by the draft session, and evaluated in one pass with the chosen one; calls that
+ * choose the drafted tokens then need no pass. The text is that of no drafts with the same seed, but for the rounding
+ * of sums of several tokens at once. For selections all and router; others would read around single neurons for every
+ * draft. */
+EDGEKIT_API edgekit_status edgekit_session_next(edgekit_session* session, const edgekit_sampling* sampling,
+                                                int32_t* token, edgekit_error* error);
+/* Drafts come from this session of a smaller model with the same vocabulary, which this one then drives; NULL, or
+ * when the draft session is destroyed: from the text so far. A session drafts for one other at most. */
 EDGEKIT_API edgekit_status edgekit_session_set_draft(edgekit_session* session, edgekit_session* draft,
                                                      edgekit_error* error);
-/* Evaluates the prompt, then samples up to max_tokens tokens, calling back for each; ends at any
- * of stop_tokens (which is not reported), or when the callback asks to, or when the context is full. Guesses and
- * verifies where the model was opened with draft_tokens. */
-EDGEKIT_API edgekit_status edgekit_session_generate(edgekit_session* session, const int32_t* prompt,
-                                                    uint32_t prompt_count, uint32_t max_tokens,
-                                                    const int32_t* stop_tokens, uint32_t stop_count,
-                                                    const edgekit_sampling* sampling, edgekit_token_callback callback,
-                                                    void* user, edgekit_error* error);
 
 /* One feed-forward block for an engine that computes the rest. `block` counts all blocks of the
  * model; x and out are f32 [tokens][hidden_size], tokens <= the plan's max_batch: x after the block's
  * norm, out before it is added to the residual. Reading ahead assumes that blocks are called in
- * order. Needs EDGEKIT_PARTS_FEED_FORWARD or _PRODUCTS. */
+ * order. Needs EDGEKIT_COMPUTE_FEED_FORWARD or _LINEAR. */
 EDGEKIT_API edgekit_status edgekit_session_feed_forward(edgekit_session* session, uint32_t block, const float* x,
                                                         uint32_t tokens, float* out, edgekit_error* error);
 /* out = W x of a projection of attention or of the head, by its place in the manifest's list of matrices:
  * x is f32 [tokens][columns], out [tokens][rows], tokens <= the plan's max_batch; sizes that are not the
- * matrix's are refused. Needs EDGEKIT_PARTS_PRODUCTS. */
+ * matrix's are refused. Needs EDGEKIT_COMPUTE_LINEAR. */
 EDGEKIT_API edgekit_status edgekit_session_linear(edgekit_session* session, uint32_t matrix, const float* x,
                                                   uint32_t columns, uint32_t tokens, float* out, uint32_t rows,
                                                   edgekit_error* error);
-/* Chooses a token from logits [vocab] that another engine computed, as edgekit_session_sample does.
+/* Chooses a token from logits [vocab] that another engine computed, as edgekit_session_next does.
  * history: the tokens so far, for the repetition penalty. random_state: the seed at first; updated. */
 EDGEKIT_API edgekit_status edgekit_sample(const float* logits, uint32_t vocab, const edgekit_sampling* sampling,
                                           const int32_t* history, uint32_t history_count, uint64_t* random_state,

@@ -20,8 +20,8 @@ constexpr uint32_t kMinSlots = 2, kSlots = 8, kMaxSlots = 32;
 enum Class : int { attention, head, selector, ffn, lookup, classes, unused = classes };
 
 std::vector<Class> classify(const Manifest& m, uint32_t select, uint32_t parts) {
-  const bool all = parts == EDGEKIT_PARTS_ALL;
-  const Class projections = parts == EDGEKIT_PARTS_FEED_FORWARD ? unused : attention;
+  const bool all = parts == EDGEKIT_COMPUTE_ALL;
+  const Class projections = parts == EDGEKIT_COMPUTE_FEED_FORWARD ? unused : attention;
   std::vector<Class> out(m.matrices.size(), all ? lookup : unused);
   const auto mark = [&](int32_t index, Class c) {
     if (index != kNone) out[static_cast<size_t>(index)] = c;
@@ -35,7 +35,7 @@ std::vector<Class> classify(const Manifest& m, uint32_t select, uint32_t parts) 
   }
   mark(m.embedding_project, projections);
   mark(m.head_project, projections);
-  mark(m.head, parts == EDGEKIT_PARTS_FEED_FORWARD ? unused : head);
+  mark(m.head, parts == EDGEKIT_COMPUTE_FEED_FORWARD ? unused : head);
   return out;
 }
 
@@ -161,7 +161,7 @@ Outcome make_plan(const Manifest& m, const PlanRequest& r, Plan& plan) {
   for (const Matrix& x : m.matrices) plan.largest_unit = std::max(plan.largest_unit, x.unit_stride);
   const uint64_t largest_unit = plan.largest_unit;
   const auto kv = [&](uint32_t batch) {
-    return r.parts != EDGEKIT_PARTS_ALL ? 0 : kv_cache_bytes(m, r.context, batch, r.kv_bytes);
+    return r.parts != EDGEKIT_COMPUTE_ALL ? 0 : kv_cache_bytes(m, r.context, batch, r.kv_bytes);
   };
   const auto fixed = [&](uint32_t batch) {
     return r.fixed_bytes + Buffer::charge(m.vectors_bytes) + (kv(batch) + r.session_bytes) * r.sessions;

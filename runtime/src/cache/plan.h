@@ -17,7 +17,7 @@ struct PlanRequest {
   uint32_t sessions = 1;
   uint32_t kv_bytes = 2;  // per value
   uint32_t select = 0;    // EDGEKIT_SELECT_*
-  uint32_t parts = 0;     // EDGEKIT_PARTS_*
+  uint32_t parts = 0;     // EDGEKIT_COMPUTE_*
   // Work buffers of a pass of `batch` tokens, with room for a unit of `unit_bytes`.
   std::function<uint64_t(uint32_t batch, uint64_t unit_bytes)> workspace_bytes;
   uint64_t session_bytes = 0;  // per session, besides its KV cache
@@ -29,7 +29,7 @@ struct Plan {
   uint32_t context = 0;
   uint32_t max_batch = 0;
   uint32_t select = 0;  // in force; never auto
-  uint32_t parts = 0;   // EDGEKIT_PARTS_*
+  uint32_t parts = 0;   // EDGEKIT_COMPUTE_*
   uint32_t slots = 0;   // of the read-ahead ring; 0: nothing is streamed
   uint64_t slot_bytes = 0;
   uint64_t window_slot_bytes = 0, window_most_bytes = 0;  // of one slot; if every unit were in the window

@@ -48,7 +48,7 @@ void Weights::list_chunks() {
   whole_.clear();
   selective_.clear();
   head_.clear();
-  blocks_.assign(plan_.parts != EDGEKIT_PARTS_ALL ? m.blocks.size() : 0, {});
+  blocks_.assign(plan_.parts != EDGEKIT_COMPUTE_ALL ? m.blocks.size() : 0, {});
   selects_ = plan_.select != EDGEKIT_SELECT_ALL && plan_.select != EDGEKIT_SELECT_ROUTER;
   if (plan_.slots == 0) return;
   const auto both = [&](std::vector<Chunk>& whole, std::vector<Chunk>& selective, int32_t index) {
@@ -66,7 +66,7 @@ void Weights::list_chunks() {
     both(whole, selective, b.selector);
     both(whole, selective, b.matrices[0]);
   };
-  if (plan_.parts != EDGEKIT_PARTS_ALL) {
+  if (plan_.parts != EDGEKIT_COMPUTE_ALL) {
     for (size_t i = 0; i < m.blocks.size(); ++i) block_chunks(m.blocks[i], blocks_[i].whole, blocks_[i].selective);
     return;
   }

@@ -28,7 +28,7 @@ struct Rows {
 
 // How the device is read.
 struct IoSettings {
-  uint32_t engine = 0;  // EDGEKIT_ENGINE_*
+  uint32_t engine = 0;  // EDGEKIT_IO_ENGINE_*
   uint32_t threads = 4;
   uint32_t depth = 128;  // small reads under way
   uint32_t window = 0;   // tokens whose units stay in the window; 0: as many as fit
@@ -71,8 +71,8 @@ class Weights {
   void begin_matrix(int32_t index);
   // After a failed or cancelled pass: forget what was being read.
   void abandon_pass();
-  // Announces that every unit of these windowed matrices will be wanted next, in this order.
-  void expect(const std::vector<int32_t>& matrices);
+  // Announces that every unit of these windowed matrices [count] will be wanted next, in this order.
+  void expect(const int32_t* matrices, uint32_t count);
   // Announces rows of a windowed matrix, ascending: their units are read while others compute.
   void prefetch(int32_t index, const uint32_t* rows, uint32_t count);
   void prefetch_all(int32_t index);

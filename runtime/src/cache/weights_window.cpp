@@ -50,17 +50,19 @@ void Weights::end_guess() {
   ++guess_;
 }
 
-void Weights::expect(const std::vector<int32_t>& matrices) {
+void Weights::expect(const int32_t* matrices, uint32_t count) {
   if (plan_.slots == 0) return;
   window_.begin_round();
-  for (int32_t index : matrices) {
+  for (uint32_t i = 0; i < count; ++i) {
+    const int32_t index = matrices[i];
     for (uint32_t u = plan_.resident_units[static_cast<size_t>(index)]; u < matrix(index).units; ++u) {
       const int32_t slot = window_.find(index, u);
       if (slot != kNone) want(slot);
     }
   }
   end_guess();
-  for (int32_t index : matrices) {
+  for (uint32_t i = 0; i < count; ++i) {
+    const int32_t index = matrices[i];
     const Matrix& x = matrix(index);
     for (uint32_t u = plan_.resident_units[static_cast<size_t>(index)]; u < x.units; ++u) {
       if (window_.find(index, u) == kNone && request(index, u) == kNone) {

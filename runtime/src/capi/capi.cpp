@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "capi/structs.h"
 #include "edgekit/edgekit.h"
 #include "measure/measure.h"
 #include "model/engine.h"
@@ -32,9 +33,8 @@ edgekit_status invalid(const char* what, edgekit_error* error) {
   return report(fail(EDGEKIT_INVALID_ARGUMENT, what), error);
 }
 
-void fill_plan(const edgekit::Plan& from, edgekit_plan& out) {
-  out = edgekit_plan{};
-  out.struct_size = sizeof(edgekit_plan);
+edgekit_plan plan_struct(const edgekit::Plan& from) {
+  edgekit_plan out{};
   out.context = from.context;
   out.max_batch = from.max_batch;
   out.budget_bytes = from.budget_bytes;
@@ -47,16 +47,29 @@ void fill_plan(const edgekit::Plan& from, edgekit_plan& out) {
   out.stream_buffer_bytes = from.stream_bytes;
   out.window_bytes = from.window_bytes;
   out.select = from.select;
+  return out;
 }
 
-bool known(const edgekit_sampling* s) { return s != nullptr && s->struct_size == sizeof(edgekit_sampling); }
+// The options with every default filled in; NULL: all are defaults.
+edgekit::Result<edgekit::Settings> settings_from(const edgekit_options* given) {
+  edgekit_options options{};
+  if (given != nullptr) EK_TRY(edgekit::copy_in(given, options, "edgekit_options"));
+  return edgekit::settings_from(options);
+}
+
+edgekit::Result<edgekit_sampling> sampling_from(const edgekit_sampling* given) {
+  edgekit_sampling sampling;
+  EK_TRY(edgekit::copy_in(given, sampling, "edgekit_sampling"));
+  EK_TRY(edgekit::check_sampling(sampling));
+  return sampling;
+}
 
 }  // namespace
 
 uint32_t edgekit_abi_version(void) { return EDGEKIT_ABI_VERSION; }
 const char* edgekit_version(void) { return EDGEKIT_VERSION_STRING; }
 const char* edgekit_features(void) {
-  return "all,exact,predicted,threshold,prompt,router,budget,save,feed_forward,products,log,draft"
+  return "all,exact,predicted,threshold,prompt,router,budget,save,feed_forward,linear,log,draft"
 #if defined(__linux__)
          ",uring"
 #endif
@@ -64,25 +77,43 @@ const char* edgekit_features(void) {
 }
 const char* edgekit_kernel_sets(void) { return edgekit::kernel_set_names(); }
 
+const char* edgekit_codecs(void) {
+#define EK_CODEC(name, manifest_name, bits) "," manifest_name ":" #bits
+  static const char list[] =
+#include "kernels/kernels.inc"
+      ;
+#undef EK_CODEC
+  return list + 1;  // without the first comma
+}
+
+edgekit_status edgekit_default_options(edgekit_options* options, edgekit_error* error) {
+  return report(edgekit::copy_out(edgekit::default_options(), options, "edgekit_options").error(), error);
+}
+
+edgekit_status edgekit_default_sampling(edgekit_sampling* sampling, edgekit_error* error) {
+  return report(edgekit::copy_out(edgekit::default_sampling(), sampling, "edgekit_sampling").error(), error);
+}
+
 edgekit_status edgekit_plan_bundle(const char* path, const edgekit_options* options, edgekit_plan* plan,
                                    edgekit_error* error) {
-  if (path == nullptr || plan == nullptr) return invalid("path and plan must not be NULL", error);
-  *plan = edgekit_plan{};
-  auto settings = edgekit::settings_from(options);
+  if (path == nullptr) return invalid("path must not be NULL", error);
+  edgekit::Plan made;
+  auto emptied = edgekit::copy_out(plan_struct(made), plan, "edgekit_plan");
+  if (!emptied.ok()) return report(emptied.error(), error);
+  auto settings = settings_from(options);
   if (!settings.ok()) return report(settings.error(), error);
   edgekit::Budget budget(0);
   std::unique_ptr<edgekit::Bundle> bundle;
-  edgekit::Plan made;
   auto outcome = edgekit::plan_model(path, settings.value(), budget, bundle, made);
-  fill_plan(made, *plan);
-  return report(outcome.error(), error);
+  auto copied = edgekit::copy_out(plan_struct(made), plan, "edgekit_plan");
+  return report(outcome.ok() ? copied.error() : outcome.error(), error);
 }
 
 edgekit_status edgekit_model_open(const char* path, const edgekit_options* options, edgekit_model** model,
                                   edgekit_error* error) {
   if (path == nullptr || model == nullptr) return invalid("path and model must not be NULL", error);
   *model = nullptr;
-  auto settings = edgekit::settings_from(options);
+  auto settings = settings_from(options);
   if (!settings.ok()) return report(settings.error(), error);
   auto made = edgekit::Model::open(path, settings.value());
   if (!made.ok()) return report(made.error(), error);
@@ -92,23 +123,27 @@ edgekit_status edgekit_model_open(const char* path, const edgekit_options* optio
 
 void edgekit_model_close(edgekit_model* model) { delete model; }
 
-void edgekit_model_info(const edgekit_model* model, edgekit_info* info) {
+edgekit_status edgekit_model_info(const edgekit_model* model, edgekit_info* info, edgekit_error* error) {
+  if (model == nullptr) return invalid("model must not be NULL", error);
   const edgekit::Manifest& m = model->model->bundle->manifest();
-  *info = edgekit_info{};
-  info->struct_size = sizeof(edgekit_info);
-  info->vocab_size = m.vocab_size;
-  info->hidden_size = m.hidden_size;
-  info->max_context = m.max_context;
-  info->blocks = static_cast<uint32_t>(m.blocks.size());
-  info->threads = model->model->pool.size();
-  std::strncpy(info->kernels, model->model->settings.kernels->name, sizeof(info->kernels) - 1);
+  edgekit_info all{};
+  all.vocab_size = m.vocab_size;
+  all.hidden_size = m.hidden_size;
+  all.max_context = m.max_context;
+  all.blocks = static_cast<uint32_t>(m.blocks.size());
+  all.threads = model->model->pool.size();
+  std::strncpy(all.kernels, model->model->settings.kernels->name, sizeof(all.kernels) - 1);
+  return report(edgekit::copy_out(all, info, "edgekit_info").error(), error);
 }
 
-void edgekit_model_plan(const edgekit_model* model, edgekit_plan* plan) { fill_plan(model->model->plan, *plan); }
-
-edgekit_status edgekit_model_set_budget(edgekit_model* model, uint64_t ram_bytes, edgekit_error* error) {
+edgekit_status edgekit_model_plan(const edgekit_model* model, edgekit_plan* plan, edgekit_error* error) {
   if (model == nullptr) return invalid("model must not be NULL", error);
-  return report(model->model->set_budget(ram_bytes).error(), error);
+  return report(edgekit::copy_out(plan_struct(model->model->current_plan()), plan, "edgekit_plan").error(), error);
+}
+
+edgekit_status edgekit_model_set_budget(edgekit_model* model, uint64_t budget_bytes, edgekit_error* error) {
+  if (model == nullptr) return invalid("model must not be NULL", error);
+  return report(model->model->set_budget(budget_bytes).error(), error);
 }
 
 edgekit_status edgekit_verify_bundle(const char* path, edgekit_error* error) {
@@ -129,20 +164,28 @@ edgekit_status edgekit_session_create(edgekit_model* model, edgekit_session** se
 }
 
 void edgekit_session_destroy(edgekit_session* session) { delete session; }
-void edgekit_session_reset(edgekit_session* session) { session->session->reset(); }
-uint32_t edgekit_session_position(const edgekit_session* session) { return session->session->position(); }
-void edgekit_session_stats(const edgekit_session* session, edgekit_stats* stats) {
-  // As much as the caller has room for; those who do not say know the first version.
-  constexpr uint32_t kFirst = offsetof(edgekit_stats, window_vain);
+void edgekit_session_reset(edgekit_session* session) {
+  if (session != nullptr) session->session->reset();
+}
+
+uint32_t edgekit_session_position(const edgekit_session* session) {
+  return session != nullptr ? session->session->position() : 0;
+}
+
+edgekit_status edgekit_session_stats(const edgekit_session* session, edgekit_stats* stats, edgekit_error* error) {
+  if (session == nullptr) return invalid("session must not be NULL", error);
   edgekit_stats all;
   session->session->stats(all);
-  all.struct_size = std::min<uint32_t>(stats->struct_size != 0 ? stats->struct_size : kFirst, sizeof(all));
-  std::memcpy(stats, &all, all.struct_size);
+  return report(edgekit::copy_out(all, stats, "edgekit_stats").error(), error);
 }
+
 void edgekit_session_capture(edgekit_session* session, edgekit_capture_callback callback, void* user) {
-  session->session->capture(callback, user);
+  if (session != nullptr) session->session->capture(callback, user);
 }
-void edgekit_session_cancel(edgekit_session* session) { session->session->cancel(); }
+
+void edgekit_session_cancel(edgekit_session* session) {
+  if (session != nullptr) session->session->cancel();
+}
 
 edgekit_status edgekit_session_eval(edgekit_session* session, const int32_t* tokens, uint32_t count,
                                     uint32_t all_logits, float* logits, edgekit_error* error) {
@@ -169,54 +212,23 @@ edgekit_status edgekit_session_rewind(edgekit_session* session, uint32_t positio
 }
 
 uint32_t edgekit_session_tokens(const edgekit_session* session, int32_t* tokens, uint32_t room) {
-  return session->session->tokens(tokens, room);
+  if (session == nullptr) return 0;
+  return session->session->tokens(tokens, tokens != nullptr ? room : 0);
 }
 
-edgekit_status edgekit_session_sample(edgekit_session* session, const edgekit_sampling* sampling, int32_t* token,
-                                      edgekit_error* error) {
-  if (session == nullptr || token == nullptr || !known(sampling)) {
-    return invalid("session, sampling (with its struct_size) and token must be given", error);
-  }
-  auto sampled = session->session->sample(*sampling);
-  if (sampled.ok()) *token = sampled.value();
-  return report(sampled.error(), error);
-}
-
-edgekit_status edgekit_session_guess(edgekit_session* session, int32_t token, int32_t* tokens, uint32_t room,
-                                     uint32_t* count, edgekit_error* error) {
-  if (session == nullptr || tokens == nullptr || count == nullptr) {
-    return invalid("session, tokens and count must not be NULL", error);
-  }
-  auto guessed = session->session->guess(token, tokens, room);
-  *count = guessed.ok() ? guessed.value() : 0;
-  return report(guessed.error(), error);
-}
-
-edgekit_status edgekit_session_verify(edgekit_session* session, const int32_t* tokens, uint32_t count,
-                                      const edgekit_sampling* sampling, uint32_t* kept, int32_t* next,
-                                      edgekit_error* error) {
-  if (session == nullptr || tokens == nullptr || !known(sampling) || kept == nullptr || next == nullptr) {
-    return invalid("session, tokens, sampling (with its struct_size), kept and next must be given", error);
-  }
-  return report(session->session->verify(tokens, count, *sampling, *kept, *next).error(), error);
+edgekit_status edgekit_session_next(edgekit_session* session, const edgekit_sampling* sampling, int32_t* token,
+                                    edgekit_error* error) {
+  if (session == nullptr || token == nullptr) return invalid("session and token must not be NULL", error);
+  auto given = sampling_from(sampling);
+  if (!given.ok()) return report(given.error(), error);
+  auto chosen = session->session->next(given.value());
+  if (chosen.ok()) *token = chosen.value();
+  return report(chosen.error(), error);
 }
 
 edgekit_status edgekit_session_set_draft(edgekit_session* session, edgekit_session* draft, edgekit_error* error) {
   if (session == nullptr) return invalid("session must not be NULL", error);
   return report(session->session->set_draft(draft == nullptr ? nullptr : draft->session.get()).error(), error);
-}
-
-edgekit_status edgekit_session_generate(edgekit_session* session, const int32_t* prompt, uint32_t prompt_count,
-                                        uint32_t max_tokens, const int32_t* stop_tokens, uint32_t stop_count,
-                                        const edgekit_sampling* sampling, edgekit_token_callback callback, void* user,
-                                        edgekit_error* error) {
-  if (session == nullptr || prompt == nullptr || !known(sampling) || (stop_tokens == nullptr && stop_count != 0)) {
-    return invalid("session, prompt and sampling (with its struct_size) must be given", error);
-  }
-  return report(
-      session->session->generate(prompt, prompt_count, max_tokens, stop_tokens, stop_count, *sampling, callback, user)
-          .error(),
-      error);
 }
 
 edgekit_status edgekit_session_feed_forward(edgekit_session* session, uint32_t block, const float* x, uint32_t tokens,
@@ -234,28 +246,38 @@ edgekit_status edgekit_session_linear(edgekit_session* session, uint32_t matrix,
 edgekit_status edgekit_sample(const float* logits, uint32_t vocab, const edgekit_sampling* sampling,
                               const int32_t* history, uint32_t history_count, uint64_t* random_state, int32_t* token,
                               edgekit_error* error) {
-  if (logits == nullptr || vocab == 0 || !known(sampling) || (history == nullptr && history_count != 0) ||
-      random_state == nullptr || token == nullptr) {
-    return invalid("logits, sampling (with its struct_size), random_state and token must be given", error);
+  if (logits == nullptr || vocab == 0 || (history == nullptr && history_count != 0) || random_state == nullptr ||
+      token == nullptr) {
+    return invalid("logits, history, random_state and token must be given", error);
+  }
+  auto given = sampling_from(sampling);
+  if (!given.ok()) return report(given.error(), error);
+  if (!edgekit::all_finite(logits, vocab)) {
+    return report(fail(EDGEKIT_NOT_FINITE, "the logits are not finite"), error);
   }
   std::vector<edgekit::Candidate> candidates(vocab);
   edgekit::Random random(*random_state);
   *token = static_cast<int32_t>(
-      edgekit::sample_token(logits, vocab, *sampling, history, history_count, random, candidates.data()));
+      edgekit::sample_token(logits, vocab, given.value(), history, history_count, random, candidates.data()));
   *random_state = random.state();
   return report(Error{}, error);
 }
 
 edgekit_status edgekit_measure_reads(const char* path, edgekit_read_test* test, edgekit_error* error) {
-  if (path == nullptr || test == nullptr || test->struct_size != sizeof(edgekit_read_test)) {
-    return invalid("path and test (with its struct_size) must be given", error);
-  }
-  return report(edgekit::measure_reads(path, *test).error(), error);
+  if (path == nullptr) return invalid("path must not be NULL", error);
+  edgekit_read_test all;
+  auto copied = edgekit::copy_in(test, all, "edgekit_read_test");
+  if (!copied.ok()) return report(copied.error(), error);
+  auto measured = edgekit::measure_reads(path, all);
+  if (!measured.ok()) return report(measured.error(), error);
+  return report(edgekit::copy_out(all, test, "edgekit_read_test").error(), error);
 }
 
 edgekit_status edgekit_measure_kernel(edgekit_kernel_test* test, edgekit_error* error) {
-  if (test == nullptr || test->struct_size != sizeof(edgekit_kernel_test)) {
-    return invalid("test (with its struct_size) must be given", error);
-  }
-  return report(edgekit::measure_kernel(*test).error(), error);
+  edgekit_kernel_test all;
+  auto copied = edgekit::copy_in(test, all, "edgekit_kernel_test");
+  if (!copied.ok()) return report(copied.error(), error);
+  auto measured = edgekit::measure_kernel(all);
+  if (!measured.ok()) return report(measured.error(), error);
+  return report(edgekit::copy_out(all, test, "edgekit_kernel_test").error(), error);
 }

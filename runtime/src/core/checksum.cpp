@@ -4,6 +4,10 @@
 
 namespace edgekit {
 
+#ifdef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION
+// Fuzzers must reach what lies behind a checksum, as an attacker does, who computes it (runtime/fuzz).
+uint64_t lane64(const uint8_t*, size_t) { return 0; }
+#else
 uint64_t lane64(const uint8_t* data, size_t size) {
   uint64_t a[8] = {}, b[8] = {};
   size_t at = 0;
@@ -28,5 +32,6 @@ uint64_t lane64(const uint8_t* data, size_t size) {
   }
   return h;
 }
+#endif
 
 }  // namespace edgekit

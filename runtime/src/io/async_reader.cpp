@@ -57,9 +57,9 @@ AsyncReader::~AsyncReader() {
 
 Outcome AsyncReader::start(uint32_t engine, uint32_t depth, uint32_t threads) {
   depth_ = depth;
-  if (engine != EDGEKIT_ENGINE_THREADS) engine_ = make_uring_engine(depth);
+  if (engine != EDGEKIT_IO_ENGINE_THREADS) engine_ = make_uring_engine(depth);
   uring_ = engine_ != nullptr;
-  if (engine == EDGEKIT_ENGINE_URING && !uring_) {
+  if (engine == EDGEKIT_IO_ENGINE_URING && !uring_) {
     return fail(EDGEKIT_UNSUPPORTED, "this system does not allow io_uring; use the engine 'threads', or 'auto'");
   }
   if (!uring_) {

@@ -45,7 +45,7 @@ Result<std::unique_ptr<ReadEngine>> make_pool_engine(uint32_t threads);
 class AsyncReader {
  public:
   ~AsyncReader();
-  // `engine` is EDGEKIT_ENGINE_*; `depth` ops under way at most.
+  // `engine` is EDGEKIT_IO_ENGINE_*; `depth` ops under way at most.
   Outcome start(uint32_t engine, uint32_t depth, uint32_t threads);
   // Queues one piece; it is merged with the one before when it follows it in the file.
   void add(File& file, uint64_t offset, uint64_t bytes, uint8_t* to, uint32_t tag);

@@ -16,7 +16,7 @@ Outcome Streamer::start(Bundle& bundle, Budget& budget, ThreadPool& pool, uint32
   EK_ASSIGN(ring_, Buffer::allocate(budget, slots * slot_bytes, "read-ahead buffer"));
   slots_.resize(slots);
   // Submitting a large read takes long (its pages are pinned one by one): better by threads than by this one.
-  return reader_.start(EDGEKIT_ENGINE_THREADS, slots, threads);
+  return reader_.start(EDGEKIT_IO_ENGINE_THREADS, slots, threads);
 }
 
 void Streamer::start_reads() {

@@ -3,253 +3,171 @@
 #include <algorithm>
 #include <cmath>
 
-#include "model/ops.h"
+#include "select/select.h"
 
 namespace edgekit {
 
+Decoder::Decoder(Weights& weights, Workspace& workspace, ThreadPool& pool, const KernelSet& kernels, float sparsity,
+                 bool look_ahead)
+    : resources_{weights, workspace, pool, kernels},
+      w_(weights),
+      s_(workspace),
+      kernels_(kernels),
+      m_(weights.manifest()),
+      norms_(resources_),
+      linear_(resources_),
+      attention_(resources_, linear_),
+      neurons_(resources_, linear_),
+      gathered_(resources_, neurons_),
+      predictor_(resources_, linear_),
+      look_ahead_(resources_, linear_, norms_, predictor_, sparsity, look_ahead),
+      chosen_(resources_, linear_, neurons_, gathered_, predictor_, look_ahead_, sparsity),
+      feed_forward_(resources_, linear_, neurons_, chosen_),
+      mixture_(resources_, linear_, gathered_, feed_forward_, look_ahead_) {}
+
 Outcome Decoder::forward(const int32_t* tokens, uint32_t count, uint32_t position, uint32_t length, KvCache& cache,
-                         Selection& selection, float* last, float* all, const std::atomic<bool>& cancelled) {
-  tokens_ = count;
-  selection_ = &selection;
+                         SelectionState& selection, float* last, float* all, const std::atomic<bool>& cancelled) {
+  const Pass pass{count, position, length, chooses(count, selection), selection};
+  const bool wants_logits = last != nullptr || all != nullptr;
   cache.begin_pass(position, count);
-  w_.begin_pass(last != nullptr || all != nullptr, !reads_whole());
-  auto outcome = run(tokens, position, length, cache, last, all, cancelled);
+  w_.begin_pass(wants_logits, pass.chooses);
+  auto outcome = run(pass, tokens, cache, cancelled);
+  if (outcome.ok() && wants_logits) outcome = head(count, last, all);
   if (!outcome.ok()) w_.abandon_pass();
   return outcome;
 }
 
-Outcome Decoder::run(const int32_t* tokens, uint32_t position, uint32_t length, KvCache& cache, float* last, float* all,
-                     const std::atomic<bool>& cancelled) {
-  EK_TRY(embed(tokens, position));
-  for (size_t r = 0; r < m_.ropes.size(); ++r) {
-    const Rope& rope = m_.ropes[r];
-    fill_rope(rope, w_.vector(rope.inv_freq), w_.vector(rope.long_inv_freq), position, tokens_, length, s_.width.rope,
-              s_.rope.f32() + r * s_.batch * 2 * s_.width.rope);
-  }
-  for (size_t i = 0; i < m_.blocks.size(); ++i) {
-    if (cancelled.load()) return fail(EDGEKIT_CANCELLED, "the evaluation was cancelled");
-    const Block& b = m_.blocks[i];
-    const bool save = i + 1 < m_.blocks.size() && m_.blocks[i + 1].parallel;
-    const uint64_t row_floats = uint64_t{tokens_} * s_.width.hidden;
-    if (save) std::copy(s_.x.f32(), s_.x.f32() + row_floats, s_.before.f32());
-    normalize_input(b, b.parallel ? s_.before.f32() : s_.x.f32(), tokens_, s_.normed.f32());
-    if (b.kind != Block::attention && selection_->capture != nullptr) {
-      selection_->capture(static_cast<uint32_t>(i), s_.normed.f32(), tokens_, s_.width.hidden,
-                          selection_->capture_user);
-    }
-    switch (b.kind) {
-      case Block::attention: EK_TRY(attention(i, position, cache)); break;
-      case Block::ffn: EK_TRY(feed_forward(i)); break;
-      case Block::experts: EK_TRY(mixture(i)); break;
-    }
-    add_residual(b);
-  }
-  return last != nullptr || all != nullptr ? head(last, all) : Outcome(Nothing{});
+// Several tokens get all neurons together. A selection by usage needs all neurons of the prompt, also when it is read
+// token by token.
+bool Decoder::chooses(uint32_t count, const SelectionState& selection) const {
+  return count == 1 && !(selection.prompt && decides_by(w_.select(), Evidence::usage));
 }
 
-Outcome Decoder::embed(const int32_t* tokens, uint32_t position) {
-  const Part& part = w_.matrix(m_.embedding).parts[0];
-  const bool projected = m_.embedding_project != kNone;
-  float* out = projected ? s_.embedded.f32() : s_.x.f32();
-  const uint32_t stride = projected ? s_.width.embed : s_.width.hidden;
-  const auto fetch = [&](int32_t matrix, uint32_t row, float* to) -> Outcome {
-    const Part& p = w_.matrix(matrix).parts[0];
-    const uint8_t* data;
-    EK_ASSIGN(data, w_.fetch_row(matrix, row, s_.unit.data()));
-    kernels_.decode[static_cast<int>(p.codec)](p, data, w_.lut(p, row), 0, p.cols, to);
-    return Nothing{};
-  };
-  for (uint32_t t = 0; t < tokens_; ++t) {
-    float* row = out + size_t{t} * stride;
-    EK_TRY(fetch(m_.embedding, static_cast<uint32_t>(tokens[t]), row));
-    if (m_.embedding_scale != 1.0f) {
-      for (uint32_t i = 0; i < part.cols; ++i) row[i] *= m_.embedding_scale;
-    }
-  }
-  if (projected) {
-    EK_TRY(multiply(m_.embedding_project, out, stride, tokens_, nullptr, s_.x.f32(), s_.width.hidden));
-  }
-  for (uint32_t t = 0; t < tokens_ && m_.position != kNone; ++t) {
-    float* row = s_.x.f32() + size_t{t} * s_.width.hidden;
-    EK_TRY(fetch(m_.position, position + t + m_.position_offset, tile(0)));
-    for (uint32_t i = 0; i < m_.hidden_size; ++i) row[i] += tile(0)[i];
-  }
-  if (m_.embedding_norm.kind != Norm::none) {
-    normalize(m_.embedding_norm, s_.x.f32(), tokens_, s_.x.f32());
+Outcome Decoder::run(const Pass& pass, const int32_t* tokens, KvCache& cache, const std::atomic<bool>& cancelled) {
+  EK_TRY(embed(pass, tokens));
+  attention_.fill_ropes(pass);
+  for (size_t i = 0; i < m_.blocks.size(); ++i) {
+    if (cancelled.load()) return fail(EDGEKIT_CANCELLED, "the evaluation was cancelled");
+    begin_block(pass, i);
+    EK_TRY(compute_block(pass, i, &cache));
+    add_residual(pass, m_.blocks[i]);
   }
   return Nothing{};
 }
 
-void Decoder::normalize(const Norm& norm, const float* x, uint32_t tokens, float* out) {
-  apply_norm(norm, w_.vector(norm.weight), w_.vector(norm.bias), x, tokens, m_.hidden_size, s_.width.hidden, out);
+// x [count][hidden] = the tokens' embeddings, projected, with those of their positions added, and normed.
+Outcome Decoder::embed(const Pass& pass, const int32_t* tokens) {
+  const bool projected = m_.embedding_project != kNone;
+  const uint32_t cols = w_.matrix(m_.embedding).parts[0].cols;
+  for (uint32_t t = 0; t < pass.count; ++t) {
+    float* row = projected ? s_.embedded.row(t) : s_.x.row(t);
+    EK_TRY(embed_row(m_.embedding, static_cast<uint32_t>(tokens[t]), row));
+    for (uint32_t i = 0; i < cols && m_.embedding_scale != 1.0f; ++i) row[i] *= m_.embedding_scale;
+  }
+  if (projected) {
+    EK_TRY(linear_.multiply(m_.embedding_project, s_.embedded.data(), s_.width.embed, pass.count, nullptr, s_.x.data(),
+                            s_.width.hidden));
+  }
+  for (uint32_t t = 0; t < pass.count && m_.position != kNone; ++t) {
+    float *row = s_.x.row(t), *learned = s_.tiles.data();  // [hidden_size]
+    EK_TRY(embed_row(m_.position, pass.position + t + m_.position_offset, learned));
+    for (uint32_t i = 0; i < m_.hidden_size; ++i) row[i] += learned[i];
+  }
+  if (m_.embedding_norm.kind != Norm::none) norms_.apply(m_.embedding_norm, s_.x.data(), pass.count, s_.x.data());
+  return Nothing{};
 }
 
-void Decoder::normalize_input(const Block& b, const float* x, uint32_t tokens, float* out) {
-  normalize(b.pre_norm, x, tokens, out);
-  const size_t total = size_t{tokens} * s_.width.hidden;
-  for (size_t i = 0; i < total && b.pre_relu; ++i) out[i] = std::max(out[i], 0.0f);
+// out [padded columns] = one row of a matrix.
+Outcome Decoder::embed_row(int32_t matrix, uint32_t row, float* out) {
+  const Part& p = w_.matrix(matrix).parts[0];
+  const uint8_t* data;
+  EK_ASSIGN(data, w_.fetch_row(matrix, row, s_.unit.data()));
+  kernels_.decode[static_cast<int>(p.codec)](p, data, w_.lut(p, row), 0, p.cols, out);
+  return Nothing{};
+}
+
+// Leaves the block's input in the workspace's normed, and keeps the residual for a parallel block behind this one.
+void Decoder::begin_block(const Pass& pass, size_t block) {
+  const Block& b = m_.blocks[block];
+  const bool next_is_parallel = block + 1 < m_.blocks.size() && m_.blocks[block + 1].parallel;
+  if (next_is_parallel) std::copy_n(s_.x.data(), size_t{pass.count} * s_.width.hidden, s_.before.data());
+  norms_.apply_input(b, b.parallel ? s_.before.data() : s_.x.data(), pass.count, s_.normed.data());
+  const SelectionState& state = pass.selection;
+  if (b.kind != Block::attention && state.capture != nullptr) {
+    state.capture(static_cast<uint32_t>(block), s_.normed.data(), pass.count, s_.width.hidden, state.capture_user);
+  }
+}
+
+// `cache` may be null for blocks without attention.
+Outcome Decoder::compute_block(const Pass& pass, size_t block, KvCache* cache) {
+  switch (m_.blocks[block].kind) {
+    case Block::attention: return attention_.forward(pass, block, *cache);
+    case Block::ffn: return feed_forward_.forward(pass, block);
+    case Block::experts: return mixture_.forward(pass, block);
+  }
+  return Nothing{};
 }
 
 // x += post_norm(out), then out_norm over the sum.
-void Decoder::add_residual(const Block& b) {
-  if (b.post_norm.kind != Norm::none) normalize(b.post_norm, s_.out.f32(), tokens_, s_.out.f32());
-  const size_t total = size_t{tokens_} * s_.width.hidden;
-  float* x = s_.x.f32();
-  const float* out = s_.out.f32();
+void Decoder::add_residual(const Pass& pass, const Block& b) {
+  float *x = s_.x.data(), *out = s_.out.data();
+  if (b.post_norm.kind != Norm::none) norms_.apply(b.post_norm, out, pass.count, out);
+  const size_t total = size_t{pass.count} * s_.width.hidden;
   for (size_t i = 0; i < total; ++i) x[i] += out[i];
-  if (b.out_norm.kind != Norm::none) normalize(b.out_norm, x, tokens_, x);
+  if (b.out_norm.kind != Norm::none) norms_.apply(b.out_norm, x, pass.count, x);
 }
 
-Outcome Decoder::attention(size_t index, uint32_t position, KvCache& cache) {
-  const Block& b = m_.blocks[index];
-  const Widths& width = s_.width;
-  float *q = s_.q.f32(), *k = s_.k.f32(), *v = s_.v.f32();
-  const float* x = s_.normed.f32();
-  EK_TRY(multiply(b.q, x, width.hidden, tokens_, w_.vector(b.q_bias), q, width.q));
-  EK_TRY(multiply(b.k, x, width.hidden, tokens_, w_.vector(b.k_bias), k, width.kv));
-  EK_TRY(multiply(b.v, x, width.hidden, tokens_, w_.vector(b.v_bias), v, width.kv));
-  apply_head_norm(b.q_norm, w_.vector(b.q_norm.weight), w_.vector(b.q_norm.bias), tokens_, b.heads, b.head_dim, width.q,
-                  q);
-  apply_head_norm(b.k_norm, w_.vector(b.k_norm.weight), w_.vector(b.k_norm.bias), tokens_, b.kv_heads, b.head_dim,
-                  width.kv, k);
-  if (b.rope != kNone) {
-    const Rope& rope = m_.ropes[static_cast<size_t>(b.rope)];
-    const float* table = s_.rope.f32() + static_cast<size_t>(b.rope) * s_.batch * 2 * width.rope;
-    apply_rope(rope, table, tokens_, b.heads, b.head_dim, width.rope, width.q, q);
-    apply_rope(rope, table, tokens_, b.kv_heads, b.head_dim, width.rope, width.kv, k);
-  }
-  for (uint32_t t = 0; t < tokens_; ++t) {
-    cache.put(index, position + t, k + size_t{t} * width.kv, v + size_t{t} * width.kv);
-  }
-  attend(b, index, position, cache);
-  return multiply(b.o, s_.mixed.f32(), width.q, tokens_, w_.vector(b.o_bias), s_.out.f32(), width.hidden);
-}
-
-void Decoder::attend(const Block& b, size_t index, uint32_t position, KvCache& cache) {
-  pool_.parallel_for(tokens_ * b.heads, 1, [&](uint32_t begin, uint32_t end, uint32_t worker) {
-    float* scores = s_.scores.f32() + size_t{worker} * cache.context();
-    for (uint32_t i = begin; i < end; ++i) {
-      const uint32_t token = i / b.heads, head = i % b.heads, kv_head = head / (b.heads / b.kv_heads);
-      if (cache.wide()) {
-        attend_head(b, position, cache.single_rows(index, KvCache::keys, kv_head),
-                    cache.single_rows(index, KvCache::values, kv_head), kernels_.dot_f32, kernels_.axpy_f32, token,
-                    head, scores);
-      } else {
-        attend_head(b, position, cache.half_rows(index, KvCache::keys, kv_head),
-                    cache.half_rows(index, KvCache::values, kv_head), kernels_.dot_f16, kernels_.axpy_f16, token, head,
-                    scores);
-      }
-    }
-  });
-}
-
-// One query head over the positions it may see; scores [context].
-template <class T, class Dot, class Axpy>
-void Decoder::attend_head(const Block& b, uint32_t position, const HeadRows<T>& keys, const HeadRows<T>& values,
-                          Dot dot, Axpy axpy, uint32_t token, uint32_t head, float* scores) {
-  const uint32_t d = b.head_dim, end = position + token + 1;
-  const uint32_t begin = b.window != 0 && end > b.window ? end - b.window : 0;
-  const float* q = s_.q.f32() + size_t{token} * s_.width.q + size_t{head} * d;
-  float* out = s_.mixed.f32() + size_t{token} * s_.width.q + size_t{head} * d;
-  for (uint32_t p = begin; p < end; ++p) {
-    const float score = dot(keys.row(p), q, d) * b.scale;
-    scores[p - begin] = b.softcap > 0 ? b.softcap * std::tanh(score / b.softcap) : score;
-  }
-  softmax(scores, end - begin);
-  std::fill(out, out + d, 0.0f);
-  for (uint32_t p = begin; p < end; ++p) axpy(scores[p - begin], values.row(p), out, d);
-}
-
-Outcome Decoder::head(float* last, float* all) {
-  const size_t stride = s_.width.hidden;
+Outcome Decoder::head(uint32_t count, float* last, float* all) {
   if (all == nullptr) {
-    const float* x = s_.x.f32() + (tokens_ - 1) * stride;
-    normalize(m_.final_norm, x, 1, s_.normed.f32());
-    return head_logits(s_.normed.f32(), 1, last);
+    norms_.apply(m_.final_norm, s_.x.row(count - 1), 1, s_.normed.data());
+    return logits(1, last);
   }
-  normalize(m_.final_norm, s_.x.f32(), tokens_, s_.normed.f32());
-  EK_TRY(head_logits(s_.normed.f32(), tokens_, all));
-  if (last != nullptr) {
-    const float* from = all + size_t{tokens_ - 1} * m_.vocab_size;
-    std::copy(from, from + m_.vocab_size, last);
-  }
+  norms_.apply(m_.final_norm, s_.x.data(), count, s_.normed.data());
+  EK_TRY(logits(count, all));
+  if (last != nullptr) std::copy_n(all + size_t{count - 1} * m_.vocab_size, m_.vocab_size, last);
   return Nothing{};
 }
 
-// logits [tokens][vocab]
-Outcome Decoder::head_logits(const float* x, uint32_t tokens, float* logits) {
+// out [tokens][vocab] from the workspace's normed [tokens][hidden].
+Outcome Decoder::logits(uint32_t tokens, float* out) {
+  const float* x = s_.normed.data();
   uint32_t stride = s_.width.hidden;
   if (m_.head_project != kNone) {
-    EK_TRY(multiply(m_.head_project, x, stride, tokens, nullptr, s_.embedded.f32(), s_.width.embed));
-    x = s_.embedded.f32();
+    EK_TRY(linear_.multiply(m_.head_project, x, stride, tokens, nullptr, s_.embedded.data(), s_.width.embed));
+    x = s_.embedded.data();
     stride = s_.width.embed;
   }
-  EK_TRY(multiply(m_.head, x, stride, tokens, w_.vector(m_.head_bias), logits, m_.vocab_size));
+  EK_TRY(linear_.multiply(m_.head, x, stride, tokens, w_.vector(m_.head_bias), out, m_.vocab_size));
   const size_t total = size_t{tokens} * m_.vocab_size;
   for (size_t i = 0; i < total && m_.head_softcap > 0; ++i) {
-    logits[i] = m_.head_softcap * std::tanh(logits[i] / m_.head_softcap);
+    out[i] = m_.head_softcap * std::tanh(out[i] / m_.head_softcap);
   }
   return Nothing{};
 }
 
-void Decoder::block_sums(const float* x, uint32_t width) {
-  float* sums = s_.sums.f32();
-  for (uint32_t b = 0; b * kBlock < width; ++b) {
-    float total = 0;
-    for (uint32_t i = 0; i < kBlock; ++i) total += x[b * kBlock + i];
-    sums[b] = total;
-  }
+Outcome Decoder::forward_block(size_t block, const float* x, uint32_t count, SelectionState& selection, float* out) {
+  const Pass pass{count, 0, count, chooses(count, selection), selection};
+  const size_t hidden = m_.hidden_size;
+  for (uint32_t t = 0; t < count; ++t) std::copy_n(x + t * hidden, hidden, s_.normed.row(t));
+  w_.begin_block(block, pass.chooses);
+  auto outcome = compute_block(pass, block, nullptr);
+  if (!outcome.ok()) w_.abandon_pass();
+  for (uint32_t t = 0; t < count; ++t) std::copy_n(s_.out.row(t), hidden, out + t * hidden);
+  return outcome;
 }
 
-Outcome Decoder::multiply(int32_t matrix, const float* x, uint32_t ldx, uint32_t tokens, const float* bias, float* y,
-                          uint32_t ldy) {
-  EK_TRY(w_.poll());
-  if (tokens == 1) block_sums(x, padded_cols(w_.matrix(matrix).parts[0].cols));
-  return w_.visit(matrix, false, [&](const Rows& rows) -> Outcome {
-    multiply_rows(rows, x, ldx, tokens, bias, y, ldy);
-    return Nothing{};
-  });
-}
-
-void Decoder::multiply_rows(const Rows& rows, const float* x, uint32_t ldx, uint32_t tokens, const float* bias,
-                            float* y, uint32_t ldy) {
-  const Part& p = rows.matrix->parts[0];
-  const int codec = static_cast<int>(p.codec);
-  const uint32_t count = rows.end - rows.begin;
-  // A few long runs per thread: memory is read fastest from end to end.
-  const uint32_t grain = std::max(16u, count / (4 * pool_.size()));
-  if (tokens == 1) {
-    pool_.parallel_for(count, grain, [&](uint32_t begin, uint32_t end, uint32_t) {
-      for (uint32_t r = rows.begin + begin; r < rows.begin + end; ++r) {
-        const float sum = kernels_.dot[codec](p, rows.row(r), w_.lut(p, r), x, s_.sums.f32());
-        y[r] = bias != nullptr ? sum + bias[r] : sum;
-      }
-    });
-    return;
-  }
-  const uint32_t padded = padded_cols(p.cols);
-  if (tokens <= kFewTokens) {
-    pool_.parallel_for(count, grain, [&](uint32_t begin, uint32_t end, uint32_t) {
-      for (uint32_t r = rows.begin + begin; r < rows.begin + end; ++r) {
-        kernels_.dots[codec](p, rows.row(r), w_.lut(p, r), x, ldx, tokens, y + r, ldy);
-        for (uint32_t t = 0; t < tokens && bias != nullptr; ++t) y[size_t{t} * ldy + r] += bias[r];
-      }
-    });
-    return;
-  }
-  pool_.parallel_for(count, kTileRows, [&](uint32_t begin, uint32_t end, uint32_t worker) {
-    float* decoded = tile(worker);
-    for (uint32_t first = begin; first < end; first += kTileRows) {
-      const uint32_t n = std::min(kTileRows, end - first), r0 = rows.begin + first;
-      for (uint32_t i = 0; i < n; ++i) {
-        kernels_.decode[codec](p, rows.row(r0 + i), w_.lut(p, r0 + i), 0, p.cols, decoded + size_t{i} * padded);
-      }
-      kernels_.gemm(decoded, padded, n, x, ldx, tokens, padded, y + r0, ldy);
-      for (uint32_t t = 0; t < tokens && bias != nullptr; ++t) {
-        for (uint32_t i = 0; i < n; ++i) y[size_t{t} * ldy + r0 + i] += bias[r0 + i];
-      }
-    }
-  });
+Outcome Decoder::forward_matrix(int32_t matrix, const float* x, uint32_t count, float* out) {
+  const Matrix& m = w_.matrix(matrix);
+  const uint32_t cols = m.parts[0].cols, stride = padded_cols(cols);
+  // The input has the residual's width, that of all heads, or the embedding's.
+  Array<float>& room = stride <= s_.width.hidden ? s_.normed : stride <= s_.width.q ? s_.mixed : s_.embedded;
+  float* in = room.data();  // [count][stride]
+  std::fill_n(in, size_t{count} * stride, 0.0f);
+  for (size_t t = 0; t < count; ++t) std::copy_n(x + t * cols, cols, in + t * stride);
+  w_.begin_matrix(matrix);
+  auto outcome = linear_.multiply(matrix, in, stride, count, nullptr, out, m.rows);
+  if (!outcome.ok()) w_.abandon_pass();
+  return outcome;
 }
 
 }  // namespace edgekit

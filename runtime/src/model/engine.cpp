@@ -10,47 +10,53 @@
 
 namespace edgekit {
 
-Result<Settings> settings_from(const edgekit_options* options) {
-  Settings s;
+edgekit_options default_options() {
   edgekit_options o{};
-  if (options != nullptr) {
-    if (options->struct_size != sizeof(edgekit_options)) {
-      return fail(EDGEKIT_INVALID_ARGUMENT, "edgekit_options.struct_size does not match this library");
-    }
-    o = *options;
-  }
+  o.struct_size = sizeof(o);
   const long cores = sysconf(_SC_NPROCESSORS_ONLN);
-  s.threads = o.threads != 0 ? o.threads : static_cast<uint32_t>(std::clamp(cores, 1L, 16L));
-  s.io.threads = o.io_threads != 0 ? o.io_threads : 4;
-  s.io.depth = o.io_depth != 0 ? o.io_depth : 128;
+  o.threads = static_cast<uint32_t>(std::clamp(cores, 1L, 16L));
+  o.sessions = 1;
+  o.io_threads = 4;
+  o.io_depth = 128;
+  o.sparsity = 0.5f;
+  return o;
+}
+
+Result<Settings> settings_from(const edgekit_options& o) {
+  Settings s;
+  const edgekit_options defaults = default_options();
+  const auto or_default = [](auto given, auto otherwise) { return given != 0 ? given : otherwise; };
+  s.threads = or_default(o.threads, defaults.threads);
+  s.io.threads = or_default(o.io_threads, defaults.io_threads);
+  s.io.depth = or_default(o.io_depth, defaults.io_depth);
   s.io.engine = o.io_engine;
-  s.io.window = o.window;
+  s.io.window = o.window_tokens;
   s.select = o.select;
-  s.sparsity = o.sparsity != 0 ? o.sparsity : 0.5f;
-  s.parts = o.parts;
+  s.sparsity = or_default(o.sparsity, defaults.sparsity);
+  s.compute = o.compute;
   s.lookahead =
-      o.no_lookahead == 0 && s.parts == EDGEKIT_PARTS_ALL;  // it looks at the residual, which is elsewhere then
+      o.no_lookahead == 0 && s.compute == EDGEKIT_COMPUTE_ALL;  // it looks at the residual, which is elsewhere then
   s.context = o.context;
   s.max_batch = o.max_batch;
-  s.sessions = std::max(1u, o.sessions);
+  s.sessions = or_default(o.sessions, defaults.sessions);
   s.io_mode = o.io_mode;
-  s.ram_bytes = o.ram_bytes;
-  s.wide_kv = o.kv_type == EDGEKIT_KV_F32;
+  s.budget_bytes = o.budget_bytes;
+  s.wide_kv = o.cache_type == EDGEKIT_CACHE_F32;
   s.draft = o.draft_tokens;
   s.log = o.log;
   s.log_user = o.log_user;
-  const bool known = s.select <= EDGEKIT_SELECT_ROUTER && s.io.engine <= EDGEKIT_ENGINE_THREADS && s.sparsity > 0 &&
-                     s.sparsity < 1 && s.io.depth <= 4096 && s.parts <= EDGEKIT_PARTS_PRODUCTS;
+  const bool known = s.select <= EDGEKIT_SELECT_ROUTER && s.io.engine <= EDGEKIT_IO_ENGINE_THREADS && s.sparsity > 0 &&
+                     s.sparsity < 1 && s.io.depth <= 4096 && s.compute <= EDGEKIT_COMPUTE_LINEAR;
   if (!known)
     return fail(EDGEKIT_INVALID_ARGUMENT,
-                "select, io_engine, io_depth (<= 4096), parts or sparsity (0 to 1) is out of range");
-  if (s.draft > 0 && s.select == EDGEKIT_SELECT_AUTO) s.select = EDGEKIT_SELECT_ALL;  // what checks guesses
+                "select, io_engine, io_depth (<= 4096), compute or sparsity (0 to 1) is out of range");
+  if (s.draft > 0 && s.select == EDGEKIT_SELECT_AUTO) s.select = EDGEKIT_SELECT_ALL;  // what checks drafts
   if (s.draft > kMostDraft) return fail(EDGEKIT_INVALID_ARGUMENT, "draft_tokens is out of range (0 to 64)");
   if (s.threads > 256 || s.io.threads > 64 || s.max_batch > 65536 || s.sessions > 1024 ||
-      s.io_mode > EDGEKIT_IO_BUFFERED || o.kv_type > EDGEKIT_KV_F32) {
+      s.io_mode > EDGEKIT_IO_BUFFERED || o.cache_type > EDGEKIT_CACHE_F32) {
     return fail(EDGEKIT_INVALID_ARGUMENT,
-                "an option is out of range (threads <= 256, io_threads <= 64, "
-                "max_batch <= 65536, sessions <= 1024)");
+                "threads (<= 256), io_threads (<= 64), max_batch (<= 65536), sessions (<= 1024), io_mode or cache_type "
+                "is out of range");
   }
   s.kernels = find_kernels(o.kernels);
   if (s.kernels == nullptr) {
@@ -64,23 +70,40 @@ namespace {
 uint64_t state_bytes(const Manifest& m, uint32_t context, uint32_t draft) {
   return uint64_t{m.vocab_size} * (12 + 4 * draft) + uint64_t{context} * 4;
 }
-// Of one table of Selection.
-uint64_t usage_bytes(const Manifest& m, uint32_t select) {
-  return select == EDGEKIT_SELECT_PROMPT ? uint64_t{m.blocks.size()} * (widths_of(m).ffn + 1) * 4 : 0;
+// Blocks of which a session counts the use of neurons.
+size_t usage_blocks(const Manifest& m, uint32_t select) {
+  return select == EDGEKIT_SELECT_PROMPT ? m.blocks.size() : 0;
 }
 }  // namespace
 
 uint64_t session_bytes(const Manifest& m, uint32_t context, const Settings& s) {
-  const uint64_t state = s.parts != EDGEKIT_PARTS_ALL ? 0 : Buffer::charge(state_bytes(m, context, s.draft));
-  return state + 2 * Buffer::charge(usage_bytes(m, s.select));
+  const uint64_t state = s.compute != EDGEKIT_COMPUTE_ALL ? 0 : Buffer::charge(state_bytes(m, context, s.draft));
+  return state + NeuronUsage::charge(usage_blocks(m, s.select), widths_of(m).ffn);
 }
+
+namespace {
+// Whether several tokens in one pass give what they give one by one.
+Outcome check_drafts(const Manifest& m, const Plan& plan) {
+  if (plan.select != EDGEKIT_SELECT_ALL && plan.select != EDGEKIT_SELECT_ROUTER) {
+    return fail(EDGEKIT_INVALID_ARGUMENT,
+                "drafts are checked by passes over all neurons: open with the selection 'all', or without drafts");
+  }
+  for (const Rope& rope : m.ropes) {
+    if (rope.switch_length != 0) {
+      return fail(EDGEKIT_INVALID_ARGUMENT,
+                  "this model's keys depend on the length of the text, so it takes no drafts");
+    }
+  }
+  return Nothing{};
+}
+}  // namespace
 
 Outcome plan_model(const std::string& path, const Settings& s, Budget& budget, std::unique_ptr<Bundle>& bundle,
                    Plan& plan) {
   EK_ASSIGN(bundle, Bundle::open(path, budget, s.io_mode));
   const Manifest& m = bundle->manifest();
   PlanRequest request;
-  request.ram_bytes = s.ram_bytes;
+  request.ram_bytes = s.budget_bytes;
   request.context = s.context != 0 ? s.context : std::min(m.max_context, 2048u);
   if (request.context > m.max_context) {
     return fail(EDGEKIT_INVALID_ARGUMENT, "a context of " + std::to_string(request.context) +
@@ -94,11 +117,12 @@ Outcome plan_model(const std::string& path, const Settings& s, Budget& budget, s
     return workspace_bytes(m, batch, request.context, s.threads, unit_bytes);
   };
   request.select = s.select;
-  request.parts = s.parts;
+  request.parts = s.compute;
   request.session_bytes = session_bytes(m, request.context, s);
   request.fixed_bytes = budget.used();
   request.opening_bytes = budget.peak();
-  return make_plan(m, request, plan);
+  EK_TRY(make_plan(m, request, plan));
+  return s.draft > 0 ? check_drafts(m, plan) : Nothing{};
 }
 
 Result<std::unique_ptr<Model>> Model::open(const std::string& path, const Settings& settings) {
@@ -127,7 +151,7 @@ Result<std::unique_ptr<Model>> Model::open(const std::string& path, const Settin
   if (settings.io_mode != EDGEKIT_IO_BUFFERED && !m.weights->direct()) {
     m.log(EDGEKIT_LOG_WARNING, path + ": direct reads are not possible here, so reads go through the page cache");
   }
-  if (m.plan.window_bytes > 0 && settings.io.engine == EDGEKIT_ENGINE_AUTO && !m.weights->uring()) {
+  if (m.plan.window_bytes > 0 && settings.io.engine == EDGEKIT_IO_ENGINE_AUTO && !m.weights->uring()) {
     m.log(EDGEKIT_LOG_WARNING, path + ": io_uring is not to be had here, so small reads go through threads");
   }
   return out;
@@ -137,15 +161,23 @@ void Model::log(int32_t level, const std::string& message) const {
   if (settings.log != nullptr) settings.log(level, message.c_str(), settings.log_user);
 }
 
-Outcome Model::set_budget(uint64_t ram_bytes) {
+Plan Model::current_plan() const {
+  std::lock_guard<std::mutex> hold(plan_mutex);
+  return plan;
+}
+
+Outcome Model::set_budget(uint64_t budget_bytes) {
   std::lock_guard<Turns> hold(turn);
   Plan next = plan;
-  EK_TRY(change_budget(bundle->manifest(), ram_bytes, next));
-  budget.set_limit(ram_bytes);
+  EK_TRY(change_budget(bundle->manifest(), budget_bytes, next));
+  budget.set_limit(budget_bytes);
   auto outcome = weights->replan(next);
-  plan = weights->plan();
+  {
+    std::lock_guard<std::mutex> reading(plan_mutex);
+    plan = weights->plan();
+  }
   log(outcome.ok() ? EDGEKIT_LOG_INFO : EDGEKIT_LOG_WARNING,
-      "budget " + std::to_string(ram_bytes) + " bytes: " + std::to_string(plan.resident_bytes) +
+      "budget " + std::to_string(budget_bytes) + " bytes: " + std::to_string(plan.resident_bytes) +
           " of weights resident" + (outcome.ok() ? "" : "; " + outcome.error().message));
   return outcome;
 }
@@ -155,16 +187,15 @@ Result<std::unique_ptr<Session>> Session::create(Model& model) {
   const Manifest& m = model.bundle->manifest();
   out->vocab_ = m.vocab_size;
   out->draft_most_ = model.settings.draft;
-  if (model.settings.parts == EDGEKIT_PARTS_ALL) {
+  if (model.settings.compute == EDGEKIT_COMPUTE_ALL) {
     EK_ASSIGN(out->cache_,
               KvCache::allocate(model.budget, m, model.plan.context, model.plan.max_batch, model.settings.wide_kv));
     EK_ASSIGN(out->state_,
               Buffer::allocate(model.budget, state_bytes(m, model.plan.context, out->draft_most_), "session state"));
   }
-  const uint64_t usage = usage_bytes(m, model.plan.select);
-  EK_ASSIGN(out->selection_.usage, Buffer::allocate(model.budget, usage, "use of neurons"));
+  EK_ASSIGN(out->selection_.usage,
+            NeuronUsage::allocate(model.budget, usage_blocks(m, model.plan.select), widths_of(m).ffn));
   out->selection_.ahead.resize(m.blocks.size());
-  EK_ASSIGN(out->selection_.kept, Buffer::allocate(model.budget, usage, "chosen neurons"));
   return out;
 }
 
@@ -175,16 +206,16 @@ void Session::capture(edgekit_capture_callback callback, void* user) {
 
 void Session::reset() {
   cancelled_.store(false);
+  forget_next();
   position_ = 0;
   cache_.clear();
-  selection_.chosen = false;
-  if (selection_.usage.size() > 0) std::fill_n(selection_.usage.data(), selection_.usage.size(), uint8_t{0});
+  selection_.usage.clear();
   has_logits_ = seeded_ = false;
 }
 
 // What a file cannot hold, or what has nothing to hold.
 Outcome Session::check_whole() const {
-  if (model_.settings.parts != EDGEKIT_PARTS_ALL) {
+  if (model_.settings.compute != EDGEKIT_COMPUTE_ALL) {
     return fail(EDGEKIT_INVALID_ARGUMENT, "this model was opened for parts of it only, and has no tokens");
   }
   if (model_.plan.select == EDGEKIT_SELECT_PROMPT) {
@@ -213,6 +244,7 @@ Outcome Session::rewind(uint32_t position) {
     return fail(EDGEKIT_INVALID_ARGUMENT,
                 "the session has " + std::to_string(position_) + " tokens, not " + std::to_string(position));
   }
+  forget_next();
   if (position == position_) return Nothing{};
   if (position != 0 && position < cache_.earliest()) {
     return fail(EDGEKIT_INVALID_ARGUMENT, "the session can go back to token " + std::to_string(cache_.earliest()) +
@@ -248,7 +280,7 @@ Outcome Session::check(const int32_t* tokens, uint32_t count) const {
 }
 
 Outcome Session::eval(const int32_t* tokens, uint32_t count, float* last, float* all) {
-  if (model_.settings.parts != EDGEKIT_PARTS_ALL) {
+  if (model_.settings.compute != EDGEKIT_COMPUTE_ALL) {
     return fail(EDGEKIT_INVALID_ARGUMENT, "this model was opened for parts of it only, and cannot evaluate tokens");
   }
   EK_TRY(check(tokens, count));
@@ -261,13 +293,13 @@ Outcome Session::eval(const int32_t* tokens, uint32_t count, float* last, float*
     cancelled_.store(false);
     return outcome;
   }
-  note(begin, count, prompt);
+  count_pass(begin, count, prompt);
   return Nothing{};
 }
 
 Outcome Session::feed_forward(uint32_t block, const float* x, uint32_t tokens, float* out) {
   const auto& blocks = model_.bundle->manifest().blocks;
-  if (model_.settings.parts == EDGEKIT_PARTS_ALL) {
+  if (model_.settings.compute == EDGEKIT_COMPUTE_ALL) {
     return fail(EDGEKIT_INVALID_ARGUMENT, "the model was not opened for its feed-forward blocks (parts)");
   }
   if (block >= blocks.size() || blocks[block].kind == Block::attention) {
@@ -280,7 +312,7 @@ Outcome Session::feed_forward(uint32_t block, const float* x, uint32_t tokens, f
   EK_TRY(model_.decoder->forward_block(block, x, tokens, selection_, out));
   bool first = true;
   for (uint32_t i = 0; i < block; ++i) first = first && blocks[i].kind == Block::attention;
-  note(begin, first ? tokens : 0, tokens > 1);
+  count_pass(begin, first ? tokens : 0, tokens > 1);
   return Nothing{};
 }
 
@@ -291,7 +323,7 @@ Outcome Session::linear(uint32_t matrix, const float* x, uint32_t columns, uint3
   for (const Block& b : all.blocks) {
     known = known || (b.kind == Block::attention && (is(b.q) || is(b.k) || is(b.v) || is(b.o)));
   }
-  if (model_.settings.parts != EDGEKIT_PARTS_PRODUCTS || !known) {
+  if (model_.settings.compute != EDGEKIT_COMPUTE_LINEAR || !known) {
     return fail(EDGEKIT_INVALID_ARGUMENT, "matrix " + std::to_string(matrix) +
                                               " is no projection, or the model was not opened for those (parts)");
   }
@@ -304,7 +336,7 @@ Outcome Session::linear(uint32_t matrix, const float* x, uint32_t columns, uint3
   std::lock_guard<Turns> turn(model_.turn);
   const Moment begin = now();
   EK_TRY(model_.decoder->forward_matrix(static_cast<int32_t>(matrix), x, tokens, out));
-  note(begin, 0, tokens > 1);
+  count_pass(begin, 0, tokens > 1);
   return Nothing{};
 }
 
@@ -319,7 +351,7 @@ Session::Moment Session::now() const {
   return {seconds(), w.wait_seconds(), w.bytes_read(), w.window_stats()};
 }
 
-void Session::note(const Moment& from, uint32_t tokens, bool prompt) {
+void Session::count_pass(const Moment& from, uint32_t tokens, bool prompt) {
   const Moment to = now();
   (prompt ? stats_.prompt_tokens : stats_.generated_tokens) += tokens;
   (prompt ? stats_.prompt_seconds : stats_.generation_seconds) += to.begin - from.begin;
@@ -328,20 +360,26 @@ void Session::note(const Moment& from, uint32_t tokens, bool prompt) {
   if (prompt) return;
   stats_.window_hits += to.window.hits - from.window.hits;
   stats_.window_misses += to.window.misses - from.window.misses;
-  stats_.window_vain += to.window.vain - from.window.vain;
+  stats_.window_unused += to.window.vain - from.window.vain;
   stats_.read_seconds += to.window.read_seconds - from.window.read_seconds;
   stats_.manage_seconds += to.window.manage_seconds - from.window.manage_seconds;
 }
 
 Outcome Session::eval_batches(const int32_t* tokens, uint32_t count, float* last, float* all) {
   const uint32_t step = model_.plan.max_batch, begin = position_;
+  forget_next();
   has_logits_ = false;
+  row_ = 0;
   for (uint32_t done = 0; done < count;) {
     const uint32_t n = std::min(step, count - done);
     const bool final_batch = done + n == count;
     auto outcome = model_.decoder->forward(tokens + done, n, begin + done, begin + count, cache_, selection_,
                                            final_batch ? logits() : nullptr,
                                            all != nullptr ? all + size_t{done} * vocab_ : nullptr, cancelled_);
+    for (uint32_t i = 0; outcome.ok() && all != nullptr && i < n; ++i) {
+      outcome = check_finite(all + size_t{done + i} * vocab_, begin + done + i);
+    }
+    if (outcome.ok() && final_batch) outcome = check_finite(logits(), begin + count - 1);
     if (!outcome.ok()) {
       // Rings of sliding windows no longer hold what the tokens before the call look at: keep whole batches.
       if (begin != 0 && begin < cache_.earliest()) {
@@ -359,11 +397,13 @@ Outcome Session::eval_batches(const int32_t* tokens, uint32_t count, float* last
   return Nothing{};
 }
 
-Result<int32_t> Session::sample(const edgekit_sampling& how) {
-  if (!has_logits_) return fail(EDGEKIT_INVALID_ARGUMENT, "nothing was evaluated yet, so there are no logits");
-  if (!seeded_) random_ = Random(how.seed);
-  seeded_ = true;
-  return static_cast<int32_t>(sample_token(logits(), vocab_, how, history(), position_, random_, candidates()));
+Outcome Session::check_finite(const float* row, uint32_t position) const {
+  if (all_finite(row, vocab_)) return Nothing{};
+  return fail(EDGEKIT_NOT_FINITE,
+              "the model's logits are not finite at position " + std::to_string(position) +
+                  (model_.settings.wide_kv ? ": its weights or activations overflow; convert a sound checkpoint"
+                                           : ": its weights or activations overflow; try f32 keys and values "
+                                             "(--cache-type f32)"));
 }
 
 void Session::stats(edgekit_stats& out) const {

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "core/turns.h"
@@ -19,29 +20,33 @@ struct Settings {
   IoSettings io;
   float sparsity = 0.5f;
   bool lookahead = true;
-  uint32_t parts = 0;  // EDGEKIT_PARTS_*
-  uint32_t draft = 0;  // most guesses checked in one pass, at most kMostDraft
-  uint64_t ram_bytes = 0;
+  uint32_t compute = 0;  // EDGEKIT_COMPUTE_*
+  uint32_t draft = 0;    // most tokens drafted for one pass, at most kMostDraft
+  uint64_t budget_bytes = 0;
   bool wide_kv = false;
   const KernelSet* kernels = nullptr;
   edgekit_log_callback log = nullptr;
   void* log_user = nullptr;
 };
-Result<Settings> settings_from(const edgekit_options* options);
+// What zeros in the options stand for.
+edgekit_options default_options();
+Result<Settings> settings_from(const edgekit_options& options);
 
 // Bytes of one session besides its KV cache: logits, candidates, token history, use of neurons.
 uint64_t session_bytes(const Manifest& manifest, uint32_t context, const Settings& settings);
 
 struct Model {
-  explicit Model(const Settings& s) : settings(s), budget(s.ram_bytes) {}
+  explicit Model(const Settings& s) : settings(s), budget(s.budget_bytes) {}
   static Result<std::unique_ptr<Model>> open(const std::string& path, const Settings& settings);
-  Outcome set_budget(uint64_t ram_bytes);
+  Outcome set_budget(uint64_t budget_bytes);
+  Plan current_plan() const;  // from any thread; a pass reads `plan` within its turn
   void log(int32_t level, const std::string& message) const;
 
   Settings settings;
   Budget budget;  // declared before everything that is charged to it
   std::unique_ptr<Bundle> bundle;
   Plan plan;
+  mutable std::mutex plan_mutex;
   ThreadPool pool;
   std::unique_ptr<Weights> weights;
   Workspace workspace;
@@ -56,18 +61,15 @@ Outcome plan_model(const std::string& path, const Settings& settings, Budget& bu
 class Session {
  public:
   static Result<std::unique_ptr<Session>> create(Model& model);
+  ~Session();
 
   Outcome eval(const int32_t* tokens, uint32_t count, float* last, float* all);
   // Only of models opened for parts.
   Outcome feed_forward(uint32_t block, const float* x, uint32_t tokens, float* out);
   Outcome linear(uint32_t matrix, const float* x, uint32_t columns, uint32_t tokens, float* out, uint32_t rows);
-  Result<int32_t> sample(const edgekit_sampling& how);
-  Outcome generate(const int32_t* prompt, uint32_t prompt_count, uint32_t max_tokens, const int32_t* stop,
-                   uint32_t stop_count, const edgekit_sampling& how, edgekit_token_callback callback, void* user);
-  // Speculation (speculate.cpp).
+  // The next token of the text, and which session drafts it (generate.cpp).
+  Result<int32_t> next(const edgekit_sampling& sampling);
   Outcome set_draft(Session* draft);
-  Result<uint32_t> guess(int32_t token, int32_t* out, uint32_t room);
-  Outcome verify(const int32_t* tokens, uint32_t count, const edgekit_sampling& how, uint32_t& kept, int32_t& next);
   void reset();
   Outcome save(const std::string& path);
   Outcome restore(const std::string& path);
@@ -89,23 +91,33 @@ class Session {
   };
   Moment now() const;
   // Counts `tokens` and what was spent since `from`.
-  void note(const Moment& from, uint32_t tokens, bool prompt);
+  void count_pass(const Moment& from, uint32_t tokens, bool prompt);
   Outcome eval_batches(const int32_t* tokens, uint32_t count, float* last, float* all);
   float* logits() { return state_.f32(); }
   Candidate* candidates() { return reinterpret_cast<Candidate*>(state_.f32() + size_t{1 + draft_most_} * vocab_); }
   Outcome check_whole() const;
-  Outcome check_draft() const;
-  Result<uint32_t> propose(const int32_t* text, uint32_t count, int32_t* out, uint32_t room);
+  Outcome check_finite(const float* row, uint32_t position) const;
+  void forget_next();
+  Outcome append(int32_t token);
+  Outcome append_by_pass(int32_t token);
+  Result<uint32_t> draft(int32_t token, int32_t* out);
+  Result<uint32_t> continue_text(const int32_t* text, uint32_t count, int32_t* out, uint32_t room);
   int32_t* history() { return reinterpret_cast<int32_t*>(state_.f32() + size_t{3 + draft_most_} * vocab_); }
   const int32_t* history() const { return const_cast<Session*>(this)->history(); }
 
   Model& model_;
   KvCache cache_;
-  Selection selection_;
+  SelectionState selection_;
   Buffer state_;  // logits [1 + draft_most][vocab], candidates [vocab], history [context]
   uint32_t vocab_ = 0, position_ = 0;
-  Session* draft_ = nullptr;                    // guesses, if it is not the text that does
-  uint32_t draft_most_ = 0, draft_length_ = 4;  // guesses: that fit, and that are worth trying now
+  Session* draft_ = nullptr;                    // drafts for this session, if it is not the text that does
+  Session* drives_ = nullptr;                   // the session that this one drafts for
+  uint32_t draft_most_ = 0, draft_length_ = 4;  // drafted tokens: that fit, and that are worth trying now
+  // What edgekit_session_next is in the middle of: the token that it chose last and has not appended, and drafted
+  // tokens behind `position_` that are evaluated already, in the history, and appended when they are chosen.
+  int32_t chosen_ = -1;
+  uint32_t drafted_ = 0, evaluated_ = 0;  // of the last pass: drafted tokens, and those not appended
+  uint32_t row_ = 0;                      // of the logits: those behind `position_`
   bool has_logits_ = false, seeded_ = false;
   Random random_;
   std::atomic<bool> cancelled_{false};

@@ -7,38 +7,41 @@ namespace edgekit {
 namespace {
 uint32_t pad(uint64_t n) { return static_cast<uint32_t>((n + kBlock - 1) / kBlock * kBlock); }
 
-// Calls each(buffer, floats) for every buffer, so that sizes are told once.
+// Calls each(array, shape) for every array, so that a shape stands in one place.
 template <class Each>
-void for_each_buffer(const Manifest& m, const Widths& w, uint32_t batch, uint32_t context, uint32_t threads,
-                     uint64_t unit_bytes, Workspace& s, const Each& each) {
-  const uint64_t b = batch;
-  each(s.x, b * w.hidden);
-  each(s.before, w.parallel ? b * w.hidden : 0);
-  each(s.normed, b * w.hidden);
-  each(s.q, b * w.q);
-  each(s.k, b * w.kv);
-  each(s.v, b * w.kv);
-  each(s.mixed, b * w.q);
-  each(s.out, b * w.hidden);
-  each(s.h, b * w.ffn);
-  each(s.slices, uint64_t{kSlices} * w.hidden);
-  each(s.embedded, w.embed != 0 ? b * w.embed : 0);
-  each(s.rope, uint64_t{m.ropes.size()} * b * 2 * w.rope);
-  each(s.sums, w.widest / kBlock);
-  each(s.tiles, uint64_t{threads} * kTileNeurons * w.widest);
-  each(s.scores, uint64_t{threads} * context);
-  each(s.unit, unit_bytes / 4);
-  each(s.rank, w.rank);
-  const bool ahead = w.rank != 0 || w.experts != 0;
-  each(s.ahead_x, ahead ? w.hidden : 0);
-  each(s.ahead, ahead ? std::max(w.ffn, w.experts) : 0);
-  each(s.ahead_rows, ahead ? std::max(w.ffn, w.experts) : 0);
-  each(s.rows, w.ffn);
-  each(s.list, w.ffn);
-  each(s.at, uint64_t{2} * w.ffn);
-  each(s.router, b * w.experts);
-  each(s.picked_x, w.experts != 0 ? b * w.hidden : 0);
-  each(s.picked_out, w.experts != 0 ? b * w.hidden : 0);
+void for_each_array(const Manifest& m, const Widths& w, uint32_t batch, uint32_t context, uint32_t threads,
+                    uint64_t unit_bytes, Workspace& s, const Each& each) {
+  const uint64_t b = batch, mixed = w.experts != 0 ? b : 0;
+  const uint64_t ahead = w.rank != 0 || w.experts != 0 ? std::max(w.ffn, w.experts) : 0;
+  each(s.x, Shape(b, w.hidden));
+  each(s.before, Shape(w.parallel ? b : 0, w.hidden));
+  each(s.normed, Shape(b, w.hidden));
+  each(s.q, Shape(b, w.q));
+  each(s.mixed, Shape(b, w.q));
+  each(s.k, Shape(b, w.kv));
+  each(s.v, Shape(b, w.kv));
+  each(s.out, Shape(b, w.hidden));
+  each(s.h, Shape(b, w.ffn));
+  each(s.slices, Shape(kSlices, w.hidden));
+  each(s.embedded, Shape(b, w.embed));
+  each(s.rope, Shape(m.ropes.size(), b, 2 * w.rope));
+  each(s.sums, Shape(w.widest / kBlock));
+  each(s.tiles, Shape(threads, kTileNeurons, w.widest));
+  each(s.scores, Shape(threads, context));
+  each(s.unit, Shape(unit_bytes));
+  each(s.rank, Shape(w.rank));
+  each(s.ahead_x, Shape(ahead != 0 ? w.hidden : 0));
+  each(s.ahead_scores, Shape(ahead));
+  each(s.ahead_rows, Shape(ahead));
+  each(s.rows, Shape(w.ffn));
+  each(s.arrived, Shape(w.ffn));
+  each(s.row_at, Shape(w.ffn));
+  each(s.router, Shape(b, w.experts));
+  each(s.expert_order, Shape(w.experts));
+  each(s.expert_used, Shape(w.experts));
+  each(s.expert_matrices, Shape(w.experts));
+  each(s.picked_x, Shape(mixed, w.hidden));
+  each(s.picked_out, Shape(mixed, w.hidden));
 }
 }  // namespace
 
@@ -72,8 +75,8 @@ Widths widths_of(const Manifest& m) {
 uint64_t workspace_bytes(const Manifest& m, uint32_t batch, uint32_t context, uint32_t threads, uint64_t unit_bytes) {
   uint64_t total = 0;
   Workspace none;
-  for_each_buffer(m, widths_of(m), batch, context, threads, unit_bytes, none,
-                  [&](Buffer&, uint64_t floats) { total += Buffer::charge(floats * 4); });
+  for_each_array(m, widths_of(m), batch, context, threads, unit_bytes, none,
+                 [&](auto& array, Shape shape) { total += array.charge(shape); });
   return total;
 }
 
@@ -82,11 +85,11 @@ Outcome allocate_workspace(Budget& budget, const Manifest& m, uint32_t batch, ui
   out.width = widths_of(m);
   out.batch = batch;
   Error first;
-  for_each_buffer(m, out.width, batch, context, threads, unit_bytes, out, [&](Buffer& buffer, uint64_t floats) {
+  for_each_array(m, out.width, batch, context, threads, unit_bytes, out, [&](auto& array, Shape shape) {
     if (first.status != EDGEKIT_OK) return;
-    auto made = Buffer::allocate(budget, floats * 4, "work buffers");
+    auto made = array.allocate(budget, shape, "work buffers");
     if (made.ok()) {
-      buffer = std::move(made.value());
+      array = std::move(made.value());
     } else {
       first = made.error();
     }

@@ -1,7 +1,7 @@
 // The work buffers of a forward pass; sized once, for the largest block, before weights are loaded.
 #pragma once
 
-#include "core/budget.h"
+#include "core/array.h"
 #include "format/manifest.h"
 
 namespace edgekit {
@@ -10,11 +10,11 @@ namespace edgekit {
 constexpr uint32_t kTileRows = 8;
 constexpr uint32_t kFewTokens = 8;  // up to which unpacking a row for each four of them is faster than a tile of rows
 constexpr uint32_t kTileNeurons = 16;
-// Partial sums of an FFN in passes of one token, and the neurons that go to each in turn.
+// Partial sums of a feed-forward block in passes of one token, and the neurons that go to each in turn.
 constexpr uint32_t kSlices = 16;
 constexpr uint32_t kSliceRows = 32;
 
-// Widths in floats, each a multiple of 32 with zeros past the real width.
+// Widths in values, each a multiple of 32 with zeros past the real width.
 struct Widths {
   uint32_t hidden = 0, embed = 0, q = 0, kv = 0, ffn = 0, experts = 0, top_k = 0, rope = 0, rank = 0;
   uint32_t widest = 0;  // the longest row of any matrix
@@ -22,24 +22,36 @@ struct Widths {
 };
 Widths widths_of(const Manifest& manifest);
 
+// Shapes are in the names of `Widths`. Only rows of the pass at hand mean something.
 struct Workspace {
   Widths width;
-  uint32_t batch = 0;
-  Buffer x, before, normed, q, k, v, mixed, out;  // [batch][width]
-  Buffer h;                                       // [batch][ffn]
-  Buffer slices;                                  // [kSlices][hidden]
-  Buffer embedded;                                // [batch][embed], only with a projection
-  Buffer rope;                                    // [ropes][batch][2][rope]
-  Buffer sums;                                    // [widest / 32]
-  Buffer tiles;                                   // [threads][16][widest]
-  Buffer scores;                                  // [threads][context]
-  Buffer unit;                                    // one unit, for single rows of streamed matrices
-  Buffer rank;                                    // [rank], only with predictors
-  Buffer ahead_x, ahead, ahead_rows;              // [hidden], [ffn], uint32 [ffn]: a look at the next block
-  Buffer rows, list;                              // uint32 [ffn]: selected neurons, and those that arrived
-  Buffer at;                                      // [ffn] pointers to their rows
-  Buffer router;                                  // [batch][experts]
-  Buffer picked_x, picked_out;                    // [batch][hidden]: the tokens of one expert
+  uint32_t batch = 0;                 // most tokens of a pass
+  Array<float> x;                     // [batch][hidden]: the residual
+  Array<float> before;                // [batch][hidden]: the residual before the last attention; parallel blocks only
+  Array<float> normed;                // [batch][hidden]: a block's input, after its norm
+  Array<float> q, mixed;              // [batch][q]: queries, and values mixed by their scores
+  Array<float> k, v;                  // [batch][kv]
+  Array<float> out;                   // [batch][hidden]: a block's output
+  Array<float> h;                     // [batch][ffn]: the values of neurons
+  Array<float> slices;                // [kSlices][hidden]: partial sums of a block's output for one token
+  Array<float> embedded;              // [batch][embed], only with a projection
+  Array<float> rope;                  // [ropes][batch][2 * rope]: cosines, then sines
+  Array<float> sums;                  // [widest / 32]: of the blocks of one token's input
+  Array<float> tiles;                 // [threads][kTileNeurons][widest]: decoded rows
+  Array<float> scores;                // [threads][context]: of one query head
+  Array<uint8_t> unit;                // [largest unit's bytes], for single rows of streamed matrices
+  Array<float> rank;                  // [rank]: a predictor's inner values, only with predictors
+  Array<float> ahead_x;               // [hidden]: a later block's input, as far as it is known
+  Array<float> ahead_scores;          // [ffn or experts]: what that block's predictor or router says of it
+  Array<uint32_t> ahead_rows;         // [ffn or experts]: neurons or experts to read ahead
+  Array<uint32_t> rows;               // [ffn]: chosen neurons, ascending
+  Array<uint32_t> arrived;            // [ffn]: positions in `rows` whose row has arrived
+  Array<const uint8_t*> row_at;       // [ffn]: where the row of each of `rows` lies
+  Array<float> router;                // [batch][experts]: the weight of each expert
+  Array<uint32_t> expert_order;       // [experts]: best first, for one token
+  Array<uint8_t> expert_used;         // [experts]: 1 if a token of the pass chose it
+  Array<int32_t> expert_matrices;     // [experts]: of those that are used
+  Array<float> picked_x, picked_out;  // [batch][hidden]: input and output of the tokens of one expert
 };
 
 uint64_t workspace_bytes(const Manifest& manifest, uint32_t batch, uint32_t context, uint32_t threads,

@@ -4,7 +4,7 @@
 
 namespace edgekit {
 
-uint32_t lookup_guess(const int32_t* history, uint32_t count, int32_t* out, uint32_t room) {
+uint32_t lookup_draft(const int32_t* history, uint32_t count, int32_t* out, uint32_t room) {
   constexpr uint32_t kLongest = 4;
   for (uint32_t n = std::min(kLongest, count - std::min(count, 1u)); n > 0; --n) {
     const int32_t* suffix = history + count - n;

@@ -2,8 +2,40 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 namespace edgekit {
+
+edgekit_sampling default_sampling() {
+  edgekit_sampling s{};
+  s.struct_size = sizeof(s);
+  s.temperature = 0.8f;
+  s.top_k = 40;
+  s.top_p = 0.95f;
+  s.min_p = 0.05f;
+  s.repeat_penalty = 1.0f;
+  s.repeat_last_n = 64;
+  return s;
+}
+
+Outcome check_sampling(const edgekit_sampling& s) {
+  for (const float value : {s.temperature, s.top_p, s.min_p, s.repeat_penalty}) {
+    if (!std::isfinite(value)) {
+      return fail(EDGEKIT_INVALID_ARGUMENT, "temperature, top_p, min_p and repeat_penalty must be finite numbers");
+    }
+  }
+  return Nothing{};
+}
+
+bool all_finite(const float* values, uint32_t count) {
+  uint32_t exponents = 0;  // the greatest; a loop over integers is one that compilers vectorize
+  for (uint32_t i = 0; i < count; ++i) {
+    uint32_t bits;
+    std::memcpy(&bits, values + i, sizeof(bits));
+    exponents = std::max(exponents, bits & 0x7F800000u);
+  }
+  return exponents != 0x7F800000u;
+}
 
 double Random::uniform() {
   uint64_t z = state_ += 0x9E3779B97F4A7C15u;
@@ -20,53 +52,53 @@ bool better(const Candidate& a, const Candidate& b) {
 }
 
 // Each token counts once, however often it occurs (CTRL, arXiv 1909.05858, section 4.1).
-void penalize(Candidate* candidates, uint32_t vocab, const edgekit_sampling& how, const int32_t* history,
+void penalize(Candidate* candidates, uint32_t vocab, const edgekit_sampling& sampling, const int32_t* history,
               uint32_t count) {
-  if (how.repeat_penalty <= 0 || how.repeat_penalty == 1.0f) return;
-  const uint32_t last = how.repeat_last_n == 0 ? 64 : how.repeat_last_n;
+  if (sampling.repeat_penalty <= 0 || sampling.repeat_penalty == 1.0f) return;
+  const uint32_t last = sampling.repeat_last_n == 0 ? default_sampling().repeat_last_n : sampling.repeat_last_n;
   const uint32_t begin = count > last ? count - last : 0;
   for (uint32_t i = begin; i < count; ++i) {
     bool seen = false;
     for (uint32_t j = begin; j < i && !seen; ++j) seen = history[j] == history[i];
     if (seen || history[i] < 0 || static_cast<uint32_t>(history[i]) >= vocab) continue;
     float& logit = candidates[history[i]].logit;
-    logit = logit > 0 ? logit / how.repeat_penalty : logit * how.repeat_penalty;
+    logit = logit > 0 ? logit / sampling.repeat_penalty : logit * sampling.repeat_penalty;
   }
 }
 
 }  // namespace
 
-uint32_t sample_token(const float* logits, uint32_t vocab, const edgekit_sampling& how, const int32_t* history,
+uint32_t sample_token(const float* logits, uint32_t vocab, const edgekit_sampling& sampling, const int32_t* history,
                       uint32_t history_count, Random& random, Candidate* candidates) {
   for (uint32_t i = 0; i < vocab; ++i) candidates[i] = {logits[i], i};
-  penalize(candidates, vocab, how, history, history_count);
-  if (how.temperature <= 0) return std::min_element(candidates, candidates + vocab, better)->token;
+  penalize(candidates, vocab, sampling, history, history_count);
+  if (sampling.temperature <= 0) return std::min_element(candidates, candidates + vocab, better)->token;
 
   uint32_t n = vocab;
-  if (how.top_k != 0 && how.top_k < n) {
-    n = how.top_k;
+  if (sampling.top_k != 0 && sampling.top_k < n) {
+    n = sampling.top_k;
     std::partial_sort(candidates, candidates + n, candidates + vocab, better);
   } else {
     std::sort(candidates, candidates + n, better);
   }
   const float top = candidates[0].logit;
-  if (how.top_p > 0 && how.top_p < 1) {
+  if (sampling.top_p > 0 && sampling.top_p < 1) {
     double total = 0, mass = 0;
     for (uint32_t i = 0; i < n; ++i) total += std::exp(static_cast<double>(candidates[i].logit - top));
     uint32_t kept = 0;
-    while (kept < n && mass < static_cast<double>(how.top_p) * total) {
+    while (kept < n && mass < static_cast<double>(sampling.top_p) * total) {
       mass += std::exp(static_cast<double>(candidates[kept++].logit - top));
     }
     n = std::max(1u, kept);
   }
-  if (how.min_p > 0) {
+  if (sampling.min_p > 0) {
     uint32_t kept = 1;
-    while (kept < n && std::exp(candidates[kept].logit - top) >= how.min_p) ++kept;
+    while (kept < n && std::exp(candidates[kept].logit - top) >= sampling.min_p) ++kept;
     n = kept;
   }
   double total = 0;
   const auto weight = [&](uint32_t i) {
-    return std::exp(static_cast<double>((candidates[i].logit - top) / how.temperature));
+    return std::exp(static_cast<double>((candidates[i].logit - top) / sampling.temperature));
   };
   for (uint32_t i = 0; i < n; ++i) total += weight(i);
   double left = random.uniform() * total;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "core/result.h"
 #include "edgekit/edgekit.h"
 
 namespace edgekit {
@@ -24,8 +25,14 @@ class Random {
   uint64_t state_;
 };
 
+edgekit_sampling default_sampling();
+Outcome check_sampling(const edgekit_sampling& sampling);
+
+// Whether none of `count` values is infinite or not a number.
+bool all_finite(const float* values, uint32_t count);
+
 // logits [vocab] are read only; candidates is scratch [vocab]; history: the tokens so far.
-uint32_t sample_token(const float* logits, uint32_t vocab, const edgekit_sampling& how, const int32_t* history,
+uint32_t sample_token(const float* logits, uint32_t vocab, const edgekit_sampling& sampling, const int32_t* history,
                       uint32_t history_count, Random& random, Candidate* candidates);
 
 }  // namespace edgekit

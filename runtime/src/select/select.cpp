@@ -1,60 +1,51 @@
 #include "select/select.h"
 
-#include <string>
+#include <algorithm>
 
 namespace edgekit {
 
 namespace {
-// Most neurons' activations are exactly zero.
-bool sparse(Activation a) { return a >= Activation::relu; }
-}  // namespace
 
-bool selects(const Block& b, uint32_t select) {
-  if (b.kind != Block::ffn) return false;
-  switch (select) {
-    case EDGEKIT_SELECT_EXACT: return b.selector != kNone && sparse(b.activation);
-    case EDGEKIT_SELECT_PREDICTED: return b.predict_up != kNone;
-    case EDGEKIT_SELECT_THRESHOLD: return b.selector != kNone && b.cuts != kNone;
-    case EDGEKIT_SELECT_PROMPT: return true;
-    default: return false;
-  }
+// Every selection; for auto, the first that a bundle offers.
+const Selection* const kSelections[] = {
+    &kPredictedSelection, &kExactSelection, &kThresholdSelection, &kPromptSelection, &kRouterSelection,
+};
+
+bool offers(const Manifest& m, const Selection& selection) {
+  return std::any_of(m.blocks.begin(), m.blocks.end(), selection.offered);
 }
 
-bool scans_selector(uint32_t select) { return select == EDGEKIT_SELECT_EXACT || select == EDGEKIT_SELECT_THRESHOLD; }
+}  // namespace
+
+const Selection* find_selection(uint32_t select) {
+  for (const Selection* s : kSelections) {
+    if (s->id == select) return s;
+  }
+  return nullptr;
+}
+
+bool selects(const Block& b, uint32_t select) {
+  const Selection* s = find_selection(select);
+  return s != nullptr && b.kind == Block::ffn && s->offered(b);
+}
+
+bool decides_by(uint32_t select, Evidence evidence) {
+  const Selection* s = find_selection(select);
+  return s != nullptr && s->evidence == evidence;
+}
 
 Result<uint32_t> resolve_select(const Manifest& m, uint32_t wish, bool resident) {
-  const auto offers = [&](uint32_t select) {
-    for (const Block& b : m.blocks) {
-      if (selects(b, select)) return true;
-    }
-    return false;
-  };
+  if (wish == EDGEKIT_SELECT_ALL || (wish == EDGEKIT_SELECT_AUTO && resident)) return uint32_t{EDGEKIT_SELECT_ALL};
   if (wish == EDGEKIT_SELECT_AUTO) {
-    if (resident) return uint32_t{EDGEKIT_SELECT_ALL};
-    for (uint32_t select : {EDGEKIT_SELECT_PREDICTED, EDGEKIT_SELECT_EXACT}) {
-      if (offers(select)) return select;
+    for (const Selection* s : kSelections) {
+      if (s->automatic && offers(m, *s)) return uint32_t{s->id};
     }
     return uint32_t{EDGEKIT_SELECT_ALL};
   }
-  if (wish == EDGEKIT_SELECT_ALL || offers(wish)) return wish;
-  std::string why = "this bundle has no feed-forward blocks to choose neurons of";
-  if (wish == EDGEKIT_SELECT_ROUTER) {
-    for (const Block& b : m.blocks) {
-      if (b.kind == Block::experts) return wish;
-    }
-    why = "this model has no experts to choose between; use another selection";
-  }
-  if (wish == EDGEKIT_SELECT_PREDICTED)
-    why = "this bundle has no predictors; convert with --predictor --calibration TEXT";
-  if (wish == EDGEKIT_SELECT_EXACT) {
-    why = "exact selection needs a ReLU model in the split layout; convert with --layout split, or relufy it first";
-  }
-  if (wish == EDGEKIT_SELECT_THRESHOLD) {
-    why =
-        "threshold selection needs the split layout and calibrated cuts; convert with --layout split --calibration "
-        "TEXT";
-  }
-  return fail(EDGEKIT_INVALID_ARGUMENT, why);
+  const Selection* s = find_selection(wish);
+  if (s == nullptr) return fail(EDGEKIT_INVALID_ARGUMENT, "there is no selection " + std::to_string(wish));
+  if (!offers(m, *s)) return fail(EDGEKIT_INVALID_ARGUMENT, s->missing);
+  return wish;
 }
 
 }  // namespace edgekit

@@ -4,7 +4,7 @@ import CEdgeKit
 public struct EdgeError: Error, Sendable, Equatable, CustomStringConvertible {
   /// Kinds of failure (edgekit.h).
   public enum Kind: Sendable, Equatable {
-    case invalidArgument, notFound, corrupt, unsupported, io, overBudget, cancelled, noMemory, contextFull
+    case invalidArgument, notFound, corrupt, unsupported, io, overBudget, cancelled, noMemory, contextFull, notFinite
     case other(Int32)
   }
 
@@ -23,6 +23,7 @@ public struct EdgeError: Error, Sendable, Equatable, CustomStringConvertible {
     case Int(EDGEKIT_CANCELLED): kind = .cancelled
     case Int(EDGEKIT_NO_MEMORY): kind = .noMemory
     case Int(EDGEKIT_CONTEXT_FULL): kind = .contextFull
+    case Int(EDGEKIT_NOT_FINITE): kind = .notFinite
     default: kind = .other(status)
     }
   }

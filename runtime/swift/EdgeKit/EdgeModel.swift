@@ -12,7 +12,7 @@ public final class EdgeModel: Sendable {
     public var threads: UInt32
     /// Sessions that the budget must leave room for.
     public var sessions: UInt32
-    /// Most tokens that are guessed from the text so far and then checked in one pass, at most 64. Worth it where
+    /// Most tokens that are drafted from the text so far for one pass, at most 64. Worth it where
     /// weights are read from flash and texts repeat themselves; the text stays the same.
     public var draftTokens: UInt32
 
@@ -52,7 +52,6 @@ public final class EdgeModel: Sendable {
   nonisolated(unsafe) let handle: OpaquePointer
   public let vocabularySize: Int
   public let hiddenSize: Int
-  let draftTokens: Int
 
   /// Opens a bundle: the folder that `edgekit convert` made.
   public init(bundle path: String, options: Options = Options()) throws(EdgeError) {
@@ -61,10 +60,10 @@ public final class EdgeModel: Sendable {
     try check { error in edgekit_model_open(path, &given, &opened, error) }
     handle = opened!
     var info = edgekit_info()
-    edgekit_model_info(handle, &info)
+    info.struct_size = UInt32(MemoryLayout<edgekit_info>.size)
+    try check { error in edgekit_model_info(handle, &info, error) }
     vocabularySize = Int(info.vocab_size)
     hiddenSize = Int(info.hidden_size)
-    draftTokens = Int(options.draftTokens)
   }
 
   deinit { edgekit_model_close(handle) }
@@ -73,6 +72,7 @@ public final class EdgeModel: Sendable {
   public static func plan(bundle path: String, options: Options = Options()) throws(EdgeError) -> Plan {
     var given = native(options)
     var plan = edgekit_plan()
+    plan.struct_size = UInt32(MemoryLayout<edgekit_plan>.size)
     try check { error in edgekit_plan_bundle(path, &given, &plan, error) }
     return Plan(plan)
   }
@@ -86,7 +86,7 @@ public final class EdgeModel: Sendable {
   static func native(_ options: Options) -> edgekit_options {
     var out = edgekit_options()
     out.struct_size = UInt32(MemoryLayout<edgekit_options>.size)
-    out.ram_bytes = options.budget ?? 0
+    out.budget_bytes = options.budget ?? 0
     out.context = options.context
     out.threads = options.threads
     out.sessions = options.sessions

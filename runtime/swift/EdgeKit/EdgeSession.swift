@@ -10,15 +10,19 @@ public struct Sampling: Sendable {
   public var repeatPenalty: Float
   public var seed: UInt64
 
+  /// Nil: the runtime's default (edgekit_default_sampling).
   public init(
-    temperature: Float = 0.8, topK: UInt32 = 40, topP: Float = 0.95, minP: Float = 0.05, repeatPenalty: Float = 1,
-    seed: UInt64 = 0
+    temperature: Float? = nil, topK: UInt32? = nil, topP: Float? = nil, minP: Float? = nil,
+    repeatPenalty: Float? = nil, seed: UInt64 = 0
   ) {
-    self.temperature = temperature
-    self.topK = topK
-    self.topP = topP
-    self.minP = minP
-    self.repeatPenalty = repeatPenalty
+    var defaults = edgekit_sampling()
+    defaults.struct_size = UInt32(MemoryLayout<edgekit_sampling>.size)
+    _ = edgekit_default_sampling(&defaults, nil)
+    self.temperature = temperature ?? defaults.temperature
+    self.topK = topK ?? defaults.top_k
+    self.topP = topP ?? defaults.top_p
+    self.minP = minP ?? defaults.min_p
+    self.repeatPenalty = repeatPenalty ?? defaults.repeat_penalty
     self.seed = seed
   }
 
@@ -94,6 +98,15 @@ public final class EdgeSession: Sendable {
     }
   }
 
+  /// The tokens that the session holds: of the last generation the prompt and all tokens that were chosen but the last,
+  /// wherever it ended. Waits for a generation that is under way.
+  public func tokens() async -> [Int32] {
+    let worker = self.worker
+    return await withCheckedContinuation { continuation in
+      worker.queue.async { continuation.resume(returning: worker.tokens()) }
+    }
+  }
+
   /// Writes the session to a file, from which another of the same bundle goes on.
   public func save(to path: String) async throws {
     let worker = self.worker
@@ -132,52 +145,36 @@ final class Worker: @unchecked Sendable {
   func cancel() { edgekit_session_cancel(handle) }
 
   func run(
-    _ prompt: [Int32], _ most: Int, _ sampling: Sampling, _ stop: Set<Int32>, _ stopped: Flag,
+    _ prompt: [Int32], _ maxTokens: Int, _ sampling: Sampling, _ stop: Set<Int32>, _ stopped: Flag,
     _ yield: (Int32) -> Void
   ) throws(EdgeError) {
     edgekit_session_reset(handle)
-    var how = sampling.native
-    var plan = edgekit_plan()
-    edgekit_model_plan(model.handle, &plan)
     if stopped.isSet { return }  // set before the cancellation that the reset may have cleared
-    try eval(prompt)
-    if most <= 0 || stopped.isSet { return }
-    var given = 0
-    func give(_ token: Int32) -> Bool {  // false: it was the last
-      if stopped.isSet || stop.contains(token) { return false }
+    try check { error in edgekit_session_eval(handle, prompt, UInt32(prompt.count), 0, nil, error) }
+    var settings = sampling.native
+    for _ in 0..<max(0, maxTokens) where !stopped.isSet {
+      var token: Int32 = 0
+      do throws(EdgeError) {
+        try check { error in edgekit_session_next(handle, &settings, &token, error) }
+      } catch {
+        if error.kind == .contextFull { return }
+        throw error
+      }
+      if stopped.isSet || stop.contains(token) { return }
       yield(token)
-      given += 1
-      return given < most
-    }
-    var token: Int32 = 0
-    try check { error in edgekit_session_sample(handle, &how, &token, error) }
-    while give(token), edgekit_session_position(handle) < plan.context {
-      if model.draftTokens == 0 {
-        try eval([token])
-        try check { error in edgekit_session_sample(handle, &how, &token, error) }
-        continue
-      }
-      var guesses = [Int32](repeating: 0, count: model.draftTokens)
-      var guessed: UInt32 = 0
-      var kept: UInt32 = 0
-      let room = UInt32(guesses.count)
-      try check { error in edgekit_session_guess(handle, token, &guesses, room, &guessed, error) }
-      let tokens = [token] + guesses.prefix(Int(guessed))
-      try check { error in
-        edgekit_session_verify(handle, tokens, UInt32(tokens.count), &how, &kept, &token, error)
-      }
-      for accepted in tokens[1..<Int(kept)] where !give(accepted) { return }
     }
   }
 
-  private func eval(_ tokens: [Int32]) throws(EdgeError) {
-    try check { error in edgekit_session_eval(handle, tokens, UInt32(tokens.count), 0, nil, error) }
+  func tokens() -> [Int32] {
+    var out = [Int32](repeating: 0, count: Int(edgekit_session_position(handle)))
+    _ = edgekit_session_tokens(handle, &out, UInt32(out.count))
+    return out
   }
 
   func statistics() -> Statistics {
     var s = edgekit_stats()
     s.struct_size = UInt32(MemoryLayout<edgekit_stats>.size)
-    edgekit_session_stats(handle, &s)
+    _ = edgekit_session_stats(handle, &s, nil)
     return Statistics(
       memory: s.memory_bytes, peakMemory: s.peak_memory_bytes, generatedTokens: s.generated_tokens,
       generationSeconds: s.generation_seconds, generationBytesRead: s.generation_bytes_read,

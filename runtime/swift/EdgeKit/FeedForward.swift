@@ -9,7 +9,7 @@ public final class FeedForward: @unchecked Sendable {
   /// Opens a bundle; the budget holds its feed-forward blocks and nothing else.
   public init(bundle path: String, budget: UInt64?) throws(EdgeError) {
     var options = EdgeModel.native(.init(budget: budget))
-    options.parts = UInt32(EDGEKIT_PARTS_FEED_FORWARD)
+    options.compute = UInt32(EDGEKIT_COMPUTE_FEED_FORWARD)
     var opened: OpaquePointer?
     try check { error in edgekit_model_open(path, &options, &opened, error) }
     let model = opened!
@@ -23,7 +23,8 @@ public final class FeedForward: @unchecked Sendable {
     self.model = model
     session = made!
     var info = edgekit_info()
-    edgekit_model_info(model, &info)
+    info.struct_size = UInt32(MemoryLayout<edgekit_info>.size)
+    _ = edgekit_model_info(model, &info, nil)
     hiddenSize = Int(info.hidden_size)
   }
 

@@ -1,0 +1,169 @@
+"""Values of the runtime: options, plan, counters, sampling."""
+
+from __future__ import annotations
+
+import ctypes as c
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgekit.errors import RuntimeFailure
+from edgekit.runtime import native
+from edgekit.sizes import parse_bytes
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to open a bundle; zeros stand for the runtime's defaults (edgekit.h)."""
+
+    ram: str | int | None = None
+    context: int = 0
+    threads: int = 0
+    batch: int = 0
+    sessions: int = 1
+    io: str = "auto"
+    cache_type: str = "f16"
+    io_threads: int = 0
+    kernels: str | None = None
+    select: str = "auto"
+    sparsity: float = 0.0
+    window: int | None = None  # tokens; None for as many as fit
+    engine: str = "auto"
+    io_depth: int = 0
+    lookahead: bool = True
+    compute: str = "all"  # or "feed_forward", "linear": another engine has the rest
+    draft_tokens: int = 0  # most tokens drafted for one pass
+
+    def native(self) -> native.Options:
+        """As the C struct.
+
+        Raises:
+            RuntimeFailure: a name that does not exist.
+        """
+        for name, choices in (
+            ("io", native.IO_MODES),
+            ("cache_type", native.CACHE_TYPES),
+            ("engine", native.IO_ENGINES),
+            ("select", native.SELECTIONS),
+            ("compute", native.COMPUTE),
+        ):
+            if getattr(self, name) not in choices:
+                raise RuntimeFailure(f"{name} is {getattr(self, name)!r}; it is one of {', '.join(choices)}")
+        for name in ("context", "threads", "batch", "sessions", "io_threads", "io_depth", "window", "draft_tokens"):
+            if not 0 <= (getattr(self, name) or 0) < 1 << 31:
+                raise RuntimeFailure(f"{name} is {getattr(self, name)}, which is out of range")
+        return native.Options(
+            threads=self.threads,
+            budget_bytes=parse_bytes(self.ram),
+            context=self.context,
+            max_batch=self.batch,
+            sessions=self.sessions,
+            io_mode=native.IO_MODES[self.io],
+            cache_type=native.CACHE_TYPES[self.cache_type],
+            io_threads=self.io_threads,
+            kernels=None if self.kernels is None else self.kernels.encode(),
+            select=native.SELECTIONS[self.select],
+            window_tokens=0 if self.window is None else self.window or native.WINDOW_NONE,
+            io_engine=native.IO_ENGINES[self.engine],
+            io_depth=self.io_depth,
+            sparsity=self.sparsity,
+            no_lookahead=0 if self.lookahead else 1,
+            compute=native.COMPUTE[self.compute],
+            draft_tokens=self.draft_tokens,
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the planner decided, in bytes (edgekit.h)."""
+
+    context: int
+    max_batch: int
+    budget_bytes: int
+    floor_bytes: int
+    weight_bytes: int
+    resident_bytes: int
+    streamed_bytes: int
+    kv_bytes: int
+    activation_bytes: int
+    stream_buffer_bytes: int
+    window_bytes: int
+    select: str
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Counters of a session and of the memory behind it (edgekit.h)."""
+
+    io_direct: bool
+    memory_bytes: int
+    peak_memory_bytes: int
+    bytes_read: int
+    prompt_tokens: int
+    generated_tokens: int
+    prompt_seconds: float
+    generation_seconds: float
+    prompt_bytes_read: int
+    generation_bytes_read: int
+    io_wait_seconds: float
+    neurons: int
+    selected: int
+    window_hits: int
+    window_misses: int
+    select_seconds: float
+    read_seconds: float
+    ffn_seconds: float
+    manage_seconds: float
+    read_operations: int
+    io_uring: bool
+    window_unused: int
+    drafted_tokens: int
+    accepted_tokens: int
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose a token; the defaults are llama.cpp's. temperature 0 is greedy."""
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    repeat_last_n: int = 64
+    seed: int = 0
+
+    def native(self) -> native.Sampling:
+        """As the C struct.
+
+        Raises:
+            RuntimeFailure: a count that is out of range.
+        """
+        for name in ("top_k", "repeat_last_n"):
+            if getattr(self, name) >= 1 << 32:
+                raise RuntimeFailure(f"{name} is {getattr(self, name)}, which is out of range")
+        return native.Sampling(
+            temperature=self.temperature,
+            top_k=max(0, self.top_k),
+            top_p=self.top_p,
+            min_p=self.min_p,
+            repeat_penalty=self.repeat_penalty,
+            repeat_last_n=max(0, self.repeat_last_n),
+            seed=self.seed & (1 << 64) - 1,
+        )
+
+
+def _pick(struct: c.Structure, names: Sequence[str]) -> dict[str, object]:
+    return {n: getattr(struct, n) for n in names}
+
+
+def stats_from(stats: native.Stats) -> Stats:
+    """From the C struct."""
+    values = _pick(stats, list(Stats.__dataclass_fields__))
+    return Stats(**(values | {"io_direct": bool(stats.io_direct), "io_uring": bool(stats.io_uring)}))  # type: ignore[arg-type]
+
+
+def plan_from(plan: native.Plan) -> Plan:
+    """From the C struct."""
+    names = {number: name for name, number in native.SELECTIONS.items()}
+    values = _pick(plan, list(Plan.__dataclass_fields__)) | {"select": names[plan.select]}
+    return Plan(**values)  # type: ignore[arg-type]

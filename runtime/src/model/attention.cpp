@@ -1,0 +1,84 @@
+#include "model/attention.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "model/ops.h"
+
+namespace edgekit {
+
+void Attention::fill_ropes(const Pass& pass) {
+  const auto& ropes = w_.manifest().ropes;
+  for (size_t i = 0; i < ropes.size(); ++i) {
+    fill_rope(ropes[i], w_.vector(ropes[i].inv_freq), w_.vector(ropes[i].long_inv_freq), pass.position, pass.count,
+              pass.length, s_.width.rope, s_.rope.plane(i));
+  }
+}
+
+Outcome Attention::forward(const Pass& pass, size_t block, KvCache& cache) {
+  const Block& b = w_.manifest().blocks[block];
+  const Widths& width = s_.width;
+  const uint32_t n = pass.count;
+  float *q = s_.q.data(), *k = s_.k.data(), *v = s_.v.data();
+  const float* x = s_.normed.data();
+  EK_TRY(linear_.multiply(b.q, x, width.hidden, n, w_.vector(b.q_bias), q, width.q));
+  EK_TRY(linear_.multiply(b.k, x, width.hidden, n, w_.vector(b.k_bias), k, width.kv));
+  EK_TRY(linear_.multiply(b.v, x, width.hidden, n, w_.vector(b.v_bias), v, width.kv));
+  rotate(pass, b);
+  for (uint32_t t = 0; t < n; ++t) cache.put(block, pass.position + t, s_.k.row(t), s_.v.row(t));
+  attend(pass, block, cache);
+  return linear_.multiply(b.o, s_.mixed.data(), width.q, n, w_.vector(b.o_bias), s_.out.data(), width.hidden);
+}
+
+// Norms of queries and keys, then their rotary embedding.
+void Attention::rotate(const Pass& pass, const Block& b) {
+  const Widths& width = s_.width;
+  float *q = s_.q.data(), *k = s_.k.data();
+  apply_head_norm(b.q_norm, w_.vector(b.q_norm.weight), w_.vector(b.q_norm.bias), pass.count, b.heads, b.head_dim,
+                  width.q, q);
+  apply_head_norm(b.k_norm, w_.vector(b.k_norm.weight), w_.vector(b.k_norm.bias), pass.count, b.kv_heads, b.head_dim,
+                  width.kv, k);
+  if (b.rope == kNone) return;
+  const Rope& rope = w_.manifest().ropes[static_cast<size_t>(b.rope)];
+  const float* table = s_.rope.plane(static_cast<size_t>(b.rope));
+  apply_rope(rope, table, pass.count, b.heads, b.head_dim, width.rope, width.q, q);
+  apply_rope(rope, table, pass.count, b.kv_heads, b.head_dim, width.rope, width.kv, k);
+}
+
+void Attention::attend(const Pass& pass, size_t block, KvCache& cache) {
+  const Block& b = w_.manifest().blocks[block];
+  pool_.parallel_for(pass.count * b.heads, 1, [&](uint32_t begin, uint32_t end, uint32_t worker) {
+    float* scores = s_.scores.row(worker);
+    for (uint32_t i = begin; i < end; ++i) {
+      const uint32_t token = i / b.heads, head = i % b.heads, kv_head = head / (b.heads / b.kv_heads);
+      const uint32_t seen = pass.position + token + 1;
+      const float* q = s_.q.row(token) + size_t{head} * b.head_dim;
+      float* out = s_.mixed.row(token) + size_t{head} * b.head_dim;
+      if (cache.wide()) {
+        attend_head(b, seen, q, cache.single_rows(block, KvCache::keys, kv_head),
+                    cache.single_rows(block, KvCache::values, kv_head), kernels_.dot_f32, kernels_.axpy_f32, scores,
+                    out);
+      } else {
+        attend_head(b, seen, q, cache.half_rows(block, KvCache::keys, kv_head),
+                    cache.half_rows(block, KvCache::values, kv_head), kernels_.dot_f16, kernels_.axpy_f16, scores, out);
+      }
+    }
+  });
+}
+
+// One query head q [head_dim] over the positions below `end` that it may see; scores [context], out [head_dim].
+template <class T, class Dot, class Axpy>
+void Attention::attend_head(const Block& b, uint32_t end, const float* q, const HeadRows<T>& keys,
+                            const HeadRows<T>& values, Dot dot, Axpy axpy, float* scores, float* out) const {
+  const uint32_t d = b.head_dim;
+  const uint32_t begin = b.window != 0 && end > b.window ? end - b.window : 0;
+  for (uint32_t p = begin; p < end; ++p) {
+    const float score = dot(keys.row(p), q, d) * b.scale;
+    scores[p - begin] = b.softcap > 0 ? b.softcap * std::tanh(score / b.softcap) : score;
+  }
+  softmax(scores, end - begin);
+  std::fill(out, out + d, 0.0f);
+  for (uint32_t p = begin; p < end; ++p) axpy(scores[p - begin], values.row(p), out, d);
+}
+
+}  // namespace edgekit

@@ -1,0 +1,34 @@
+// Attention blocks: projections, rotary embedding, and the mix of what earlier positions hold.
+#pragma once
+
+#include "model/kv_cache.h"
+#include "model/linear.h"
+#include "model/pass.h"
+
+namespace edgekit {
+
+class Attention {
+ public:
+  Attention(const Resources& r, Linear& linear)
+      : w_(r.weights), s_(r.workspace), pool_(r.pool), kernels_(r.kernels), linear_(linear) {}
+
+  // Fills the rotary tables for the pass; before its first block.
+  void fill_ropes(const Pass& pass);
+  // From the workspace's normed [count][hidden] to its out [count][hidden]; keys and values go to the cache.
+  Outcome forward(const Pass& pass, size_t block, KvCache& cache);
+
+ private:
+  void rotate(const Pass& pass, const Block& b);
+  void attend(const Pass& pass, size_t block, KvCache& cache);
+  template <class T, class Dot, class Axpy>
+  void attend_head(const Block& b, uint32_t end, const float* q, const HeadRows<T>& keys, const HeadRows<T>& values,
+                   Dot dot, Axpy axpy, float* scores, float* out) const;
+
+  Weights& w_;
+  Workspace& s_;
+  ThreadPool& pool_;
+  const KernelSet& kernels_;
+  Linear& linear_;
+};
+
+}  // namespace edgekit

@@ -1,0 +1,150 @@
+#include "model/feed_forward.h"
+
+#include <algorithm>
+
+#include "model/ops.h"
+#include "select/select.h"
+
+namespace edgekit {
+
+Outcome FeedForward::forward(const Pass& pass, size_t block) {
+  const Block& b = w_.manifest().blocks[block];
+  const float* bias = w_.vector(b.down_bias);
+  for (uint32_t t = 0; t < pass.count; ++t) {
+    float* out = s_.out.row(t);
+    for (uint32_t i = 0; i < w_.manifest().hidden_size; ++i) out[i] = bias != nullptr ? bias[i] : 0.0f;
+  }
+  const float* x = s_.normed.data();
+  if (pass.chooses && selects(b, w_.select())) return chosen_.add(pass, block, x, s_.out.data());
+  if (pass.count == 1) {
+    EK_TRY(add_for_one(b, x, s_.out.data()));
+  } else {
+    EK_TRY(add_for_tokens(b, b.matrices[0], false, x, pass.count, s_.out.data()));
+  }
+  pass.selection.usage.record(block, b.size, s_.h.data(), pass.count, s_.width.ffn);
+  return Nothing{};
+}
+
+// out [hidden] += all neurons for x [hidden].
+Outcome FeedForward::add_for_one(const Block& b, const float* x, float* out) {
+  linear_.sum_blocks(x, s_.width.hidden);
+  if (b.selector != kNone) EK_TRY(neurons_.activate_selector(b, x, 1));
+  neurons_.clear_slices();
+  EK_TRY(w_.visit(b.matrices[0], false, [&](const Rows& rows) -> Outcome {
+    neurons_.add_rows(b, rows, x);
+    return Nothing{};
+  }));
+  neurons_.add_slices(out);
+  return Nothing{};
+}
+
+Outcome FeedForward::add_for_tokens(const Block& b, int32_t matrix, bool expert, const float* x, uint32_t tokens,
+                                    float* out) {
+  if (b.selector != kNone) EK_TRY(neurons_.activate_selector(b, x, tokens));
+  return w_.visit(matrix, expert, [&](const Rows& rows) -> Outcome {
+    project_in(b, rows, x, tokens);
+    if (!expert) offer_active(matrix, rows, tokens);
+    project_out(rows, tokens, out);
+    return Nothing{};
+  });
+}
+
+// Units that the last tokens of a prompt used are likely to be used again, and are in memory now.
+void FeedForward::offer_active(int32_t matrix, const Rows& rows, uint32_t tokens) {
+  constexpr uint32_t kLastTokens = 4;
+  const Selection* selection = find_selection(w_.select());
+  if (selection == nullptr || !selection->needs_nonzero) return;
+  const uint32_t per = rows.matrix->rows_per_unit;
+  for (uint32_t r0 = rows.begin; r0 < rows.end; r0 += per) {
+    bool active = false;
+    for (uint32_t t = tokens - std::min(tokens, kLastTokens); t < tokens && !active; ++t) {
+      const float* h = s_.h.row(t);
+      active = std::any_of(h + r0, h + std::min(r0 + per, rows.end), [](float v) { return v != 0.0f; });
+    }
+    if (active) w_.offer(matrix, r0 / per, rows.row(r0));
+  }
+}
+
+// h[t][neuron] = act(gate . x + bias) * (up . x + bias), or act(up . x + bias) without a gate. With a
+// selector h already holds its activation.
+void FeedForward::project_in(const Block& b, const Rows& rows, const float* x, uint32_t tokens) {
+  if (b.selector != kNone && !b.gated) return;
+  pool_.parallel_for(rows.end - rows.begin, kTileRows, [&](uint32_t begin, uint32_t end, uint32_t worker) {
+    for (uint32_t at = begin; at < end; at += kTileRows) {
+      project_in_tile(b, rows, rows.begin + at, std::min(kTileRows, end - at), x, tokens, worker);
+    }
+  });
+}
+
+// The same for rows [r0, r0 + n), n <= kTileRows.
+void FeedForward::project_in_tile(const Block& b, const Rows& rows, uint32_t r0, uint32_t n, const float* x,
+                                  uint32_t tokens, uint32_t worker) {
+  const bool activated = b.selector != kNone, few = tokens <= kFewTokens;
+  const uint32_t ldx = s_.width.hidden, step = s_.width.widest;
+  float* decoded = s_.tiles.plane(worker);          // [kTileRows][hidden]
+  float* ups = decoded + size_t{kTileRows} * step;  // [step][kTileRows]
+  const auto decode = [&](const Part& p) {
+    for (uint32_t i = 0; i < n && !few; ++i) {
+      kernels_.decode[static_cast<int>(p.codec)](p, rows.row(r0 + i) + p.offset, w_.lut(p, r0 + i), 0, p.cols,
+                                                 decoded + size_t{i} * ldx);
+    }
+  };
+  // y [count][ldy] = these rows of a part, decoded if there are many tokens, times in [count][hidden].
+  const auto multiply = [&](const Part& p, const float* in, uint32_t count, float* y, uint32_t ldy) {
+    if (!few) return kernels_.gemm(decoded, ldx, n, in, ldx, count, ldx, y, ldy);
+    for (uint32_t i = 0; i < n; ++i) {
+      kernels_.dots[static_cast<int>(p.codec)](p, rows.row(r0 + i) + p.offset, w_.lut(p, r0 + i), in, ldx, count, y + i,
+                                               ldy);
+    }
+  };
+  const auto add_bias = [](float value, const float* bias, uint32_t r) {
+    return value + (bias != nullptr ? bias[r] : 0.0f);
+  };
+  const Part &first = rows.matrix->parts[0], &second = rows.matrix->parts[activated ? 0 : 1];
+  const float *first_bias = w_.vector(b.gated ? b.gate_bias : b.up_bias), *up_bias = w_.vector(b.up_bias);
+  if (!activated) {
+    decode(first);
+    multiply(first, x, tokens, s_.h.data() + r0, s_.width.ffn);
+  }
+  if (b.gated) decode(second);
+  for (uint32_t t0 = 0; t0 < tokens; t0 += step) {
+    const uint32_t count = std::min(step, tokens - t0);
+    if (b.gated) multiply(second, x + size_t{t0} * ldx, count, ups, kTileRows);
+    for (uint32_t t = 0; t < count; ++t) {
+      float* h = s_.h.row(t0 + t) + r0;
+      for (uint32_t i = 0; i < n; ++i) {
+        const float value = activated ? h[i] : activate(b.activation, b.threshold, add_bias(h[i], first_bias, r0 + i));
+        const float up = b.gated ? add_bias(ups[t * kTileRows + i], up_bias, r0 + i) : 1.0f;
+        h[i] = value * (b.up_relu ? std::max(up, 0.0f) : up);
+      }
+    }
+  }
+}
+
+// out[t] += sum of h[t][neuron] * down column; threads share the columns, not the neurons.
+void FeedForward::project_out(const Rows& rows, uint32_t tokens, float* out) {
+  const Part& p = rows.matrix->parts[rows.matrix->part_count - 1];
+  const int codec = static_cast<int>(p.codec);
+  const uint32_t blocks = padded_cols(p.cols) / kBlock, ldh = s_.width.ffn, ldo = s_.width.hidden;
+  const float* h = s_.h.data();
+  // Long runs of each row are decoded, as memory likes; narrow ones are added up, so that they stay in the cache.
+  constexpr uint32_t kNarrow = 8 * kBlock;
+  const uint32_t grain = (blocks + pool_.size() - 1) / pool_.size();
+  pool_.parallel_for(blocks, grain, [&](uint32_t begin, uint32_t end, uint32_t worker) {
+    const uint32_t c0 = begin * kBlock, c1 = std::min(end * kBlock, p.cols);
+    const uint32_t width = padded_cols(c1 - c0);
+    float* decoded = s_.tiles.plane(worker);  // [kTileNeurons][width]
+    for (uint32_t r0 = rows.begin; r0 < rows.end; r0 += kTileNeurons) {
+      const uint32_t n = std::min(kTileNeurons, rows.end - r0);
+      for (uint32_t i = 0; i < n; ++i) {
+        kernels_.decode[codec](p, rows.row(r0 + i) + p.offset, w_.lut(p, r0 + i), c0, c1, decoded + size_t{i} * width);
+      }
+      for (uint32_t c = 0; c < width; c += kNarrow) {
+        kernels_.accumulate(decoded + c, width, n, h + r0, ldh, tokens, std::min(kNarrow, width - c), out + c0 + c,
+                            ldo);
+      }
+    }
+  });
+}
+
+}  // namespace edgekit

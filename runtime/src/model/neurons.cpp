@@ -1,0 +1,93 @@
+#include "model/neurons.h"
+
+#include <algorithm>
+
+#include "model/ops.h"
+
+namespace edgekit {
+
+Outcome Neurons::activate_selector(const Block& b, const float* x, uint32_t tokens) {
+  const float* bias = w_.vector(b.gated ? b.gate_bias : b.up_bias);
+  EK_TRY(linear_.multiply(b.selector, x, s_.width.hidden, tokens, bias, s_.h.data(), s_.width.ffn));
+  for (uint32_t t = 0; t < tokens; ++t) {
+    float* h = s_.h.row(t);
+    for (uint32_t r = 0; r < b.size; ++r) h[r] = activate(b.activation, b.threshold, h[r]);
+  }
+  return Nothing{};
+}
+
+float Neurons::value(const Block& b, const Matrix& m, const uint8_t* row, uint32_t r, const float* x) const {
+  const float* up_bias = w_.vector(b.up_bias);
+  const float* sums = s_.sums.data();
+  float value;
+  uint32_t up = 0;
+  if (b.selector != kNone) {
+    value = s_.h.data()[r];
+  } else {
+    const Part& first = m.parts[0];
+    const float* bias = b.gated ? w_.vector(b.gate_bias) : up_bias;
+    const float in = kernels_.dot[static_cast<int>(first.codec)](first, row, w_.lut(first, r), x, sums);
+    value = activate(b.activation, b.threshold, in + (bias != nullptr ? bias[r] : 0.0f));
+    up = 1;
+  }
+  if (!b.gated || value == 0.0f) return value;
+  const Part& second = m.parts[up];
+  const float in =
+      kernels_.dot[static_cast<int>(second.codec)](second, row + second.offset, w_.lut(second, r), x, sums);
+  const float up_value = in + (up_bias != nullptr ? up_bias[r] : 0.0f);
+  return value * (b.up_relu ? std::max(up_value, 0.0f) : up_value);
+}
+
+void Neurons::clear_slices() { std::fill_n(s_.slices.data(), s_.slices.size(), 0.0f); }
+
+void Neurons::add_rows(const Block& b, const Rows& rows, const float* x) {
+  pool_.parallel_for(kSlices, 1, [&](uint32_t begin, uint32_t end, uint32_t) {
+    for (uint32_t i = begin; i < end; ++i) add_slice(b, rows, i, x, s_.slices.row(i));
+  });
+}
+
+// The neurons of a slice, row by row, so that memory is read once and in order; sums [hidden].
+void Neurons::add_slice(const Block& b, const Rows& rows, uint32_t index, const float* x, float* sums) {
+  const Part& down = rows.matrix->parts[rows.matrix->part_count - 1];
+  const AxpyFn axpy = kernels_.axpy[static_cast<int>(down.codec)];
+  const uint32_t span = kSliceRows * kSlices;
+  for (uint32_t group = rows.begin / span * span + index * kSliceRows; group < rows.end; group += span) {
+    const uint32_t end = std::min(group + kSliceRows, rows.end);
+    for (uint32_t r = std::max(group, rows.begin); r < end; ++r) {
+      const uint8_t* row = rows.row(r);
+      const float v = value(b, *rows.matrix, row, r, x);
+      s_.h.data()[r] = v;  // selection by prompt counts it
+      if (v != 0.0f) axpy(down, row + down.offset, w_.lut(down, r), v, 0, down.cols, sums);
+    }
+  }
+}
+
+void Neurons::add_chosen(const Matrix& m, const uint32_t* rows, const uint8_t* const* at, uint32_t begin,
+                         uint32_t end) {
+  const Part& down = m.parts[m.part_count - 1];
+  const AxpyFn axpy = kernels_.axpy[static_cast<int>(down.codec)];
+  const uint32_t* last = rows + end;
+  const float* h = s_.h.data();
+  pool_.parallel_for(kSlices, 1, [&](uint32_t first_slice, uint32_t last_slice, uint32_t) {
+    for (uint32_t s = first_slice; s < last_slice; ++s) {
+      float* sums = s_.slices.row(s);
+      const uint32_t* r = rows + begin;
+      for (uint32_t group = s * kSliceRows; r != last; group += kSliceRows * kSlices) {
+        r = std::lower_bound(r, last, group);
+        for (; r != last && *r < group + kSliceRows; ++r) {
+          if (h[*r] != 0.0f) axpy(down, at[r - rows] + down.offset, w_.lut(down, *r), h[*r], 0, down.cols, sums);
+        }
+      }
+    }
+  });
+}
+
+void Neurons::add_slices(float* out) const {
+  const size_t width = s_.width.hidden;
+  for (uint32_t i = 0; i < kSlices; ++i) {
+    const float* sums = s_.slices.row(i);
+    for (size_t j = 0; j < width; ++j) out[j] += sums[j];
+  }
+}
+
+}  // namespace edgekit

@@ -1,0 +1,18 @@
+// What every part of a forward pass works with.
+#pragma once
+
+#include "cache/weights.h"
+#include "core/threads.h"
+#include "kernels/kernels.h"
+#include "model/workspace.h"
+
+namespace edgekit {
+
+struct Resources {
+  Weights& weights;
+  Workspace& workspace;
+  ThreadPool& pool;
+  const KernelSet& kernels;
+};
+
+}  // namespace edgekit
