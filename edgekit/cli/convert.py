@@ -137,7 +137,7 @@ def command(
             note=lambda what, done, total: progress(done, total),
         )
     for line in done.warnings:
-        click.echo(f"warning: {line}", err=True)
+        click.echo(f"edgekit: warning: {line}", err=True)
     made = []
     if kinds:
         made = export_all(done.path, targets, Choices(context=context), True, quiet or as_json)
