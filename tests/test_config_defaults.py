@@ -20,7 +20,8 @@ from edgekit.arch.overlooked import HARMLESS
 from edgekit.checkpoint import open_checkpoint
 from edgekit.conversion import convert
 from edgekit.errors import UnsupportedModelError
-from edgekit.runtime.session import Options, Session
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options
 from tests import config_defaults, openelm, tiny
 from tests.conftest import ROOT
 

@@ -15,7 +15,8 @@ from edgekit.arch import describe
 from edgekit.checkpoint import open_checkpoint
 from edgekit.conversion import convert
 from edgekit.errors import UnsupportedModelError
-from edgekit.runtime.session import Options, Session
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options
 from tests import tiny
 
 IDS = np.random.default_rng(3).integers(3, 199, 40).tolist()

@@ -14,7 +14,8 @@ import transformers as tf
 from edgekit.arch.checkpoints import describe_checkpoint
 from edgekit.checkpoint import open_checkpoint
 from edgekit.conversion import convert
-from edgekit.runtime.session import Options, Session
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options
 from tests import tiny
 
 VISION = {

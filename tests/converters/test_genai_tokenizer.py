@@ -18,7 +18,7 @@ from edgekit.conversion import convert
 from edgekit.converters.base import export
 from edgekit.converters.onnx.tokenizer import write_tokenizer_config
 from edgekit.generate.tokenizer import Tokenizer
-from edgekit.runtime.session import Sampling
+from edgekit.runtime.values import Sampling
 from tests.conftest import ROOT
 from tests.test_tokenizer import CLASSES, llama, template
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.runtime.session import Options, plan_bundle
+from edgekit.runtime.model import plan_bundle
+from edgekit.runtime.values import Options
 from tests.conftest import ROOT
 from tests.runtime.test_faults import FORBID, bundle, shim  # noqa: F401 (fixtures)
 
@@ -19,7 +20,8 @@ PROGRAM = """
 import json, os, resource, sys
 from pathlib import Path
 from edgekit.errors import EdgekitError
-from edgekit.runtime.session import Options, Session
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options
 job = json.loads(sys.argv[1])
 tokens = list(range(3, 43))
 
