@@ -29,6 +29,7 @@ WIDE = {
     "mistral",
     "phi3_partial",
     "qwen3",
+    "llama_mha",
     "llama_odd_sizes",
     "opt_wide",
 }
