@@ -230,6 +230,6 @@ def test_run_reports_what_was_drafted(large: Path, small: Path, capsys: pytest.C
     drafted = CliRunner().invoke(cli, [*run, "-md", str(small), "--draft-max", "4"])
     assert drafted.exit_code == 0, drafted.output
     assert plain.output.strip() in drafted.output
-    assert "guessed tokens were right" in drafted.output
+    assert "drafted tokens became text" in drafted.output
     assert main([*run, "--draft", "4", "--backend", "onnx"]) == 2
     assert "native backend" in capsys.readouterr().err
