@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,7 @@ def convert(
     calibration: Calibration | None = None,
     progress: Progress | None = None,
     note: Note | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> Conversion:
     """Converts a checkpoint to a bundle.
 
@@ -88,6 +89,7 @@ def convert(
         calibration: learn predictors, cuts and an order of neurons from text first.
         progress: called with (weights done, weights in all).
         note: called with (what a calibration is doing, done, of all).
+        warn: called before the work begins, with the lines of `Conversion.warnings` and of a missing tokenizer.
 
     Raises:
         EdgekitError: one line that says what is wrong and what to do.
@@ -106,8 +108,9 @@ def convert(
     missing = missing_tokenizer(str(checkpoint), source.path)
     if missing and calibration is not None:
         raise ConvertError(missing)
-    if missing:  # the weights can be measured and exported all the same
-        print(f"edgekit: warning: {missing}", file=sys.stderr)
+    if warn is not None:  # a bundle without a tokenizer can be measured and exported all the same
+        for line in (*([missing] if missing else []), *warnings):
+            warn(line)
     workers = threads or usable_cores()
     provenance: dict[str, Any] = {
         "edgekit": __version__,

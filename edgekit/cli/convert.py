@@ -135,9 +135,8 @@ def command(
             calibration=learn if calibration else None,
             progress=progress,
             note=lambda what, done, total: progress(done, total),
+            warn=lambda line: click.echo(f"edgekit: warning: {line}", err=True),
         )
-    for line in done.warnings:
-        click.echo(f"edgekit: warning: {line}", err=True)
     made = []
     if kinds:
         made = export_all(done.path, targets, Choices(context=context), True, quiet or as_json)

@@ -44,7 +44,7 @@ inline edgekit_options small_options() {
   options.struct_size = sizeof(options);
   options.threads = 1;
   options.context = 16;
-  options.ram_bytes = 8 << 20;
+  options.budget_bytes = 8 << 20;
   return options;
 }
 

@@ -33,7 +33,7 @@ Result<Buffer> Buffer::allocate(Budget& budget, uint64_t bytes, const char* what
   if (posix_memalign(&data, charged >= kHugePage ? kHugePage : kAlignment, charged) != 0) {
     budget.give(charged);
     return fail(EDGEKIT_NO_MEMORY, std::string("the system refused ") + std::to_string(bytes) + " bytes of " + what +
-                                       "; free memory or lower ram_bytes");
+                                       "; free memory or lower the budget");
   }
 #if defined(MADV_HUGEPAGE)
   // Large pages spare most of the TLB misses, and the device a list of small ones.
