@@ -28,14 +28,18 @@ Case make_case(Codec codec, uint32_t cols, uint32_t group, bool symmetric, Rando
   Case c;
   c.part.codec = codec;
   c.part.cols = cols;
-  const uint32_t bits = kCodecBits[static_cast<int>(codec)];
-  const bool affine = codec == Codec::affine4 || codec == Codec::affine8;
-  c.part.group_size = affine ? group : 0;
+  const uint32_t bits = bits_of(codec);
+  const Form form = form_of(codec);
+  // Scaled palettes have groups of any multiple of 32; the uneven one stands for those.
+  if (has_groups(form)) c.part.group_size = form == Form::scaled_lookup && group == 128 ? 96 : group;
   c.part.symmetric = symmetric;
-  const uint32_t head = affine ? codes_offset(c.part) : 0, codes = padded_cols(cols) * bits / 8;
-  c.row.resize(head + codes);
+  c.row.resize(record_bytes(c.part));
+  const uint32_t head = codes_offset(c.part), codes = padded_cols(cols) * bits / 8;
   const auto put = [&](size_t at, uint16_t h) { std::memcpy(c.row.data() + at, &h, 2); };
-  for (uint32_t i = 0; i + 1 < head; i += 2) put(i, float_to_f16(uniform(random)));
+  for (uint32_t i = 0; i + 1 < head && form == Form::affine; i += 2) put(i, float_to_f16(uniform(random)));
+  for (uint32_t i = 0; i < head && form == Form::scaled_lookup; ++i) {
+    c.row[i] = static_cast<uint8_t>(random.uniform() * 180);  // scales of at most about 1, and zeros
+  }
   for (uint32_t i = head; i < head + codes; ++i) c.row[i] = static_cast<uint8_t>(random.uniform() * 256);
   for (uint32_t i = 0; i < padded_cols(cols); ++i) {
     const float value = i < cols ? uniform(random) : 0.0f;  // records are zero past their columns
@@ -43,8 +47,9 @@ Case make_case(Codec codec, uint32_t cols, uint32_t group, bool symmetric, Rando
     if (codec == Codec::f16) put(2 * i, float_to_f16(value));
     if (codec == Codec::bf16) put(2 * i, static_cast<uint16_t>(float_to_bits(value) >> 16));
   }
-  if (codec >= Codec::palette8) {
-    for (uint32_t i = 0; i < 1u << bits; ++i) c.lut.push_back(float_to_f16(uniform(random)));
+  for (uint32_t i = 0; i < 1u << bits && has_table(form); ++i) {
+    const float entry = uniform(random);
+    c.lut.push_back(float_to_f16(form == Form::scaled_lookup ? std::round(entry * 127) / 128 : entry));
   }
   return c;
 }
@@ -72,7 +77,9 @@ void compare(const KernelSet& set, const Case& c, Random& random) {
   const KernelSet& reference = kPortableKernels;
   const float a = reference.dot[k](c.part, c.row.data(), c.lut.data(), x.data(), sums.data());
   const float b = set.dot[k](c.part, c.row.data(), c.lut.data(), x.data(), sums.data());
-  const float code = c.part.codec == Codec::affine8 ? 256.f : 16.f;  // biases cancel codes of this size
+  const Form form = form_of(c.part.codec);
+  const float code =
+      form == Form::affine ? static_cast<float>(1u << bits_of(c.part.codec)) : 2.f;  // biases cancel these
   CHECK(near(a, b, code * std::sqrt(static_cast<float>(cols)) + 1));
 
   std::vector<float> many(5 * padded), y1(5), y2(5);
@@ -98,6 +105,7 @@ void compare(const KernelSet& set, const Case& c, Random& random) {
       set.decode[k](c.part, c.row.data(), c.lut.data(), begin, end, got.data());
       const uint32_t filled = end == cols ? padded - begin : end - begin;
       for (uint32_t i = 0; i < filled; ++i) CHECK(near(want[i], got[i], code));
+      for (uint32_t i = 0; i < filled; ++i) CHECK(form == Form::affine || want[i] == got[i]);
       std::vector<float> out1(padded, 0.5f), out2(padded, 0.5f);
       reference.axpy[k](c.part, c.row.data(), c.lut.data(), 1.5f, begin, end, out1.data());
       set.axpy[k](c.part, c.row.data(), c.lut.data(), 1.5f, begin, end, out2.data());
@@ -112,9 +120,9 @@ void compare(const KernelSet& set, const Case& c, Random& random) {
 TEST(every_set_matches_the_portable_kernels) {
   Random random(1);
   for (const KernelSet* set : other_sets()) {
-    for (int k = 0; k < static_cast<int>(Codec::count); ++k) {
+    for (int k = 0; k < kCodecCount; ++k) {
       for (uint32_t cols : {8u, 32u, 60u, 96u, 172u, 256u, 2080u}) {
-        for (uint32_t group : {32u, 64u, 128u}) {
+        for (uint32_t group : {32u, 64u, 128u, 256u}) {
           for (bool symmetric : {true, false}) {
             compare(*set, make_case(static_cast<Codec>(k), cols, group, symmetric, random), random);
           }

@@ -83,6 +83,7 @@ def test_neon_kernels_under_qemu(bundles: list[Path]) -> None:
     )
     for name in (
         "match",
+        "decoded",
         "half",
         "hostile_calls",
         "hostile_file",

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <mutex>
 
+#include "format/tables.h"
+
 namespace edgekit {
 
 Result<std::unique_ptr<Weights>> Weights::load(Bundle& bundle, Budget& budget, const Plan& plan, const IoSettings& io,
@@ -11,6 +13,7 @@ Result<std::unique_ptr<Weights>> Weights::load(Bundle& bundle, Budget& budget, c
   const auto& matrices = bundle.manifest().matrices;
   EK_ASSIGN(out->vectors_, Buffer::allocate(budget, bundle.manifest().vectors_bytes, "vectors"));
   if (out->vectors_.size() > 0) EK_TRY(bundle.read_vectors(out->vectors_.data()));
+  EK_TRY(check_tables(bundle.manifest(), out->vectors_.data()));
   for (const Matrix& m : matrices) {
     Region region;
     EK_ASSIGN(region, Region::reserve(budget, m.bytes(), "weights"));

@@ -78,7 +78,7 @@ const char* edgekit_features(void) {
 const char* edgekit_kernel_sets(void) { return edgekit::kernel_set_names(); }
 
 const char* edgekit_codecs(void) {
-#define EK_CODEC(name, manifest_name, bits) "," manifest_name ":" #bits
+#define EK_CODEC(name, manifest_name, bits, form) "," manifest_name ":" #bits
   static const char list[] =
 #include "kernels/kernels.inc"
       ;

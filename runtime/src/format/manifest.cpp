@@ -12,25 +12,6 @@ namespace {
 constexpr uint64_t kMaxBytes = uint64_t{1} << 46;
 constexpr uint32_t kMaxRowBytes = 1u << 30;
 
-constexpr const char* kCodecNames[] = {
-#define EK_CODEC(name, id, bits) id,
-#include "kernels/kernels.inc"
-#undef EK_CODEC
-};
-
-bool is_affine(Codec c) { return c == Codec::affine8 || c == Codec::affine4; }
-bool is_palette(Codec c) { return c >= Codec::palette8; }
-
-uint64_t record_bytes(const Part& p) {
-  const uint64_t blocks = (uint64_t{p.cols} + kBlock - 1) / kBlock;
-  uint64_t bytes = blocks * kCodecBits[static_cast<int>(p.codec)] * kBlock / 8;
-  if (is_affine(p.codec)) {
-    const uint64_t groups = (uint64_t{p.cols} + p.group_size - 1) / p.group_size;
-    bytes += (groups * (p.symmetric ? 2 : 4) + 15) / 16 * 16;
-  }
-  return (bytes + 15) / 16 * 16;
-}
-
 class Reader : Fields {
  public:
   Reader(const Json& json, Names& names, Manifest& out) : Fields(json, names, out) {}
@@ -103,23 +84,15 @@ class Reader : Fields {
     uint64_t bits;
     EK_ASSIGN(codec, string(node, "codec"));
     EK_ASSIGN(bits, integer(node, "bits", 64));
-    int found = 0;
-    while (found < static_cast<int>(Codec::count) && (codec != kCodecNames[found] || bits != kCodecBits[found])) {
-      ++found;
-    }
-    if (found == static_cast<int>(Codec::count)) {
+    p.codec = find_codec(codec, bits);
+    if (p.codec == Codec::count) {
       return fail(EDGEKIT_UNSUPPORTED,
                   "codec '" + codec + "' with " + std::to_string(bits) + " bits is not one that this runtime knows");
     }
-    p.codec = static_cast<Codec>(found);
     EK_ASSIGN(p.cols, size(node, "cols"));
-    if (is_affine(p.codec)) {
-      EK_ASSIGN(p.group_size, size(node, "group_size", kBlock));
-      EK_ASSIGN(p.symmetric, boolean(node, "symmetric"));
-      const bool power = (p.group_size & (p.group_size - 1)) == 0;
-      if (!power || p.group_size < kBlock) return bad("group_size", "not 32, 64, 128, ...");
-    }
-    if (is_palette(p.codec)) {
+    const Form form = form_of(p.codec);
+    if (has_groups(form)) EK_TRY(groups(node, p));
+    if (has_table(form)) {
       EK_ASSIGN(p.lut, vector(node, "lut", 0));
       EK_ASSIGN(p.lut_rows, size(node, "lut_rows"));
       const Vector& lut = out_.vectors[static_cast<size_t>(p.lut)];
@@ -130,6 +103,19 @@ class Reader : Fields {
     if (bytes > kMaxRowBytes) return bad("cols", "too large");
     p.bytes = static_cast<uint32_t>(bytes);
     return p;
+  }
+
+  // The columns of a scale.
+  Outcome groups(const JsonNode& node, Part& p) const {
+    EK_ASSIGN(p.group_size, size(node, "group_size"));
+    if (form_of(p.codec) == Form::scaled_lookup) {
+      if (p.group_size % kBlock == 0 || p.group_size >= p.cols) return Nothing{};
+      return bad("group_size", "neither a multiple of 32 nor the width of the row or more");
+    }
+    EK_ASSIGN(p.symmetric, boolean(node, "symmetric"));
+    const uint32_t g = p.group_size;
+    return g == 32 || g == 64 || g == 128 || g == 256 ? Outcome(Nothing{})
+                                                      : Outcome(bad("group_size", "not 32, 64, 128 or 256"));
   }
 
   Outcome matrices(const JsonNode& root) {

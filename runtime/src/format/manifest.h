@@ -9,40 +9,13 @@
 
 #include "core/budget.h"
 #include "core/result.h"
+#include "format/codec.h"
 
 namespace edgekit {
 
 constexpr uint32_t kFormatVersion = 1;
 constexpr uint32_t kUnitAlignment = 4096;
-constexpr uint32_t kBlock = 32;  // weights are packed in blocks of 32 along a row
-constexpr int32_t kNone = -1;
 constexpr uint32_t kCuts = 9;
-
-// One per way of storing a row; the order is that of kernels.inc.
-enum class Codec : uint8_t {
-#define EK_CODEC(name, id, bits) name,
-#include "kernels/kernels.inc"
-#undef EK_CODEC
-  count
-};
-
-constexpr uint32_t kCodecBits[] = {
-#define EK_CODEC(name, id, bits) bits,
-#include "kernels/kernels.inc"
-#undef EK_CODEC
-};
-
-// A row record of one codec inside the (possibly bundled) row of a matrix.
-struct Part {
-  Codec codec = Codec::f32;
-  bool symmetric = false;   // affine: no stored bias, zero point in the middle
-  uint32_t group_size = 0;  // affine: columns per scale, a multiple of 32
-  uint32_t cols = 0;
-  uint32_t offset = 0;    // of the record within the row
-  uint32_t bytes = 0;     // of the record
-  int32_t lut = kNone;    // palette: vector of f16 [ceil(rows/lut_rows)][2^bits]
-  uint32_t lut_rows = 0;  // palette: rows that share a table
-};
 
 struct Matrix {
   std::string name;

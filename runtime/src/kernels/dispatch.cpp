@@ -1,3 +1,4 @@
+#include <cmath>
 #include <cstring>
 
 #include "kernels/kernels.h"
@@ -58,6 +59,18 @@ const char* kernel_set_names() {
     for (const char* c = e.set->name; *c != '\0'; ++c) *at++ = *c;
   }
   return names;
+}
+
+const float* scale_table() {
+  struct Table {
+    float scale[256];
+    Table() {
+      scale[0] = 0;
+      for (int i = 1; i < 256; ++i) scale[i] = static_cast<float>(std::exp2((i - 176) / 12.0));
+    }
+  };
+  static const Table table;
+  return table.scale;
 }
 
 }  // namespace edgekit

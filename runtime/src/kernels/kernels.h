@@ -59,9 +59,14 @@ const KernelSet* find_kernels(const char* name);
 // Comma-separated names of the sets that can run here, best first.
 const char* kernel_set_names();
 
-// A row begins with its scales, if it has any, then its biases, padded to 16 bytes; then come its codes.
-inline uint32_t padded_cols(uint32_t cols) { return (cols + kBlock - 1) / kBlock * kBlock; }
-inline uint32_t group_count(const Part& p) { return (p.cols + p.group_size - 1) / p.group_size; }
-inline uint32_t codes_offset(const Part& p) { return (group_count(p) * (p.symmetric ? 2u : 4u) + 15u) / 16u * 16u; }
+// What the byte of a scaled_lookup's scale stands for: 0, and 2^((byte - 176) / 12) from 1 on; [256].
+const float* scale_table();
+// The group that block b belongs to, b / (blocks in a group), without a division: exact for rows of up to 2^24 columns.
+inline uint64_t group_inverse(const Part& p) {
+  if (p.group_size >= p.cols) return 0;  // all in the first
+  const uint64_t per = p.group_size / kBlock;
+  return ((uint64_t{1} << 40) + per - 1) / per;
+}
+inline size_t group_of(size_t b, uint64_t inverse) { return static_cast<size_t>(b * inverse >> 40); }
 
 }  // namespace edgekit

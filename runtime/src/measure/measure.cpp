@@ -21,26 +21,15 @@ uint64_t next_random(uint64_t& state) {
 
 // A matrix of one part whose records hold any bytes: only the time counts.
 Result<Part> part_for(const edgekit_kernel_test& test) {
-  static const char* const names[] = {
-#define EK_CODEC(name, id, bits) id,
-#include "kernels/kernels.inc"
-#undef EK_CODEC
-  };
   Part part;
-  int i = 0;
-  while (i < static_cast<int>(Codec::count) && (std::strcmp(names[i], test.codec) != 0 || kCodecBits[i] != test.bits)) {
-    ++i;
-  }
-  if (i == static_cast<int>(Codec::count)) {
+  part.codec = find_codec(test.codec, test.bits);
+  if (part.codec == Codec::count) {
     return fail(EDGEKIT_INVALID_ARGUMENT, std::string("no codec '") + test.codec + "' of that many bits");
   }
-  part.codec = static_cast<Codec>(i);
   part.cols = test.cols;
   part.group_size = 64;
   part.lut_rows = 1u << 30;
-  const bool affine = part.codec == Codec::affine8 || part.codec == Codec::affine4;
-  const uint64_t codes = uint64_t{padded_cols(part.cols)} * test.bits / 8;
-  part.bytes = static_cast<uint32_t>((codes + (affine ? codes_offset(part) : 0) + 15) / 16 * 16);
+  part.bytes = static_cast<uint32_t>(record_bytes(part));
   return part;
 }
 

@@ -54,11 +54,11 @@ inline void widen(__m256i bytes, V out[4]) {
 }
 
 // Palettes of at most 16 entries: look up both bytes of the f16 value with byte shuffles.
-template <Codec C>
-class Unpack {
+template <uint32_t kBits, bool kLarge = (kBits > 4)>
+class Lookup {
  public:
-  Unpack(const Part&, const uint8_t* row, const uint16_t* lut) : row_(row) {
-    constexpr int kEntries = C == Codec::palette4 ? 16 : C == Codec::palette3 ? 8 : C == Codec::palette2 ? 4 : 2;
+  Lookup(const uint8_t* from, const uint16_t* lut) : codes_(from) {
+    constexpr int kEntries = 1 << kBits;
     alignas(16) uint8_t low[16] = {}, high[16] = {};
     for (int i = 0; i < kEntries; ++i) {
       low[i] = static_cast<uint8_t>(lut[i]);
@@ -68,7 +68,7 @@ class Unpack {
     high_ = _mm256_broadcastsi128_si256(load128(high));
   }
   void block(size_t b, V out[4]) const {
-    const __m256i index = codes<C>(row_, b);
+    const __m256i index = codes<kBits>(codes_, b);
     const __m256i low = _mm256_shuffle_epi8(low_, index), high = _mm256_shuffle_epi8(high_, index);
     const __m256i even = _mm256_unpacklo_epi8(low, high);  // 0-7 and 16-23
     const __m256i odd = _mm256_unpackhi_epi8(low, high);   // 8-15 and 24-31
@@ -79,20 +79,22 @@ class Unpack {
   }
 
  private:
-  const uint8_t* row_;
+  const uint8_t* codes_;
   __m256i low_, high_;
 };
 
 // Larger palettes: widen the table to floats once a row, then gather.
-template <Codec C, int kEntries>
-class UnpackLarge {
+template <uint32_t kBits>
+class Lookup<kBits, true> {
+  static constexpr int kEntries = 1 << kBits;
+
  public:
-  UnpackLarge(const Part&, const uint8_t* row, const uint16_t* lut) : row_(row) {
+  Lookup(const uint8_t* from, const uint16_t* lut) : codes_(from) {
     for (int i = 0; i < kEntries; i += 8) _mm256_storeu_ps(table_ + i, load_half(lut + i));
   }
   void block(size_t b, V out[4]) const {
     alignas(32) uint8_t index[32];
-    _mm256_store_si256(reinterpret_cast<__m256i*>(index), codes<C>(row_, b));
+    _mm256_store_si256(reinterpret_cast<__m256i*>(index), codes<kBits>(codes_, b));
     for (int i = 0; i < 4; ++i) {
       const __m256i at = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(index + 8 * i)));
       out[i] = _mm256_i32gather_ps(table_, at, 4);
@@ -100,21 +102,12 @@ class UnpackLarge {
   }
 
  private:
-  const uint8_t* row_;
+  const uint8_t* codes_;
   float table_[kEntries];
 };
-template <>
-class Unpack<Codec::palette8> : public UnpackLarge<Codec::palette8, 256> {
-  using UnpackLarge::UnpackLarge;
-};
-template <>
-class Unpack<Codec::palette6> : public UnpackLarge<Codec::palette6, 64> {
-  using UnpackLarge::UnpackLarge;
-};
-
-template <Codec C>
+template <uint32_t kBits>
 inline void code_values(const uint8_t* at, size_t b, V out[4]) {
-  widen(codes<C>(at, b), out);
+  widen(codes<kBits>(at, b), out);
 }
 
 #include "kernels/simd.inc"

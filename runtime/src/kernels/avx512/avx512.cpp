@@ -52,41 +52,40 @@ inline void look_up4(V table, const uint8_t* at, V out[2]) {
   out[1] = _mm512_permutexvar_ps(_mm512_srli_epi32(index, 4), table);
 }
 
-template <Codec C>
-class Unpack {  // palettes of at most 16 entries
+template <uint32_t kBits, bool kLarge = (kBits > 4)>
+class Lookup {  // at most 16 entries
  public:
-  Unpack(const Part&, const uint8_t* row, const uint16_t* lut) : row_(row) {
-    constexpr int kEntries = C == Codec::palette4 ? 16 : C == Codec::palette3 ? 8 : C == Codec::palette2 ? 4 : 2;
+  Lookup(const uint8_t* from, const uint16_t* lut) : codes_(from) {
     alignas(32) uint16_t entries[16] = {};
-    std::memcpy(entries, lut, kEntries * 2);
+    std::memcpy(entries, lut, sizeof(uint16_t) << kBits);
     table_ = load_half(entries);
   }
   void block(size_t b, V out[2]) const {
-    if constexpr (C == Codec::palette4) {
-      look_up4(table_, row_ + b * 16, out);
+    if constexpr (kBits == 4) {
+      look_up4(table_, codes_ + b * 16, out);
     } else {
-      const __m256i index = codes<C>(row_, b);
+      const __m256i index = codes<kBits>(codes_, b);
       out[0] = _mm512_permutexvar_ps(widen(_mm256_castsi256_si128(index)), table_);
       out[1] = _mm512_permutexvar_ps(widen(_mm256_extracti128_si256(index, 1)), table_);
     }
   }
 
  private:
-  const uint8_t* row_;
+  const uint8_t* codes_;
   V table_;
 };
 
-// Tables of 64 or 256 halves lie in registers too: a permute of two of them looks up 64 entries.
-template <Codec C, int kEntries>
-class UnpackLarge {
+// Tables of 32, 64 or 256 halves lie in registers too: a permute of two of them looks up 64 entries.
+template <uint32_t kBits>
+class Lookup<kBits, true> {
  public:
-  UnpackLarge(const Part&, const uint8_t* row, const uint16_t* lut) : row_(row) {
-    for (int i = 0; i < kEntries / 32; ++i) table_[i] = _mm512_loadu_si512(lut + i * 32);
+  Lookup(const uint8_t* from, const uint16_t* lut) : codes_(from) {
+    for (int i = 0; i < kTables; ++i) table_[i] = _mm512_loadu_si512(lut + i * 32);
   }
   void block(size_t b, V out[2]) const {
-    const __m512i index = _mm512_cvtepu8_epi16(codes<C>(row_, b));
+    const __m512i index = _mm512_cvtepu8_epi16(codes<kBits>(codes_, b));
     __m512i value = among64(index, 0);
-    if constexpr (kEntries == 256) {
+    if constexpr (kBits == 8) {
       const __mmask32 odd = _mm512_test_epi16_mask(index, _mm512_set1_epi16(64));
       const __mmask32 upper = _mm512_test_epi16_mask(index, _mm512_set1_epi16(128));
       value = _mm512_mask_mov_epi16(value, odd, among64(index, 1));
@@ -98,29 +97,24 @@ class UnpackLarge {
   }
 
  private:
+  static constexpr int kTables = (1 << kBits) / 32;
   // The entry of the low six bits in a quarter of the table.
   __m512i among64(__m512i index, int quarter) const {
+    if constexpr (kTables == 1) return _mm512_permutexvar_epi16(index, table_[0]);
     return _mm512_permutex2var_epi16(table_[2 * quarter], index, table_[2 * quarter + 1]);
   }
-  const uint8_t* row_;
-  __m512i table_[kEntries / 32];
-};
-template <>
-class Unpack<Codec::palette8> : public UnpackLarge<Codec::palette8, 256> {
-  using UnpackLarge::UnpackLarge;
-};
-template <>
-class Unpack<Codec::palette6> : public UnpackLarge<Codec::palette6, 64> {
-  using UnpackLarge::UnpackLarge;
+  const uint8_t* codes_;
+  __m512i table_[kTables];
 };
 
-template <Codec C>
+template <uint32_t kBits>
 inline void code_values(const uint8_t* at, size_t b, V out[2]) {
-  if constexpr (C == Codec::affine4) {
+  if constexpr (kBits == 4) {
     look_up4(_mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0), at + b * 16, out);
   } else {
-    out[0] = _mm512_cvtepi32_ps(widen(load128(at + b * 32)));
-    out[1] = _mm512_cvtepi32_ps(widen(load128(at + b * 32 + 16)));
+    const __m256i index = codes<kBits>(at, b);
+    out[0] = _mm512_cvtepi32_ps(widen(_mm256_castsi256_si128(index)));
+    out[1] = _mm512_cvtepi32_ps(widen(_mm256_extracti128_si256(index, 1)));
   }
 }
 

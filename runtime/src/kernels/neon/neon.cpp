@@ -71,22 +71,18 @@ inline Codes plane1(const uint8_t* at) {
   return {vandq_u8(vtstq_u8(low, bits), one), vandq_u8(vtstq_u8(high, bits), one)};
 }
 
-template <Codec C>
-inline Codes codes(const uint8_t* row, size_t b) {
-  switch (C) {
-    case Codec::palette6: {
-      const uint8_t* at = row + b * 24;
-      return either(plane4(at), shift<4>(plane2(at + 16)));
-    }
-    case Codec::affine4:
-    case Codec::palette4: return plane4(row + b * 16);
-    case Codec::palette3: {
-      const uint8_t* at = row + b * 12;
-      return either(plane2(at), shift<2>(plane1(at + 8)));
-    }
-    case Codec::palette2: return plane2(row + b * 8);
-    case Codec::palette1: return plane1(row + b * 4);
-    default: return {vld1q_u8(row + b * 32), vld1q_u8(row + b * 32 + 16)};
+// Block b of codes.
+template <uint32_t kBits>
+inline Codes codes(const uint8_t* from, size_t b) {
+  const uint8_t* at = from + b * (kBits * kBlock / 8);
+  switch (kBits) {
+    case 6: return either(plane4(at), shift<4>(plane2(at + 16)));
+    case 5: return either(plane4(at), shift<4>(plane1(at + 16)));
+    case 4: return plane4(at);
+    case 3: return either(plane2(at), shift<2>(plane1(at + 8)));
+    case 2: return plane2(at);
+    case 1: return plane1(at);
+    default: return {vld1q_u8(at), vld1q_u8(at + 16)};
   }
 }
 
@@ -100,15 +96,11 @@ inline void widen(Codes c, V out[4]) {
 }
 
 // Palettes of at most 64 entries: look up both bytes of the f16 value with table instructions.
-template <Codec C>
-class Unpack {
+template <uint32_t kBits, bool kLarge = (kBits > 6)>
+class Lookup {
  public:
-  Unpack(const Part&, const uint8_t* row, const uint16_t* lut) : row_(row) {
-    constexpr int kEntries = C == Codec::palette6   ? 64
-                             : C == Codec::palette4 ? 16
-                             : C == Codec::palette3 ? 8
-                             : C == Codec::palette2 ? 4
-                                                    : 2;
+  Lookup(const uint8_t* from, const uint16_t* lut) : codes_(from) {
+    constexpr int kEntries = 1 << kBits;
     uint8_t low[64] = {}, high[64] = {};
     for (int i = 0; i < kEntries; ++i) {
       low[i] = static_cast<uint8_t>(lut[i]);
@@ -120,42 +112,42 @@ class Unpack {
     }
   }
   void block(size_t b, V out[4]) const {
-    const Codes c = codes<C>(row_, b);
+    const Codes c = codes<kBits>(codes_, b);
     pair(c.low, out);
     pair(c.high, out + 2);
   }
 
  private:
   uint8x16_t look_up(const uint8x16x4_t& table, uint8x16_t index) const {
-    return C == Codec::palette6 ? vqtbl4q_u8(table, index) : vqtbl1q_u8(table.val[0], index);
+    return kBits > 4 ? vqtbl4q_u8(table, index) : vqtbl1q_u8(table.val[0], index);
   }
   void pair(uint8x16_t index, V out[2]) const {
     const uint8x16_t low = look_up(low_, index), high = look_up(high_, index);
     out[0] = half_to_float(vreinterpretq_u16_u8(vzip1q_u8(low, high)));
     out[1] = half_to_float(vreinterpretq_u16_u8(vzip2q_u8(low, high)));
   }
-  const uint8_t* row_;
+  const uint8_t* codes_;
   uint8x16x4_t low_, high_;
 };
 
-template <>
-class Unpack<Codec::palette8> {
+template <uint32_t kBits>
+class Lookup<kBits, true> {
  public:
-  Unpack(const Part&, const uint8_t* row, const uint16_t* lut) : row_(row), lut_(lut) {}
+  Lookup(const uint8_t* from, const uint16_t* lut) : codes_(from), lut_(lut) {}
   void block(size_t b, V out[4]) const {
     uint16_t half[kBlock];
-    for (uint32_t i = 0; i < kBlock; ++i) half[i] = lut_[row_[b * kBlock + i]];
+    for (uint32_t i = 0; i < kBlock; ++i) half[i] = lut_[codes_[b * kBlock + i]];
     for (int i = 0; i < 4; ++i) out[i] = load_half(half + 8 * i);
   }
 
  private:
-  const uint8_t* row_;
+  const uint8_t* codes_;
   const uint16_t* lut_;
 };
 
-template <Codec C>
+template <uint32_t kBits>
 inline void code_values(const uint8_t* at, size_t b, V out[4]) {
-  widen(codes<C>(at, b), out);
+  widen(codes<kBits>(at, b), out);
 }
 
 #include "kernels/simd.inc"

@@ -14,42 +14,40 @@ uint32_t plane2(const uint8_t* b, uint32_t i) { return b[i % 8] >> (2 * (i / 8))
 uint32_t plane1(const uint8_t* b, uint32_t i) { return b[i / 8] >> (i % 8) & 1u; }
 uint32_t plane4(const uint8_t* b, uint32_t i) { return b[i % 16] >> (4 * (i / 16)) & 15u; }
 
+// Code `i` of the block at `b`.
+template <uint32_t kBits>
+uint32_t code(const uint8_t* b, uint32_t i) {
+  switch (kBits) {
+    case 6: return plane4(b, i) | plane2(b + 16, i) << 4;
+    case 5: return plane4(b, i) | plane1(b + 16, i) << 4;
+    case 4: return plane4(b, i);
+    case 3: return plane2(b, i) | plane1(b + 8, i) << 2;
+    case 2: return plane2(b, i);
+    case 1: return plane1(b, i);
+    default: return b[i];
+  }
+}
+
+float dense(Codec codec, const uint8_t* row, uint32_t j) {
+  if (codec == Codec::f16) return f16_to_float(load_u16(row + 2 * j));
+  if (codec == Codec::bf16) return bf16_to_float(load_u16(row + 2 * j));
+  const uint8_t* at = row + 4 * j;
+  return bits_to_float(static_cast<uint32_t>(load_u16(at)) | static_cast<uint32_t>(load_u16(at + 2)) << 16);
+}
+
 template <Codec C>
 float weight(const Part& p, const uint8_t* row, const uint16_t* lut, uint32_t j) {
-  const uint32_t b = j / kBlock, i = j % kBlock;
-  switch (C) {
-    case Codec::f32: {
-      const uint8_t* at = row + 4 * j;
-      return bits_to_float(static_cast<uint32_t>(load_u16(at)) | static_cast<uint32_t>(load_u16(at + 2)) << 16);
-    }
-    case Codec::f16: return f16_to_float(load_u16(row + 2 * j));
-    case Codec::bf16: return bf16_to_float(load_u16(row + 2 * j));
-    case Codec::affine8:
-    case Codec::affine4: {
-      const bool wide = C == Codec::affine8;
-      const uint8_t* at = row + codes_offset(p);
-      const uint32_t q = wide ? at[j] : plane4(at + 16 * b, i);
-      const uint32_t g = j / p.group_size;
-      const float scale = f16_to_float(load_u16(row + 2 * g));
-      const float bias =
-          p.symmetric ? scale * (wide ? -128.f : -8.f) : f16_to_float(load_u16(row + 2 * (group_count(p) + g)));
-      return scale * static_cast<float>(q) + bias;
-    }
-    case Codec::palette8: return f16_to_float(lut[row[j]]);
-    case Codec::palette6: {
-      const uint8_t* at = row + 24 * b;
-      return f16_to_float(lut[plane4(at, i) | plane2(at + 16, i) << 4]);
-    }
-    case Codec::palette4: return f16_to_float(lut[plane4(row + 16 * b, i)]);
-    case Codec::palette3: {
-      const uint8_t* at = row + 12 * b;
-      return f16_to_float(lut[plane2(at, i) | plane1(at + 8, i) << 2]);
-    }
-    case Codec::palette2: return f16_to_float(lut[plane2(row + 8 * b, i)]);
-    case Codec::palette1: return f16_to_float(lut[plane1(row + 4 * b, i)]);
-    case Codec::count: break;
-  }
-  return 0;
+  constexpr Form kForm = form_of(C);
+  constexpr uint32_t kBits = bits_of(C);
+  if (kForm == Form::dense) return dense(C, row, j);
+  const uint32_t q = code<kBits>(row + codes_offset(p) + j / kBlock * (kBits * kBlock / 8), j % kBlock);
+  if (kForm == Form::lookup) return f16_to_float(lut[q]);
+  const uint32_t g = j / p.group_size;
+  if (kForm == Form::scaled_lookup) return scale_table()[row[g]] * f16_to_float(lut[q]);
+  const float scale = f16_to_float(load_u16(row + 2 * g));
+  const float centre = static_cast<float>(1u << (kBits - 1));
+  const float bias = p.symmetric ? scale * -centre : f16_to_float(load_u16(row + 2 * (group_count(p) + g)));
+  return scale * static_cast<float>(q) + bias;
 }
 
 template <Codec C>
