@@ -18,8 +18,10 @@ import numpy as np
 from edgekit.arch import describe
 from edgekit.arch.spec import Bundled, Matrix, Model, Ranges, Vector
 from edgekit.codecs.base import F32
-from edgekit.converters.weights import Coded, Json, Part, Plain, Weight, Weights, feed_forward_parts
+from edgekit.converters.weights import AffineForm, DenseForm, Json, Part, Weight, Weights, feed_forward_parts
 from edgekit.errors import BundleError
+
+MOST_GROUP = 128  # columns of one scale in mlx_lm
 
 
 @dataclass(frozen=True)
@@ -127,15 +129,16 @@ def assembled(
     """
     scales = [factors.get(p.part.label, 1.0) for p in pieces]
     kinds = [weights.kind(p.part) for p in pieces]
-    if all(k["codec"] in ("f32", "f16", "bf16") for k in kinds):
+    forms = {weights.form(p.part) for p in pieces}
+    if forms == {"dense"}:
         loaded = [weights.get(p.part) for p in pieces]
         turned = [w.dense().T if p.mixed else w.dense() for w, p in zip(loaded, pieces, strict=True)]
         values = [v if f == 1 else v * np.float32(f) for v, f in zip(turned, scales, strict=True)]
         whole = np.concatenate(_in_place([p.ranges for p in pieces], values)) if pieces[0].ranges else values[0]
-        return Plain(np.ascontiguousarray(whole), kinds[0]["codec"])
+        return DenseForm(np.ascontiguousarray(whole), kinds[0]["codec"])
     same = len({(k["codec"], k["bits"], k.get("group_size")) for k in kinds}) == 1
     width = bits or (4 if max(k["bits"] for k in kinds) <= 4 else 8)
-    keep = same and kinds[0]["codec"] == "affine"
+    keep = same and forms == {"affine"} and kinds[0]["group_size"] <= MOST_GROUP
     coded = [weights.affine(p.part, width, group_size, keep=keep, transposed=p.mixed) for p in pieces]
     coded = [w if f == 1 else _scaled(w, f) for w, f in zip(coded, scales, strict=True)]
     if not pieces[0].ranges:
@@ -144,9 +147,9 @@ def assembled(
     codes, scale, bias = (
         np.concatenate(_in_place(spans, [getattr(w, name) for w in coded])) for name in ("codes", "scale", "bias")
     )
-    return Coded(codes, coded[0].bits, scale, bias, coded[0].group_size, coded[0].symmetric)
+    return AffineForm(codes, coded[0].bits, scale, bias, coded[0].group_size, coded[0].symmetric)
 
 
-def _scaled(w: Coded, by: float) -> Coded:
+def _scaled(w: AffineForm, by: float) -> AffineForm:
     half = np.float16(by)
     return replace(w, scale=w.scale * half, bias=w.bias * half)

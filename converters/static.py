@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from edgekit.codecs.base import F32
 from edgekit.converters.lower import Emitter
 from edgekit.converters.rope import tables
-from edgekit.converters.weights import Coded, Indexed, Json, Part, Weight, Weights
+from edgekit.converters.weights import AffineForm, Json, LookupForm, Part, Weight, Weights
 
 V = TypeVar("V")
 Array = npt.NDArray[Any]
@@ -28,8 +28,8 @@ LEAST_LARGEST = 1 / 16  # what the largest value of a row is taken for at least
 class Form:
     """A weight [outputs, inputs] in the form that Apple's formats hold.
 
-    Palette: codes, lut [row blocks, column blocks, 2^bits, 1]. Affine: codes, scale and either `zero` (a code) or
-    `bias`, [row blocks, column blocks]; weight = scale * (code - zero) + bias. Else dense, f32.
+    Palette: codes, lut [row blocks, column blocks, 2^bits, 1], and `scale` if it has scales. Affine: codes, scale and
+    either `zero` (a code) or `bias`, [row blocks, column blocks]; weight = scale * (code - zero) + bias. Else dense.
     """
 
     bits: int = 0
@@ -48,11 +48,14 @@ def form_of(w: Weight, mixed: bool) -> Form:
     def turn(a: Array) -> Array:
         return np.ascontiguousarray(a.T) if mixed else a
 
-    if isinstance(w, Indexed):
+    if isinstance(w, LookupForm):
         step = math.gcd(len(w.codes), w.lut_rows)
         lut = w.lut[np.arange(0, len(w.codes), step) // w.lut_rows]
-        return Form(w.bits, turn(w.codes), lut[None, :, :, None] if mixed else lut[:, None, :, None])
-    if isinstance(w, Coded):
+        table = lut[None, :, :, None] if mixed else lut[:, None, :, None]
+        if w.scale is None:
+            return Form(w.bits, turn(w.codes), table)
+        return _scaled(w, turn, table)
+    if isinstance(w, AffineForm):
         step = math.gcd(w.codes.shape[1], w.group_size)
         if step >= LEAST_GROUP:
             index = np.arange(0, w.codes.shape[1], step) // w.group_size
@@ -61,6 +64,16 @@ def form_of(w: Weight, mixed: bool) -> Form:
                 return Form(w.bits, turn(w.codes), scale=turn(scale), zero=1 << (w.bits - 1))
             return Form(w.bits, turn(w.codes), scale=turn(scale), bias=turn(bias))
     return Form(dense=turn(w.dense()))
+
+
+def _scaled(w: LookupForm, turn: Callable[[Array], Array], table: Array) -> Form:
+    """A palette with scales; blocks of columns divide the size."""
+    assert w.scale is not None
+    cols = w.codes.shape[1]
+    step = math.gcd(cols, w.group_size) if w.group_size < cols else cols
+    if step < LEAST_GROUP:
+        return Form(dense=turn(w.dense()))
+    return Form(w.bits, turn(w.codes), table, scale=turn(w.scale[:, np.arange(0, cols, step) // w.group_size]))
 
 
 @dataclass

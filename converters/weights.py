@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from edgekit.bundle.weights import BundleWeights
+from edgekit.codecs import codec_of
 from edgekit.codecs.affine import Affine
-from edgekit.codecs.base import F16, F32, U8
-from edgekit.codecs.palette import Palette, looked_up
+from edgekit.codecs.base import F32, U8
+from edgekit.codecs.forms import AffineForm, ComputedForm, DenseForm, LookupForm
+from edgekit.solvers.nearest import affine_arrays
 
 Json = dict[str, Any]
 
@@ -34,63 +36,17 @@ class Part:
         return self.matrix if self.index == 0 else f"{self.matrix}.{self.index}"
 
 
-@dataclass(frozen=True)
-class Plain:
-    """Numbers: `values` f32 [rows, cols], stored as `dtype` ("f32", "f16", "bf16") in the bundle."""
-
-    values: F32
-    dtype: str
-
-    def dense(self) -> F32:
-        """f32 [rows, cols]."""
-        return self.values
+Weight = DenseForm | AffineForm | LookupForm
 
 
-@dataclass(frozen=True)
-class Coded:
-    """Affine: `scale * code + bias` with one scale and bias per `group_size` columns.
-
-    codes u8 [rows, cols]; scale, bias f16 [rows, groups]; symmetric: bias = -scale * 2^(bits-1).
-    """
-
-    codes: U8
-    bits: int
-    scale: F16
-    bias: F16
-    group_size: int
-    symmetric: bool
-
-    def dense(self) -> F32:
-        """f32 [rows, cols]."""
-        return Affine(self.bits, self.group_size, self.symmetric).values(self.codes, self.scale, self.bias)
-
-
-@dataclass(frozen=True)
-class Indexed:
-    """Palette: codes u8 [rows, cols] into lut f16 [tables, 2^bits], one table for `lut_rows` rows."""
-
-    codes: U8
-    bits: int
-    lut: F16
-    lut_rows: int
-
-    def dense(self) -> F32:
-        """f32 [rows, cols]."""
-        return looked_up(self.codes, self.lut, self.lut_rows)
-
-
-Weight = Plain | Coded | Indexed
-
-
-def requantize(values: F32, bits: int, group_size: int) -> Coded:
+def requantize(values: F32, bits: int, group_size: int) -> AffineForm:
     """Values [rows, cols] rounded to symmetric affine codes."""
     codec = Affine(bits, group_size, symmetric=True)
     step, pieces = 1024, []
     for begin in range(0, len(values), step):
-        records = codec.encode(np.ascontiguousarray(values[begin : begin + step])).records
-        pieces.append(codec.codes(records, values.shape[1]))
-    codes, scale, bias = (np.concatenate(piece) for piece in zip(*pieces, strict=True))
-    return Coded(codes, bits, scale, bias, group_size, True)
+        rows = np.ascontiguousarray(values[begin : begin + step])
+        pieces.append(affine_arrays(codec, rows))
+    return codec.values({k: np.concatenate([p[k] for p in pieces]) for k in pieces[0]}, values.shape[1])
 
 
 @dataclass
@@ -147,8 +103,12 @@ class Weights:
 
     def kind(self, part: Part) -> Json:
         """What the manifest says of a weight's codec."""
-        told: Json = self.bundle.matrix_entry(part.matrix)["parts"][part.index]
-        return told
+        entry: Json = self.bundle.matrix_entry(part.matrix)["parts"][part.index]
+        return entry
+
+    def form(self, part: Part) -> str:
+        """The form of a weight's codec: "dense", "affine", "lookup" or "computed"."""
+        return codec_of(self.kind(part)).form
 
     def vector(self, name: str) -> F32:
         """A vector, f32 [count]."""
@@ -156,21 +116,14 @@ class Weights:
         return out
 
     def get(self, part: Part) -> Weight:
-        """A weight as it is stored."""
-        codec, records, lut = self.bundle.records(part.matrix, part.index)
-        told = self.kind(part)
+        """A weight as it is stored; one that is computed from codes as no format does, as numbers."""
         if self.progress is not None:
             self.seen.add(part)
             self.progress(len(self.seen), self.total)
-        if isinstance(codec, Affine):
-            codes, scale, bias = codec.codes(records, told["cols"])
-            return Coded(codes, codec.bits, scale, bias, codec.group_size, codec.symmetric)
-        if isinstance(codec, Palette):
-            assert lut is not None
-            return Indexed(codec.codes(records, told["cols"]), codec.bits, lut, told["lut_rows"] or len(records))
-        return Plain(codec.decode(records, told["cols"]), told["codec"])
+        form = self.bundle.form(part.matrix, part.index)
+        return DenseForm(form.values, "f32") if isinstance(form, ComputedForm) else form
 
-    def affine(self, part: Part, bits: int, group_size: int, *, keep: bool, transposed: bool = False) -> Coded:
+    def affine(self, part: Part, bits: int, group_size: int, *, keep: bool, transposed: bool = False) -> AffineForm:
         """A weight as affine codes: as stored if it can be kept, else re-quantized (symmetric) and counted.
 
         Args:
@@ -181,7 +134,7 @@ class Weights:
             transposed: the result is [cols, rows], with groups along the stored rows.
         """
         weight = self.get(part)
-        if isinstance(weight, Coded) and keep and not transposed:
+        if isinstance(weight, AffineForm) and keep and not transposed:
             return weight
         before = weight.dense()
         after = requantize(np.ascontiguousarray(before.T) if transposed else before, bits, group_size)

@@ -10,6 +10,7 @@ from edgekit.bundle import manifest
 from edgekit.bundle.layout import MANIFEST, plan_layout
 from edgekit.bundle.manifest import model_json
 from edgekit.checkpoint import locate, open_checkpoint
+from edgekit.codecs import codec_of
 from edgekit.errors import BundleError
 from edgekit.recipe import load_recipe
 from edgekit.runtime.model import plan_bundle
@@ -47,7 +48,7 @@ def inspect_bundle(path: Path) -> Table:
 def _describe_bundle(path: Path, data: Table, plan: Plan) -> Table:
     """A bundle whose manifest the runtime accepts; it does not look at everything that is shown."""
     codecs: dict[str, Table] = {}
-    weights = 0
+    weights = coded_bits = 0
     for m in data["matrices"]:
         for part in m["parts"]:
             count = m["rows"] * part["cols"]
@@ -56,6 +57,7 @@ def _describe_bundle(path: Path, data: Table, plan: Plan) -> Table:
             entry["weights"] += count
             entry["tensors"] += 1
             weights += count
+            coded_bits += codec_of(part).coded_bits(m["rows"], part["cols"])
     size = data["resident"]["bytes"] + data["flash"]["bytes"]
     return {
         "kind": "bundle",
@@ -67,6 +69,7 @@ def _describe_bundle(path: Path, data: Table, plan: Plan) -> Table:
         "resident_bytes": data["resident"]["bytes"],
         "flash_bytes": data["flash"]["bytes"],
         "bits_per_weight": round(size * 8 / weights, 3),
+        "coded_bits_per_weight": round(coded_bits / weights, 3),
         "units": data["units"]["count"],
         "codecs": codecs,
         "context": plan.context,
@@ -104,6 +107,8 @@ def codec_name(part: Table) -> str:
     name, bits = part["codec"], part["bits"]
     if name == "affine":
         return f"affine{bits} g{part['group_size']}{'' if part['symmetric'] else ' asymmetric'}"
+    if name == "scaled_palette":
+        return f"{name}{bits} g{part['group_size']}"
     return f"palette{bits} r{part['lut_rows']}" if name == "palette" else str(name)
 
 

@@ -32,25 +32,25 @@ def test_first_matching_rule_of_a_file_decides(tmp_path: Path) -> None:
     path.write_text(TOML)
     recipe = load_recipe(path)
     assert recipe.name == "mixed"
-    assert recipe.codec_for("layers.0.ffn.down").manifest() == {"codec": "palette", "bits": 2}
-    assert recipe.codec_for("layers.0.ffn.down").lut_rows == 16
-    assert recipe.codec_for("layers.9.q").manifest()["symmetric"] is False
-    assert recipe.codec_for("layers.9.k").name == "f16"
+    assert recipe.rule_for("layers.0.ffn.down").codec.manifest() == {"codec": "palette", "bits": 2}
+    assert recipe.rule_for("layers.0.ffn.down").codec.lut_rows == 16
+    assert recipe.rule_for("layers.9.q").codec.manifest()["symmetric"] is False
+    assert recipe.rule_for("layers.9.k").codec.name == "f16"
 
 
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_cover_every_tensor(name: str) -> None:
     recipe = load_recipe(name)
     for tensor in ("embedding", "head", "position", "layers.3.q", "layers.3.router", "layers.3.ffn.7.up"):
-        assert recipe.codec_for(tensor).bits <= 32
+        assert recipe.rule_for(tensor).codec.bits <= 32
 
 
 def test_three_words_make_a_recipe() -> None:
     recipe = load_recipe(method="affine", bits=4, group_size=128)
-    assert recipe.codec_for("layers.0.o").manifest()["group_size"] == 128
-    assert recipe.codec_for("head").bits == 8
-    assert load_recipe(bits=3).codec_for("layers.0.o").name == "palette"
-    assert load_recipe(method="f16").codec_for("head").name == "f16"
+    assert recipe.rule_for("layers.0.o").codec.manifest()["group_size"] == 128
+    assert recipe.rule_for("head").codec.bits == 8
+    assert load_recipe(bits=3).rule_for("layers.0.o").codec.name == "palette"
+    assert load_recipe(method="f16").rule_for("head").codec.name == "f16"
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_uncovered_tensors_and_contradictions_are_refused(tmp_path: Path) -> Non
     path = tmp_path / "part.toml"
     path.write_text("[[tensors]]\nmatch = 'head'\nmethod = 'f16'\n")
     with pytest.raises(RecipeError, match="no rule matches"):
-        load_recipe(path).codec_for("embedding")
+        load_recipe(path).rule_for("embedding")
     with pytest.raises(RecipeError, match="not both"):
         load_recipe("q4", bits=3)
     with pytest.raises(RecipeError, match="palette4"):

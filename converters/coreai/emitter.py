@@ -83,7 +83,8 @@ class CoreAiEmitter(StaticEmitter[Value]):
                 return self.constant(name, form.dense.astype(self.dtype))
         codes = self.constants.value(f"{name}.codes", form.codes, form.bits)
         if form.lut is not None:
-            return ops.lut_to_dense(codes, self.constant(f"{name}.lut", form.lut.astype(self.dtype)), i16(0))
+            values = ops.lut_to_dense(codes, self.constant(f"{name}.lut", form.lut.astype(self.dtype)), i16(0))
+            return values if form.scale is None else self._scaled(name, values, form.scale)
         assert form.scale is not None
         zero = np.full(form.scale.shape, form.zero, np.uint8)
         bias = np.zeros(form.scale.shape) if form.bias is None else form.bias
@@ -93,6 +94,13 @@ class CoreAiEmitter(StaticEmitter[Value]):
             self.constants.value(f"{name}.zero", zero, form.bits),
             self.constant(f"{name}.bias", bias.astype(self.dtype)),
         )
+
+    def _scaled(self, name: str, values: Value, scale: Array) -> Value:
+        """Values [rows, cols] times the scales [row blocks, column blocks] of their blocks."""
+        rows, cols = (int(n) for n in values.type.shape)
+        blocks = self.constant(f"{name}.scale", scale.astype(self.dtype)[:, None, :, None])
+        shaped = self.reshape(values, scale.shape[0], rows // scale.shape[0], scale.shape[1], cols // scale.shape[1])
+        return self.reshape(ops.broadcasting_mul(shaped, blocks), rows, cols)
 
     def lookup(self, weight: Part, ids: Value) -> Value:
         return ops.gather_nd(self._weight(weight), ops.expand_dims(ids, i32s(-1)))

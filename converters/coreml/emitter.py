@@ -51,7 +51,11 @@ class MilEmitter(StaticEmitter[Var]):
         if form.lut is not None:
             codes = self.constant(f"{name}.codes", form.codes.view(CODES[form.bits]))
             lut = self.constant(f"{name}.lut", form.lut.astype(self.dtype))
-            return mb.constexpr_lut_to_dense(indices=codes, lut=lut)
+            values = mb.constexpr_lut_to_dense(indices=codes, lut=lut)
+            if form.scale is None:
+                return values
+            scale = self.constant(f"{name}.scale", form.scale.astype(self.dtype))
+            return mb.constexpr_blockwise_shift_scale(data=values, scale=scale)
         assert form.scale is not None
         if form.bias is None:  # codes around zero need no offset
             signed = (form.codes - np.uint8(form.zero)).view(np.int8).view(SIGNED[form.bits])

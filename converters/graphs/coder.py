@@ -19,7 +19,8 @@ from edgekit.codecs.palette import Palette
 from edgekit.codecs.planes import PLANES
 from edgekit.converters.weights import Loss
 from edgekit.errors import ConvertError
-from edgekit.solvers.round import symmetric_scales
+from edgekit.solvers import encode
+from edgekit.solvers.nearest import symmetric_scales
 
 Array = npt.NDArray[Any]
 TURNED = ("Gemm", "MatMul")
@@ -213,12 +214,11 @@ class GraphCoder:
         bits = self.scheme.bits
         group = table_rows(self.scheme, rows.shape[1]) if self.scheme.group_size else len(rows)
         codec = Palette(bits, group)
-        encoded = codec.encode(rows)
+        encoded = encode(codec, rows)
         assert encoded.lut is not None
-        codes = codec.codes(encoded.records, rows.shape[1])
         base = (np.arange(len(rows)) // group << bits).astype(np.float32)[:, None]
         tables = (encoded.lut.reshape(-1), base if len(encoded.lut) > 1 else base[:0])
-        return codes, tables, codec.decode(encoded.records, rows.shape[1], encoded.lut)
+        return encoded.arrays["codes"], tables, codec.values(encoded.arrays, rows.shape[1]).dense()
 
     def _affine(self, rows: F32) -> tuple[U8, tuple[Array, ...], F32]:
         """Codes, (scales f16 [rows, groups, 1],), decoded weights."""

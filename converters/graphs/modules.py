@@ -23,6 +23,7 @@ from edgekit.converters.graphs.coder import LEAST_CHANNELS, Scheme, table_rows
 from edgekit.converters.graphs.convert import LEAST, Compressed, check_graph
 from edgekit.converters.weights import Loss
 from edgekit.errors import ConvertError
+from edgekit.solvers import encode
 
 INPUT, OUTPUT = "x", "y"
 WEIGHTED = ("conv", "conv_transpose", "linear")
@@ -118,10 +119,10 @@ def _palettize(block: Any, scheme: Scheme, loss: Loss) -> int:
         if step < LEAST_CHANNELS:
             step = len(rows)  # tables would outweigh their codes
         codec = Palette(scheme.bits, step)
-        encoded = codec.encode(rows)
+        encoded = encode(codec, rows)
         assert encoded.lut is not None
-        codes = codec.codes(encoded.records, rows.shape[1])
-        loss.add(rows, codec.decode(encoded.records, rows.shape[1], encoded.lut))
+        codes = encoded.arrays["codes"]
+        loss.add(rows, codec.values(encoded.arrays, rows.shape[1]).dense())
         lut = encoded.lut.reshape(-1, *[1] * (values.ndim - 1), 1 << scheme.bits, 1).astype(weight.val.dtype)
         with block:
             decoded = builder.constexpr_lut_to_dense(

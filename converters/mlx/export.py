@@ -19,7 +19,7 @@ from edgekit.converters.base import Job
 from edgekit.converters.checkpoint import Piece, assembled, config_of, described, matrices, vectors
 from edgekit.converters.mlx.pack import GROUP, words
 from edgekit.converters.safetensors_file import SafetensorsFile
-from edgekit.converters.weights import Coded, Json, Plain, Weight, feed_forward_parts
+from edgekit.converters.weights import AffineForm, DenseForm, Json, Weight, feed_forward_parts
 from edgekit.errors import ConvertError
 
 # model_type -> what mlx_lm puts in front of the checkpoint's names
@@ -95,8 +95,8 @@ def _steep(job: Job) -> dict[str, float]:
 
 def _assembled(job: Job, pieces: list[Piece], factors: dict[str, float]) -> Weight:
     weight = assembled(pieces, job.weights, job.choices.bits, GROUP, factors)
-    if isinstance(weight, Coded) and weight.codes.shape[1] % weight.group_size:
-        return Plain(weight.dense(), "f16")  # MLX has whole groups only
+    if isinstance(weight, AffineForm) and weight.codes.shape[1] % weight.group_size:
+        return DenseForm(weight.dense(), "f16")  # MLX has whole groups only
     return weight
 
 
@@ -107,14 +107,14 @@ def _add(file: SafetensorsFile, name: str, weights: list[Weight], *, stacked: bo
         return np.stack(values) if stacked else values[0]
 
     first = weights[0]
-    if isinstance(first, Coded):
-        coded = [w for w in weights if isinstance(w, Coded)]
+    if isinstance(first, AffineForm):
+        coded = [w for w in weights if isinstance(w, AffineForm)]
         file.add(f"{name}.weight", joined([words(w.codes, w.bits) for w in coded]))
         file.add(f"{name}.scales", joined([w.scale for w in coded]))
         file.add(f"{name}.biases", joined([w.bias for w in coded]))
         return
     values = joined([w.dense() for w in weights])
-    kind = first.dtype if isinstance(first, Plain) else "f16"
+    kind = first.dtype if isinstance(first, DenseForm) else "f16"
     if kind == "bf16":
         file.add(f"{name}.weight", bf16_bits(values), "bfloat16")
     else:

@@ -9,9 +9,9 @@ import numpy as np
 
 from edgekit.codecs.plain import bf16_bits
 from edgekit.converters.base import Job
-from edgekit.converters.mlx.pack import GROUP, WIDTHS, padded_groups, words
+from edgekit.converters.mlx.pack import GROUP, MOST_GROUP, WIDTHS, padded_groups, words
 from edgekit.converters.safetensors_file import SafetensorsFile
-from edgekit.converters.weights import Coded, Indexed, Part, Weight
+from edgekit.converters.weights import AffineForm, LookupForm, Part, Weight
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 
@@ -36,20 +36,24 @@ def export(job: Job) -> None:
 
 def _add(file: SafetensorsFile, name: str, w: Weight) -> dict[str, Any]:
     """Stores a weight; returns how."""
-    if isinstance(w, Coded):
+    if isinstance(w, AffineForm):
         codes, scale, bias = padded_groups(w)
         file.add(f"{name}.codes", words(codes, w.bits))
         file.add(f"{name}.scales", scale)
         file.add(f"{name}.biases", bias)
-        return {"kind": "affine", "bits": w.bits, "group_size": w.group_size, "cols": w.codes.shape[1]}
-    if isinstance(w, Indexed):
+        return {"kind": "affine", "bits": w.bits, "group_size": min(w.group_size, MOST_GROUP), "cols": w.codes.shape[1]}
+    if isinstance(w, LookupForm):
         bits = min(b for b in WIDTHS if b >= w.bits)
         cols = w.codes.shape[1]
         file.add(f"{name}.codes", words(np.pad(w.codes, ((0, 0), (0, -cols % GROUP))), bits))
         lut = np.zeros((len(w.lut), 1 << bits), np.float16)
         lut[:, : 1 << w.bits] = w.lut
         file.add(f"{name}.lut", lut)
-        return {"kind": "palette", "bits": bits, "lut_rows": w.lut_rows, "cols": cols}
+        about = {"kind": "palette", "bits": bits, "lut_rows": w.lut_rows, "cols": cols}
+        if w.scale is None:
+            return about
+        file.add(f"{name}.scales", w.scale)
+        return {**about, "group_size": w.group_size}
     if w.dtype == "bf16":
         file.add(name, bf16_bits(w.values), "bfloat16")
     else:

@@ -64,7 +64,11 @@ class MlxModel(Emitter[Array]):
         """Palette rows [..., cols]; `rows`: their numbers [...]."""
         base = (rows // told["lut_rows"]).astype(mx.uint32) << told["bits"]
         codes = self._codes(packed, told["bits"])[..., : told["cols"]]
-        return mx.take(self.stored[f"{name}.lut"].reshape(-1).astype(self.dtype), codes + base[..., None])
+        values = mx.take(self.stored[f"{name}.lut"].reshape(-1).astype(self.dtype), codes + base[..., None])
+        if "group_size" not in told:
+            return values
+        scales = self.stored[f"{name}.scales"][rows].astype(self.dtype)
+        return values * scales[..., mx.arange(told["cols"]) // told["group_size"]]
 
     def _palette(self, name: str, told: Json) -> Array:
         packed = self.stored[f"{name}.codes"]

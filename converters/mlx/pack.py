@@ -6,10 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.codecs.base import F16, U8
-from edgekit.converters.weights import Coded, bitstream
+from edgekit.converters.weights import AffineForm, bitstream
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
 GROUP = 32
+MOST_GROUP = 128
 
 
 def words(codes: U8, bits: int) -> npt.NDArray[np.uint32]:
@@ -17,7 +18,8 @@ def words(codes: U8, bits: int) -> npt.NDArray[np.uint32]:
     return bitstream(codes, bits).view("<u4")
 
 
-def padded_groups(w: Coded) -> tuple[U8, F16, F16]:
-    """Codes with the last group filled up, scales, biases."""
+def padded_groups(w: AffineForm) -> tuple[U8, F16, F16]:
+    """Codes with the last group filled up, scales, biases; groups that MLX has none of are cut into halves."""
     codes = np.pad(w.codes, ((0, 0), (0, -w.codes.shape[1] % w.group_size)))
-    return codes, np.ascontiguousarray(w.scale), np.ascontiguousarray(w.bias)
+    cut = max(1, w.group_size // MOST_GROUP)
+    return codes, np.repeat(w.scale, cut, axis=1), np.repeat(w.bias, cut, axis=1)

@@ -14,7 +14,7 @@ from edgekit.codecs.plain import bf16_bits
 from edgekit.converters.base import Choices
 from edgekit.converters.lower import Emitter
 from edgekit.converters.onnx.data import Array, DataFile, blocks_of
-from edgekit.converters.weights import Coded, Indexed, Json, Part, Plain, Weight, Weights
+from edgekit.converters.weights import AffineForm, DenseForm, Json, LookupForm, Part, Weight, Weights
 
 MS = "com.microsoft"
 Value = ir.Value
@@ -65,16 +65,20 @@ class OnnxWeights(Emitter[Value]):
     def lookup(self, weight: Part, ids: Value) -> Value:
         found = self.w.get(weight)
         name = weight.label
-        if isinstance(found, Plain):
+        if isinstance(found, DenseForm):
             return self._f32(self.op("Gather", self._plain(name, found.values, found.dtype), ids))
-        if isinstance(found, Indexed):
+        if isinstance(found, LookupForm):
             codes = self._unpacked(self.op("Gather", self._packed(name, found), ids), found.bits, found.codes.shape[1])
             table = np.arange(len(found.codes), dtype=np.int32) // found.lut_rows << found.bits
             base = self.op("Gather", self.const(f"{name}.table", table), ids)
-            return self._looked_up(name, found, self.op("Add", codes, self.op("Unsqueeze", base, self.ints(-1))))
+            values = self._looked_up(name, found, self.op("Add", codes, self.op("Unsqueeze", base, self.ints(-1))))
+            if found.scale is None:
+                return values
+            steps = self.op("Gather", self._steps_of(name, found), ids)
+            return self.op("Mul", values, self._spread(name, found, steps))
         return self._coded_rows(name, found, ids)
 
-    def _coded_rows(self, name: str, found: Coded, ids: Value) -> Value:
+    def _coded_rows(self, name: str, found: AffineForm, ids: Value) -> Value:
         """Rows of affine codes: those of MatMulNBits, so that a tied head shares them."""
         cols = found.codes.shape[1]
         packed = self.op("Gather", self._blocks(name, found), ids)
@@ -96,9 +100,9 @@ class OnnxWeights(Emitter[Value]):
         )
 
     def linear(self, x: Value, weight: Part, bias: str | None = None) -> Value:
-        kind, name = self.w.kind(weight), weight.label
-        held = kind["codec"] == "affine" and (kind["symmetric"] or kind["bits"] == 4)  # what MatMulNBits computes
-        if kind["codec"] in ("f32", "f16", "bf16"):
+        kind, form, name = self.w.kind(weight), self.w.form(weight), weight.label
+        held = form == "affine" and _held(kind)
+        if form == "dense":
             y = self._dense_product(x, weight, transpose=True)
         elif self.exact and not held:
             y = self.op("MatMul", x, self.op("Transpose", self._decoded(name, self.w.get(weight)), perm=[1, 0]))
@@ -107,8 +111,8 @@ class OnnxWeights(Emitter[Value]):
         return y if bias is None else self.op("Add", y, self._vector(bias))
 
     def mix(self, x: Value, weight: Part, bias: str | None = None) -> Value:
-        kind, name = self.w.kind(weight), weight.label
-        if kind["codec"] in ("f32", "f16", "bf16"):
+        kind, form, name = self.w.kind(weight), self.w.form(weight), weight.label
+        if form == "dense":
             y = self._dense_product(x, weight, transpose=False)
         elif self.exact:
             y = self.op("MatMul", x, self._decoded(name, self.w.get(weight)))
@@ -143,16 +147,16 @@ class OnnxWeights(Emitter[Value]):
 
     # --- affine ------------------------------------------------------------------------------
 
-    def _blocks(self, name: str, w: Coded) -> Value:
+    def _blocks(self, name: str, w: AffineForm) -> Value:
         return self.const(f"{name}.codes", blocks_of(w.codes, w.bits, w.group_size))
 
-    def _scales(self, name: str, w: Coded) -> Value:
+    def _scales(self, name: str, w: AffineForm) -> Value:
         return self.const(f"{name}.scales", _steps(w))
 
-    def _zeros(self, name: str, w: Coded) -> Value:
+    def _zeros(self, name: str, w: AffineForm) -> Value:
         return self.const(f"{name}.zeros", (-w.bias.astype(np.float32) / _steps(w)).astype(np.float32))
 
-    def _quantized(self, x: Value, name: str, w: Coded) -> Value:
+    def _quantized(self, x: Value, name: str, w: AffineForm) -> Value:
         rows, cols = w.codes.shape
         inputs = [x, self._blocks(name, w), self._scales(name, w)]
         return self.op(
@@ -168,12 +172,13 @@ class OnnxWeights(Emitter[Value]):
 
     def _decoded(self, name: str, w: Weight) -> Value:
         """A weight f32 [rows, cols], decoded in the graph."""
-        if isinstance(w, Indexed):
+        if isinstance(w, LookupForm):
             return self._palette(name, w)
-        assert isinstance(w, Coded)
+        if isinstance(w, DenseForm):
+            return self._plain(name, w.values, w.dtype)
         rows, cols = w.codes.shape
         codes = np.pad(w.codes, ((0, 0), (0, -cols % w.group_size)))
-        grouped = self._nibbles(self.const(f"{name}.rows", _pairs(codes, w.bits)), w.bits)
+        grouped = self._nibbles(self.const(f"{name}.rows", _pairs(codes, w.bits)), 4 if w.bits <= 4 else 8)
         grouped = self.op("Reshape", self._f32(grouped), self.ints(rows, -1, w.group_size))
         steps = self.const(f"{name}.steps", _steps(w)[..., None])
         middle = self.number(float(1 << (w.bits - 1)))
@@ -193,7 +198,7 @@ class OnnxWeights(Emitter[Value]):
 
     # --- palettes ----------------------------------------------------------------------------
 
-    def _packed(self, name: str, w: Indexed) -> Value:
+    def _packed(self, name: str, w: LookupForm) -> Value:
         """Indices, two in a byte up to 4 bits, else one."""
         return self.const(f"{name}.indices", _pairs(w.codes, w.bits))
 
@@ -203,20 +208,38 @@ class OnnxWeights(Emitter[Value]):
         odd = bits <= 4 and cols % 2
         return self.op("Slice", codes, self.ints(0), self.ints(cols), self.ints(-1)) if odd else codes
 
-    def _looked_up(self, name: str, w: Indexed, codes: Value) -> Value:
+    def _looked_up(self, name: str, w: LookupForm, codes: Value) -> Value:
         lut = self.const(f"{name}.lut", w.lut.reshape(-1).astype(np.float32))
         return self.op("Gather", lut, codes)
 
-    def _palette(self, name: str, w: Indexed) -> Value:
+    def _palette(self, name: str, w: LookupForm) -> Value:
         """The weight, looked up in the graph: f32 [rows, cols]."""
         codes = self._unpacked(self._packed(name, w), w.bits, w.codes.shape[1])
         if len(w.lut) > 1:
             base = (np.arange(len(w.codes), dtype=np.int32) // w.lut_rows << w.bits)[:, None]
             codes = self.op("Add", codes, self.const(f"{name}.base", base))
-        return self._looked_up(name, w, codes)
+        values = self._looked_up(name, w, codes)
+        if w.scale is None:
+            return values
+        return self.op("Mul", values, self._spread(name, w, self._steps_of(name, w)))
+
+    def _steps_of(self, name: str, w: LookupForm) -> Value:
+        """Scales f32 [rows, groups]."""
+        assert w.scale is not None
+        return self.const(f"{name}.steps", w.scale)
+
+    def _spread(self, name: str, w: LookupForm, scales: Value) -> Value:
+        """Scales [..., groups], one for each column: [..., cols]."""
+        group = np.arange(w.codes.shape[1], dtype=np.int64) // w.group_size
+        return self.op("Gather", scales, self.const(f"{name}.group", group), axis=-1)
 
 
-def _steps(w: Coded) -> npt.NDArray[np.float32]:
+def _held(kind: Json) -> bool:
+    """Whether MatMulNBits computes with these affine codes as they are."""
+    return kind["bits"] in (4, 8) and (kind["symmetric"] or kind["bits"] == 4)
+
+
+def _steps(w: AffineForm) -> npt.NDArray[np.float32]:
     """Scales f32; a group of equal values (scale 0) gets its bias as scale, so that zero points exist."""
     scale = w.scale.astype(np.float32)
     return scale if w.symmetric else np.where(scale == 0, np.where(w.bias == 0, 1, w.bias), scale).astype(np.float32)

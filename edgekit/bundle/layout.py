@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from edgekit.arch.spec import Attention, Bundled, Ffn, Matrix, Model, Norm, Vector
 from edgekit.codecs import Codec, make_codec
-from edgekit.recipe import Recipe
+from edgekit.recipe import Recipe, Rule
+from edgekit.solvers import Solver
 
 ALIGNMENT = 4096
 VECTOR_ALIGNMENT = 64
@@ -20,7 +21,7 @@ UNIT_TARGET = 128 << 10  # bytes; large enough for bandwidth, small enough to be
 MOST_WASTE = 1 / 3  # padding that a unit of few neurons may have
 SPARSE = ("relu", "relu2", "threshold", "shifted_relu")  # activations that leave most neurons at zero
 LAYOUTS = ("auto", "bundle", "split")
-PREDICTOR_CODEC = make_codec("affine", 8, group_size=32)
+PREDICTOR = Rule("*", make_codec("affine", 8, group_size=32))
 
 RESIDENT, FLASH = "resident.bin", "flash.bin"
 UNITS, MANIFEST = "units.bin", "manifest.json"
@@ -28,15 +29,24 @@ UNITS, MANIFEST = "units.bin", "manifest.json"
 
 @dataclass(frozen=True)
 class PartPlan:
-    """One record of a row: a matrix in a codec. `by_column` takes the matrix's columns as rows."""
+    """One record of a row: a matrix in a codec, whose arrays a solver chooses. `by_column` takes the matrix's columns
+    as rows."""
 
     name: str
     source: Matrix
-    codec: Codec
+    rule: Rule
     rows: int
     cols: int
     by_column: bool = False
     order: str | None = None
+
+    @property
+    def codec(self) -> Codec:
+        return self.rule.codec
+
+    @property
+    def solver(self) -> Solver:
+        return self.rule.chooser()
 
     @property
     def bytes(self) -> int:
@@ -207,16 +217,16 @@ def _resident(model: Model) -> list[Matrix]:
     return listed + ([model.head] if model.head is not model.embedding else [])
 
 
-def _codec(recipe: Recipe, m: Matrix) -> Codec:
-    """A matrix's codec; predictors have 8 bits whatever the recipe says, as they were measured with them."""
-    return PREDICTOR_CODEC if ".predict." in m.name else recipe.codec_for(m.name)
+def _rule(recipe: Recipe, m: Matrix) -> Rule:
+    """A matrix's rule; predictors have 8 bits whatever the recipe says, as they were measured with them."""
+    return PREDICTOR if ".predict." in m.name else recipe.rule_for(m.name)
 
 
 def _bundle_parts(bundle: Bundled, recipe: Recipe) -> list[PartPlan]:
     rows = [m for m in (bundle.gate, bundle.up) if m is not None]
-    made = [PartPlan(m.name, m, recipe.codec_for(m.name), m.rows, m.cols, order=bundle.order) for m in rows]
+    made = [PartPlan(m.name, m, recipe.rule_for(m.name), m.rows, m.cols, order=bundle.order) for m in rows]
     down = bundle.down
-    made.append(PartPlan(down.name, down, recipe.codec_for(down.name), down.cols, down.rows, True, bundle.order))
+    made.append(PartPlan(down.name, down, recipe.rule_for(down.name), down.cols, down.rows, True, bundle.order))
     return made
 
 
@@ -229,7 +239,7 @@ def plan_layout(model: Model, recipe: Recipe, arrangement: Arrangement | None = 
     arranged = arrangement or Arrangement()
     parts: list[tuple[str, str, tuple[PartPlan, ...], Ffn | None]] = []
     for m in _resident(model):
-        part = PartPlan(m.name, m, _codec(recipe, m), m.rows, m.cols)
+        part = PartPlan(m.name, m, _rule(recipe, m), m.rows, m.cols)
         parts.append((RESIDENT, m.name, (part,), None))
     for block in model.blocks:
         for bundle in block.bundles if isinstance(block, Ffn) else ():

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.bundle import manifest
-from edgekit.codecs import Codec, make_codec
+from edgekit.codecs import Codec, codec_of
 from edgekit.codecs.base import F16, F32, U8
+from edgekit.codecs.forms import Form
 from edgekit.errors import BundleError
 
 
@@ -50,22 +51,29 @@ class BundleWeights:
             out.append(codec.decode(records, part["cols"], lut))
         return out
 
+    def form(self, name: str, index: int) -> Form:
+        """What one part of a matrix stands for: codes, scales and tables apart, or plain numbers."""
+        codec, records, lut = self.records(name, index)
+        cols = self._matrices[name]["parts"][index]["cols"]
+        arrays = codec.unpack(records, cols)
+        return codec.values(arrays if lut is None else {**arrays, "lut": lut}, cols)
+
     def records(self, name: str, index: int) -> tuple[Codec, U8, F16 | None]:
         """One part of a matrix as it is stored: its codec, records [rows, bytes] and tables."""
         m = self._matrices[name]
-        sizes = [_codec(p).record_bytes(p["cols"]) for p in m["parts"]]
+        sizes = [record_bytes(p) for p in m["parts"]]
         units = -(-m["rows"] // m["rows_per_unit"])
         raw = np.frombuffer(self._read(m["file"], m["offset"], units * m["unit_stride"]), np.uint8)
         used = raw.reshape(units, -1)[:, : m["rows_per_unit"] * sum(sizes)]
         rows = used.reshape(-1, sum(sizes))[: m["rows"]]
         part, at = m["parts"][index], sum(sizes[:index])
         lut = self.vector(part["lut"]).reshape(-1, 1 << part["bits"]) if "lut" in part else None
-        return _codec(part), rows[:, at : at + sizes[index]], lut
+        return codec_of(part), rows[:, at : at + sizes[index]], lut
 
     def rows(self, name: str, index: int, begin: int, end: int) -> F32:
         """Rows [begin, end) of one part of a matrix, decoded, f32 [end - begin, cols]."""
         m = self._matrices[name]
-        sizes = [_codec(p).record_bytes(p["cols"]) for p in m["parts"]]
+        sizes = [record_bytes(p) for p in m["parts"]]
         per, stride = m["rows_per_unit"], m["unit_stride"]
         first, last = begin // per, -(-end // per)
         raw = np.frombuffer(self._read(m["file"], m["offset"] + first * stride, (last - first) * stride), np.uint8)
@@ -76,9 +84,9 @@ class BundleWeights:
         if "lut" in part:  # the tables of these rows, repeated so that every row has its own
             tables = self.vector(part["lut"]).reshape(-1, 1 << part["bits"])
             lut = tables[np.arange(begin, end) // part["lut_rows"]]
-            codec = make_codec("palette", part["bits"], group_size=1)
+            codec = codec_of({**part, "lut_rows": 1})
         else:
-            codec = _codec(part)
+            codec = codec_of(part)
         picked = records[begin - first * per : end - first * per, at : at + sizes[index]]
         return codec.decode(picked, part["cols"], lut)
 
@@ -93,10 +101,4 @@ class BundleWeights:
 
 def record_bytes(part: dict[str, Any]) -> int:
     """Bytes of a part's record."""
-    return _codec(part).record_bytes(part["cols"])
-
-
-def _codec(part: dict[str, Any]) -> Codec:
-    if part["codec"] == "palette":
-        return make_codec("palette", part["bits"], group_size=part["lut_rows"])
-    return make_codec(part["codec"], part["bits"], group_size=part.get("group_size"), symmetric=part.get("symmetric"))
+    return codec_of(part).record_bytes(part["cols"])

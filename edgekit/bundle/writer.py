@@ -31,27 +31,38 @@ from edgekit.bundle.layout import (
     Layout,
     MatrixPlan,
     PartPlan,
+    round_up,
     rows_per_step,
 )
 from edgekit.bundle.source import RowSource, read_vector
 from edgekit.checkpoint import TOKENIZER_FILES, Checkpoint
 from edgekit.errors import ConvertError
+from edgekit.solvers import NOTHING, Statistics
 
 TOKENIZER = "tokenizer"
 _DAMAGED = "does not hold what was written to it; check the disk and run the same command again"
 SLACK = 16 << 20  # for the manifest, the tokenizer and the filesystem's own needs
 
 Progress = Callable[[int, int], None]  # source bytes done, of all
+StatisticsOf = Callable[[PartPlan], Statistics]
 
 
 class Writer:
     """Writes one bundle into `folder`, which nobody else may touch meanwhile; a second call resumes."""
 
     def __init__(
-        self, checkpoint: Checkpoint, model: Model, layout: Layout, folder: Path, provenance: dict[str, Any], key: str
+        self,
+        checkpoint: Checkpoint,
+        model: Model,
+        layout: Layout,
+        folder: Path,
+        provenance: dict[str, Any],
+        key: str,
+        statistics: StatisticsOf = lambda part: NOTHING,
     ) -> None:
+        """`statistics`: what calibration text says of a part's matrix."""
         self.checkpoint, self.model, self.layout = checkpoint, model, layout
-        self.folder, self.provenance = folder, provenance
+        self.folder, self.provenance, self.statistics = folder, provenance, statistics
         self.luts = {v.name: v for v in layout.vectors if v.source is None}
         self.journal = Journal(folder, layout, key)
         self.resumed = 0
@@ -170,10 +181,12 @@ class Writer:
     def _encode(self, plan: MatrixPlan) -> Done:
         """Encodes one matrix and writes it in its place."""
         sources = [RowSource(self.checkpoint, p.source, p.by_column, p.order) for p in plan.parts]
-        step = rows_per_step(plan)
-        fitted = [
-            p.codec.fit(s.rows(r, min(r + step, plan.rows)) for r in range(0, plan.rows, step))
-            for p, s in zip(plan.parts, sources, strict=True)
+        statistics = [self.statistics(p) for p in plan.parts]
+        whole = any(p.solver.whole(p.codec, s) for p, s in zip(plan.parts, statistics, strict=True))
+        step = round_up(plan.rows, plan.rows_per_unit) if whole else rows_per_step(plan)
+        shared = [
+            p.solver.shared(p.codec, (source.rows(r, min(r + step, plan.rows)) for r in range(0, plan.rows, step)), s)
+            for p, source, s in zip(plan.parts, sources, statistics, strict=True)
         ]
         luts: list[list[np.ndarray[Any, Any]]] = [[] for _ in plan.parts]
         checksums: list[int] = []
@@ -182,14 +195,15 @@ class Writer:
                 end = min(begin + step, plan.rows)
                 records = []
                 for i, (part, source) in enumerate(zip(plan.parts, sources, strict=True)):
-                    encoded = part.codec.encode(source.rows(begin, end), fitted[i])
-                    records.append(encoded.records)
-                    if encoded.lut is not None and not (fitted[i] is not None and begin):
-                        luts[i].append(encoded.lut)
+                    made = part.solver.solve(part.codec, source.rows(begin, end), shared[i], statistics[i])
+                    records.append(part.codec.pack(made, part.cols))
+                    if "lut" in made:
+                        luts[i].append(made["lut"])
                 block = _units(plan, np.concatenate(records, axis=1))
                 file.seek(plan.offset + begin // plan.rows_per_unit * plan.unit_stride)
                 write_all(file, block.data)
                 checksums += [lane64(unit) for unit in block]
+        luts = [[s["lut"]] if "lut" in s else tables for s, tables in zip(shared, luts, strict=True)]
         return Done(checksums, self._write_luts(plan.parts, luts))
 
     def _write_luts(self, parts: tuple[PartPlan, ...], luts: list[list[Any]]) -> dict[str, int]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from edgekit.calibrate.activity import Bools, Selecting, activations
 from edgekit.codecs import make_codec
+from edgekit.solvers import encode
 
 F32 = npt.NDArray[np.float32]
 SAMPLE = 1024  # tokens of the linear start
@@ -115,8 +116,7 @@ def _refine(x: F32, y: Bools, down: F32, up: F32, bias: F32, epochs: int, rng: n
 def _stored(matrix: F32) -> F32:
     """The matrix as the bundle will hold it: 8 bits in groups of 32."""
     codec = make_codec("affine", 8, group_size=32)
-    encoded = codec.encode(matrix, None)
-    return codec.decode(encoded.records, matrix.shape[1], None)
+    return codec.decode(encode(codec, matrix).records, matrix.shape[1])
 
 
 def _settle(x: F32, y: Bools, down: F32, up: F32, bias: F32, false_negatives: float) -> Trained:

@@ -1,35 +1,46 @@
-"""What a codec is: a way to store the rows of a matrix, and its name in recipes and manifests.
+"""What a codec is: a representation of a matrix. It declares its named arrays, packs them into records and
+unpacks them; it chooses nothing. Solvers choose (edgekit/solvers).
 
-A record is one row as the kernels read it (docs/format.md, "Codecs"): codes in blocks of 32 columns,
-then whatever scales the codec has, padded to 16 bytes.
+A record is one row as the kernels read it (docs/format.md, "Codecs"): scales if the codec has any, then
+codes in blocks of 32 columns. Tables that rows share are kept apart, as `lut`.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgekit.codecs.forms import Form
 from edgekit.errors import RecipeError
 
 F32 = npt.NDArray[np.float32]
 F16 = npt.NDArray[np.float16]
 U8 = npt.NDArray[np.uint8]
+Arrays = Mapping[str, npt.NDArray[Any]]
 
 BLOCK = 32
 RECORD_ALIGNMENT = 16
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """Rows in a codec: `records` [rows, record_bytes] and, for palettes, `lut` [tables, entries]."""
+class ArraySpec:
+    """One array of a codec: its shape for a matrix, and the bits that an entry takes in the bundle."""
 
-    records: U8
-    lut: F16 | None = None
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    bits: int
+
+    @property
+    def coded_bits(self) -> int:
+        """Bits of the whole array."""
+        return math.prod(self.shape) * self.bits
 
 
 class Codec(ABC):
@@ -38,11 +49,14 @@ class Codec(ABC):
     Attributes:
         name: "f16", "affine", "palette", ...
         bits: bits per weight, tables and scales not counted.
+        form: what its values are to a converter: "dense", "affine", "lookup", or "computed" (numbers that no
+            other format has codes for).
         lut_rows: rows that share a table; 0 if there are none, or one for the whole matrix.
     """
 
     name: str
     bits: int
+    form: str
     lut_rows: int = 0
 
     @property
@@ -52,27 +66,44 @@ class Codec(ABC):
 
     def tables(self, rows: int) -> int:
         """Number of tables of a matrix with this many rows."""
-        return 0
+        if not self.has_lut:
+            return 0
+        return 1 if self.lut_rows == 0 else -(-rows // self.lut_rows)
 
-    def fit(self, chunks: Iterable[F32]) -> F16 | None:
-        """One table for a whole matrix, from one pass over its rows; None if not needed."""
-        return None
+    @abstractmethod
+    def arrays(self, rows: int, cols: int) -> tuple[ArraySpec, ...]:
+        """The arrays of a matrix [rows, cols]: per weight, group of columns, row or table. Tables are "lut"."""
 
     @abstractmethod
     def record_bytes(self, cols: int) -> int:
         """Bytes of one record."""
 
     @abstractmethod
-    def encode(self, rows: F32, lut: F16 | None = None) -> Encoded:
-        """Encodes rows [n, cols]; the first must begin a table. `lut`: a table from `fit`."""
+    def pack(self, arrays: Arrays, cols: int) -> U8:
+        """Records [rows, record_bytes] of the arrays of some rows; `lut` is not needed."""
 
     @abstractmethod
-    def decode(self, records: U8, cols: int, lut: F16 | None = None) -> F32:
-        """The weights [n, cols] of records whose first row begins a table."""
+    def unpack(self, records: U8, cols: int) -> dict[str, npt.NDArray[Any]]:
+        """The inverse of `pack`."""
+
+    @abstractmethod
+    def values(self, arrays: Arrays, cols: int) -> Form:
+        """What the arrays of rows, and `lut` if there is one, stand for."""
 
     @abstractmethod
     def manifest(self) -> dict[str, Any]:
         """The codec's fields in a manifest's part."""
+
+    def decode(self, records: U8, cols: int, lut: F16 | None = None) -> F32:
+        """The weights f32 [n, cols] of records whose first row begins a table."""
+        arrays = self.unpack(records, cols)
+        if lut is not None:
+            arrays["lut"] = lut
+        return self.values(arrays, cols).dense()
+
+    def coded_bits(self, rows: int, cols: int) -> int:
+        """Bits of codes, scales and tables of a matrix; padding is not counted."""
+        return sum(a.coded_bits for a in self.arrays(rows, cols))
 
 
 def padded(cols: int) -> int:
@@ -80,9 +111,9 @@ def padded(cols: int) -> int:
     return -(-cols // BLOCK) * BLOCK
 
 
-def pad_record(size: int) -> int:
+def pad_record(size: int, alignment: int = RECORD_ALIGNMENT) -> int:
     """Bytes of a record with `size` bytes of content."""
-    return -(-size // RECORD_ALIGNMENT) * RECORD_ALIGNMENT
+    return -(-size // alignment) * alignment
 
 
 def records_from(pieces: list[U8], size: int) -> U8:
@@ -93,6 +124,15 @@ def records_from(pieces: list[U8], size: int) -> U8:
     for piece in pieces:
         out[:, at : at + piece.shape[1]] = piece
         at += piece.shape[1]
+    return out
+
+
+def widened(values: npt.NDArray[Any], width: int) -> npt.NDArray[Any]:
+    """Rows [n, cols] filled up with zeros to [n, width]."""
+    if values.shape[1] == width:
+        return np.ascontiguousarray(values)
+    out = np.zeros((len(values), width), dtype=values.dtype)
+    out[:, : values.shape[1]] = values
     return out
 
 
@@ -125,3 +165,11 @@ def make_codec(method: str, bits: int | None = None, **options: Any) -> Codec:
         return _MAKERS[method](**given)
     except TypeError as error:
         raise RecipeError(f"codec '{method}' does not take {sorted(given)}") from error
+
+
+_OPTIONS = ("bits", "group_size", "symmetric", "lut_rows")
+
+
+def codec_of(part: Mapping[str, Any]) -> Codec:
+    """The codec of a manifest's part, by the options that it stores."""
+    return make_codec(part["codec"], **{k: part[k] for k in _OPTIONS if k in part})

@@ -8,23 +8,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.codecs.base import F16, F32, U8, Codec, Encoded, pad_record, padded, records_from, register
+from edgekit.codecs.base import F32, U8, Arrays, ArraySpec, Codec, pad_record, padded, records_from, register, widened
+from edgekit.codecs.forms import DenseForm
 from edgekit.errors import RecipeError
 
 
 @dataclass(frozen=True)
 class Plain(Codec):
-    """Floating point without any table or scale; f16 and bf16 round to nearest even."""
+    """Floating point without any table or scale; f16 and bf16 round to nearest even. Array: values f32 [rows, cols]."""
 
     name: str
     bits: int
+    form: str = "dense"
+
+    def arrays(self, rows: int, cols: int) -> tuple[ArraySpec, ...]:
+        return (ArraySpec("values", (rows, cols), "f32", self.bits),)
 
     def record_bytes(self, cols: int) -> int:
         return pad_record(padded(cols) * self.bits // 8)
 
-    def encode(self, rows: F32, lut: F16 | None = None) -> Encoded:
-        wide = np.zeros((len(rows), padded(rows.shape[1])), dtype=np.float32)
-        wide[:, : rows.shape[1]] = rows
+    def pack(self, arrays: Arrays, cols: int) -> U8:
+        wide = widened(arrays["values"].astype(np.float32, copy=False), padded(cols))
         if self.name == "f32":
             raw = wide.view(np.uint8)
         elif self.name == "f16":
@@ -32,9 +36,9 @@ class Plain(Codec):
                 raw = np.clip(wide, -65504, 65504).astype("<f2").view(np.uint8)
         else:
             raw = bf16_bits(wide).view(np.uint8)
-        return Encoded(records_from([raw], self.record_bytes(rows.shape[1])))
+        return records_from([raw], self.record_bytes(cols))
 
-    def decode(self, records: U8, cols: int, lut: F16 | None = None) -> F32:
+    def unpack(self, records: U8, cols: int) -> dict[str, npt.NDArray[Any]]:
         raw = np.ascontiguousarray(records[:, : padded(cols) * self.bits // 8])
         if self.name == "f32":
             out = raw.view("<f4")
@@ -42,7 +46,10 @@ class Plain(Codec):
             out = raw.view("<f2").astype(np.float32)
         else:
             out = (raw.view("<u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
-        return np.ascontiguousarray(out[:, :cols], dtype=np.float32)
+        return {"values": np.ascontiguousarray(out[:, :cols], dtype=np.float32)}
+
+    def values(self, arrays: Arrays, cols: int) -> DenseForm:
+        return DenseForm(arrays["values"], self.name)
 
     def manifest(self) -> dict[str, Any]:
         return {"codec": self.name, "bits": self.bits}

@@ -7,7 +7,7 @@ import numpy as np
 from edgekit.codecs.base import BLOCK, U8
 
 # bits -> the planes that make a code, low bits first
-PLANES: dict[int, tuple[int, ...]] = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 6: (4, 2), 8: (8,)}
+PLANES: dict[int, tuple[int, ...]] = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 8: (8,)}
 
 
 def pack(codes: U8, bits: int) -> U8:

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgekit.errors import RecipeError
 
-KEYS = ("match", "method", "bits", "group_size", "symmetric")  # of a rule
+KEYS = ("match", "method", "bits", "group_size", "symmetric", "solver")  # of a rule
 LARGEST = 1 << 20  # bytes of a file
 LONGEST = 200  # characters of a name or a pattern
 DIGITS = 1_000_000_000  # numbers are below
@@ -75,6 +75,8 @@ def _check(rule: object, where: str) -> None:
         value = rule.get(key, 0)
         if type(value) is not int or abs(value) >= DIGITS:  # true is an int to Python
             raise RecipeError(f"{where}: '{key}' must be a whole number of at most nine digits")
+    if "solver" in rule:
+        _text(rule["solver"], "solver", where)
     if not isinstance(rule.get("symmetric", False), bool):
         raise RecipeError(f"{where}: 'symmetric' must be true or false")
 

@@ -9,6 +9,7 @@ As a file (TOML):
     method = "palette"
     bits = 4
     group_size = 32
+    solver = "kmeans"            # how values are chosen; the codec's own if not said
 
     [[tensors]]
     match = "*"
@@ -29,16 +30,29 @@ from edgekit.codecs import Codec, make_codec
 from edgekit.errors import RecipeError
 from edgekit.recipe.file import place, read_rules
 from edgekit.recipe.presets import PRESETS, quantized
+from edgekit.solvers import Solver, solver_for
 
 DEFAULT = "palette4"
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Tensors whose name matches `pattern` get `codec`."""
+    """Tensors whose name matches `pattern` get `codec`, with values that the solver called `solver` chooses (None for
+    the codec's own)."""
 
     pattern: str
     codec: Codec
+    solver: str | None = None
+
+    def chooser(self) -> Solver:
+        """The solver."""
+        return solver_for(self.codec, self.solver)
+
+    def table(self) -> dict[str, Any]:
+        """The rule as plain values."""
+        rows = {"group_size": self.codec.lut_rows} if self.codec.name == "palette" else {}
+        solver = {"solver": self.solver} if self.solver is not None else {}
+        return {"match": self.pattern, **self.codec.manifest(), **rows, **solver}
 
 
 @dataclass(frozen=True)
@@ -48,23 +62,24 @@ class Recipe:
     name: str
     rules: tuple[Rule, ...]
 
-    def codec_for(self, tensor: str) -> Codec:
-        """The codec of a tensor, by its name in the bundle.
+    def rule_for(self, tensor: str) -> Rule:
+        """The rule that decides on a tensor, by its name in the bundle.
 
         Raises:
             RecipeError: no rule matches.
         """
         for rule in self.rules:
             if fnmatch.fnmatchcase(tensor, rule.pattern):
-                return rule.codec
+                return rule
         raise RecipeError(f"recipe '{self.name}': no rule matches tensor '{tensor}'; end it with match = \"*\"")
 
     def table(self) -> list[dict[str, Any]]:
         """The rules as plain values, for the manifest."""
-        return [
-            {"match": r.pattern, **r.codec.manifest(), **({"group_size": r.codec.lut_rows} if r.codec.has_lut else {})}
-            for r in self.rules
-        ]
+        return [r.table() for r in self.rules]
+
+    def needs_text(self) -> bool:
+        """Whether a solver wants a calibration text."""
+        return any(r.chooser().needs_text for r in self.rules)
 
     def fingerprint(self) -> str:
         """Changes whenever the rules do."""
@@ -110,7 +125,9 @@ def _from_rules(name: str, rules: list[tuple[str, dict[str, Any]]]) -> Recipe:
     made = []
     for pattern, table in rules:
         options = dict(table)
-        made.append(Rule(pattern, make_codec(options.pop("method"), **options)))
+        solver = options.pop("solver", None)
+        made.append(Rule(pattern, make_codec(options.pop("method"), **options), solver))
+        made[-1].chooser()  # refuses one that does not fit
     return Recipe(name, tuple(made))
 
 

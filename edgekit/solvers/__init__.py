@@ -1,1 +1,13 @@
-"""Ways to choose a codec's values: rounding to nearest, k-means."""
+"""Solvers by name, in the order in which they are preferred: nearest, kmeans, scaled, gptq. A new one is a new file
+and a line here."""
+
+from edgekit.solvers import nearest  # isort: skip
+from edgekit.solvers import kmeans  # isort: skip
+from edgekit.solvers import scaled  # isort: skip
+from edgekit.solvers import gptq  # isort: skip
+from edgekit.solvers.base import NOTHING, Encoded, Made, Solver, Statistics, encode, solver_for, solver_names
+
+__all__ = [
+    "NOTHING", "Encoded", "Made", "Solver", "Statistics", "encode", "gptq", "kmeans", "nearest", "scaled",
+    "solver_for", "solver_names",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""One-dimensional k-means on sorted values.
+"""One-dimensional k-means on sorted values, and the solver that takes palettes' tables from it.
 
 With the values sorted and their prefix sums kept, a step of Lloyd's algorithm is a binary search per
 boundary and two lookups per cluster: it does not depend on the number of values. The sort is the cost.
@@ -6,10 +6,15 @@ boundary and two lookups per cluster: it does not depend on the number of values
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 
-F32 = npt.NDArray[np.float32]
+from edgekit.codecs.base import F16, F32, Arrays, Codec
+from edgekit.codecs.palette import Palette
+from edgekit.solvers.base import Made, Solver, Statistics, register
+
 F64 = npt.NDArray[np.float64]
 
 ITERATIONS = 40
@@ -75,3 +80,49 @@ def nearest(values: F32, table: F32) -> npt.NDArray[np.uint8]:
     for boundary in middle:
         out += values > boundary
     return out
+
+
+def count_halves(chunks: Iterable[F32]) -> tuple[F32, npt.NDArray[np.int64]]:
+    """Distinct values of all chunks, rounded to f16, in ascending order, and how often each occurs."""
+    counts = np.zeros(1 << 16, dtype=np.int64)
+    for chunk in chunks:
+        bits = np.clip(chunk, -65504, 65504).astype("<f2").view(np.uint16).reshape(-1)
+        counts += np.bincount(bits, minlength=1 << 16)
+    values = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+    used = np.flatnonzero(counts)
+    order = used[np.argsort(values[used], kind="stable")]
+    return values[order], counts[order]
+
+
+class KMeans(Solver):
+    """Tables of the values that k-means finds, and the nearest entry for each weight."""
+
+    name = "kmeans"
+
+    def takes(self, codec: Codec) -> bool:
+        return isinstance(codec, Palette)
+
+    def shared(self, codec: Codec, chunks: Iterable[F32], statistics: Statistics) -> Made:
+        if codec.lut_rows != 0:
+            return {}
+        # Tables hold f16 values, so counting the weights by f16 value loses next to nothing.
+        values, counts = count_halves(chunks)
+        return {"lut": _table(kmeans_histogram(values, counts, 1 << codec.bits))[None]}
+
+    def solve(self, codec: Codec, rows: F32, shared: Arrays, statistics: Statistics) -> Made:
+        codes = np.empty(rows.shape, dtype=np.uint8)
+        if "lut" in shared:
+            return {"codes": nearest(rows, shared["lut"][0].astype(np.float32))}
+        tables = []
+        for begin in range(0, len(rows), codec.lut_rows):
+            group = rows[begin : begin + codec.lut_rows]
+            tables.append(_table(kmeans_sorted(np.sort(group, axis=None), 1 << codec.bits)))
+            codes[begin : begin + codec.lut_rows] = nearest(group, tables[-1].astype(np.float32))
+        return {"codes": codes, "lut": np.stack(tables)}
+
+
+def _table(centroids: F32) -> F16:
+    return np.sort(np.clip(centroids, -65504, 65504).astype("<f2"))
+
+
+register(KMeans())
