@@ -51,10 +51,12 @@ def form_of(w: Weight, mixed: bool) -> Form:
     if isinstance(w, LookupForm):
         step = math.gcd(len(w.codes), w.lut_rows)
         lut = w.lut[np.arange(0, len(w.codes), step) // w.lut_rows]
+        bits = w.bits if w.bits != 5 else 6  # Apple's formats have no tables of 32
+        lut = np.pad(lut, ((0, 0), (0, (1 << bits) - lut.shape[1])))
         table = lut[None, :, :, None] if mixed else lut[:, None, :, None]
         if w.scale is None:
-            return Form(w.bits, turn(w.codes), table)
-        return _scaled(w, turn, table)
+            return Form(bits, turn(w.codes), table)
+        return _scaled(w, bits, turn, table)
     if isinstance(w, AffineForm):
         step = math.gcd(w.codes.shape[1], w.group_size)
         if step >= LEAST_GROUP:
@@ -66,14 +68,14 @@ def form_of(w: Weight, mixed: bool) -> Form:
     return Form(dense=turn(w.dense()))
 
 
-def _scaled(w: LookupForm, turn: Callable[[Array], Array], table: Array) -> Form:
+def _scaled(w: LookupForm, bits: int, turn: Callable[[Array], Array], table: Array) -> Form:
     """A palette with scales; blocks of columns divide the size."""
     assert w.scale is not None
     cols = w.codes.shape[1]
     step = math.gcd(cols, w.group_size) if w.group_size < cols else cols
     if step < LEAST_GROUP:
         return Form(dense=turn(w.dense()))
-    return Form(w.bits, turn(w.codes), table, scale=turn(w.scale[:, np.arange(0, cols, step) // w.group_size]))
+    return Form(bits, turn(w.codes), table, scale=turn(w.scale[:, np.arange(0, cols, step) // w.group_size]))
 
 
 @dataclass

@@ -150,6 +150,11 @@ def feed_forward_parts(block: Json, matrix: str) -> tuple[Part | None, Part, Par
     return (parts[0] if block["gated"] else None), parts[-2], parts[-1]
 
 
+def stored_bits(bits: int) -> int:
+    """The width, 4 or 8, in which other formats hold affine codes of so many bits."""
+    return 4 if bits <= 4 else 8
+
+
 def bitstream(codes: U8, bits: int) -> U8:
     """Codes u8 [rows, cols] as little-endian streams of bits, u8 [rows, ceil(cols * bits / 8)]."""
     if bits == 8:

@@ -18,7 +18,7 @@ from coreai.authoring import reduction_ops as ops
 from coreai.authoring.constant import constant
 
 from edgekit.converters.static import HIDDEN_SCORE, LEAST_LARGEST, Array, StaticEmitter, Store
-from edgekit.converters.weights import Part, bitstream
+from edgekit.converters.weights import Part, bitstream, stored_bits
 
 Value = Any
 ELEMENTS: dict[str, Any] = {"float16": F16Type.get, "float32": F32Type.get, "int32": lambda: IntegerType.get_signed(32)}
@@ -81,7 +81,8 @@ class CoreAiEmitter(StaticEmitter[Value]):
             assert form.dense is not None
             with np.errstate(over="ignore"):
                 return self.constant(name, form.dense.astype(self.dtype))
-        codes = self.constants.value(f"{name}.codes", form.codes, form.bits)
+        width = form.bits if form.lut is not None else stored_bits(form.bits)
+        codes = self.constants.value(f"{name}.codes", form.codes, width)
         if form.lut is not None:
             values = ops.lut_to_dense(codes, self.constant(f"{name}.lut", form.lut.astype(self.dtype)), i16(0))
             return values if form.scale is None else self._scaled(name, values, form.scale)
@@ -91,7 +92,7 @@ class CoreAiEmitter(StaticEmitter[Value]):
         return ops.blockwise_shift_scale(
             codes,
             self.constant(f"{name}.scale", form.scale.astype(self.dtype)),
-            self.constants.value(f"{name}.zero", zero, form.bits),
+            self.constants.value(f"{name}.zero", zero, width),
             self.constant(f"{name}.bias", bias.astype(self.dtype)),
         )
 

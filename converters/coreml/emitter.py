@@ -14,7 +14,7 @@ from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import types
 
 from edgekit.converters.static import HIDDEN_SCORE, LEAST_LARGEST, Array, StaticEmitter, Store
-from edgekit.converters.weights import Part
+from edgekit.converters.weights import Part, stored_bits
 
 Var = Any  # coremltools has no types
 CODES = {b: types.string_to_nptype(f"uint{b}") for b in (1, 2, 3, 4, 6, 8)}
@@ -58,7 +58,7 @@ class MilEmitter(StaticEmitter[Var]):
             return mb.constexpr_blockwise_shift_scale(data=values, scale=scale)
         assert form.scale is not None
         if form.bias is None:  # codes around zero need no offset
-            signed = (form.codes - np.uint8(form.zero)).view(np.int8).view(SIGNED[form.bits])
+            signed = (form.codes - np.uint8(form.zero)).view(np.int8).view(SIGNED[stored_bits(form.bits)])
             return mb.constexpr_blockwise_shift_scale(
                 data=self.constant(f"{name}.codes", signed),
                 scale=self.constant(f"{name}.scale", form.scale.astype(self.dtype)),
@@ -66,7 +66,7 @@ class MilEmitter(StaticEmitter[Var]):
         # scale * (code - offset), so that a group of equal values needs a scale.
         scale = np.where(form.scale == 0, np.where(form.bias == 0, 1, form.bias), form.scale)
         return mb.constexpr_blockwise_shift_scale(
-            data=self.constant(f"{name}.codes", form.codes.view(CODES[form.bits])),
+            data=self.constant(f"{name}.codes", form.codes.view(CODES[stored_bits(form.bits)])),
             scale=self.constant(f"{name}.scale", scale.astype(self.dtype)),
             offset=self.constant(f"{name}.offset", (-form.bias / scale).astype(self.dtype)),
         )

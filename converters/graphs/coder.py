@@ -40,7 +40,7 @@ class Scheme:
     group_size: int = 32
 
     def __post_init__(self) -> None:
-        widths = {"palette": tuple(PLANES), "affine": (4, 8)}
+        widths = {"palette": (1, 2, 3, 4, 6, 8), "affine": (4, 8)}
         if self.bits not in widths.get(self.method, ()):
             raise ConvertError(
                 f"graphs take palette (1, 2, 3, 4, 6, 8 bits) or affine (4, 8), not {self.method} {self.bits}"

@@ -20,6 +20,8 @@ def words(codes: U8, bits: int) -> npt.NDArray[np.uint32]:
 
 def padded_groups(w: AffineForm) -> tuple[U8, F16, F16]:
     """Codes with the last group filled up, scales, biases; groups that MLX has none of are cut into halves."""
-    codes = np.pad(w.codes, ((0, 0), (0, -w.codes.shape[1] % w.group_size)))
-    cut = max(1, w.group_size // MOST_GROUP)
-    return codes, np.repeat(w.scale, cut, axis=1), np.repeat(w.bias, cut, axis=1)
+    group = min(w.group_size, MOST_GROUP)
+    codes = np.pad(w.codes, ((0, 0), (0, -w.codes.shape[1] % group)))
+    cut, count = w.group_size // group, codes.shape[1] // group
+    scale, bias = (np.repeat(a, cut, axis=1)[:, :count] for a in (w.scale, w.bias))
+    return codes, np.ascontiguousarray(scale), np.ascontiguousarray(bias)

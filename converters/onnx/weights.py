@@ -14,7 +14,7 @@ from edgekit.codecs.plain import bf16_bits
 from edgekit.converters.base import Choices
 from edgekit.converters.lower import Emitter
 from edgekit.converters.onnx.data import Array, DataFile, blocks_of
-from edgekit.converters.weights import AffineForm, DenseForm, Json, LookupForm, Part, Weight, Weights
+from edgekit.converters.weights import AffineForm, DenseForm, Json, LookupForm, Part, Weight, Weights, stored_bits
 
 MS = "com.microsoft"
 Value = ir.Value
@@ -60,7 +60,7 @@ class OnnxWeights(Emitter[Value]):
     # --- weights -----------------------------------------------------------------------------
 
     def _bits(self, kind: Json) -> int:
-        return self.choices.bits or (4 if kind["bits"] <= 4 else 8)
+        return self.choices.bits or stored_bits(kind["bits"])
 
     def lookup(self, weight: Part, ids: Value) -> Value:
         found = self.w.get(weight)
@@ -83,7 +83,7 @@ class OnnxWeights(Emitter[Value]):
         cols = found.codes.shape[1]
         packed = self.op("Gather", self._blocks(name, found), ids)
         flat = self.op("Reshape", packed, self.ints(0, 0, -1), allowzero=0)
-        codes = self.op("Cast", self._nibbles(flat, found.bits), to=int(ir.DataType.FLOAT))
+        codes = self.op("Cast", self._nibbles(flat, stored_bits(found.bits)), to=int(ir.DataType.FLOAT))
         shaped = self.op("Reshape", codes, self.ints(0, 0, -1, found.group_size))
         middle = self.number(float(1 << (found.bits - 1)))
         scales = self.op("Unsqueeze", self.op("Gather", self._scales(name, found), ids), self.ints(-1))
@@ -148,7 +148,7 @@ class OnnxWeights(Emitter[Value]):
     # --- affine ------------------------------------------------------------------------------
 
     def _blocks(self, name: str, w: AffineForm) -> Value:
-        return self.const(f"{name}.codes", blocks_of(w.codes, w.bits, w.group_size))
+        return self.const(f"{name}.codes", blocks_of(w.codes, stored_bits(w.bits), w.group_size))
 
     def _scales(self, name: str, w: AffineForm) -> Value:
         return self.const(f"{name}.scales", _steps(w))
@@ -178,7 +178,7 @@ class OnnxWeights(Emitter[Value]):
             return self._plain(name, w.values, w.dtype)
         rows, cols = w.codes.shape
         codes = np.pad(w.codes, ((0, 0), (0, -cols % w.group_size)))
-        grouped = self._nibbles(self.const(f"{name}.rows", _pairs(codes, w.bits)), 4 if w.bits <= 4 else 8)
+        grouped = self._nibbles(self.const(f"{name}.rows", _pairs(codes, w.bits)), stored_bits(w.bits))
         grouped = self.op("Reshape", self._f32(grouped), self.ints(rows, -1, w.group_size))
         steps = self.const(f"{name}.steps", _steps(w)[..., None])
         middle = self.number(float(1 << (w.bits - 1)))

@@ -100,21 +100,31 @@ def test_architectures_in_f16(name: str, kind: str, bundles) -> None:
     assert difference(bundles(name, "f16"), kind) <= (HALF_WIDE if name in WIDE else HALF)
 
 
-RECIPES = ["f16", "bf16", "q8", "q4", *(f"palette{b}" for b in (8, 6, 4, 3, 2, 1)), "asymmetric"]
+EXTRA = {
+    "asymmetric": 'method = "affine"\nbits = 8\ngroup_size = 64\nsymmetric = false',
+    "scaled4": 'method = "scaled_palette"\nbits = 4\ngroup_size = 32',
+    "scaled3": 'method = "scaled_palette"\nbits = 3\ngroup_size = 256',
+    "palette5": 'method = "palette"\nbits = 5',
+    "affine3": 'method = "affine"\nbits = 3\ngroup_size = 256',
+    "affine5": 'method = "affine"\nbits = 5\ngroup_size = 32',
+}
+RECIPES = ["f16", "bf16", "q8", "q4", *(f"palette{b}" for b in (8, 6, 4, 3, 2, 1)), *EXTRA]
 
 
 @pytest.fixture(scope="module")
-def asymmetric(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A recipe with biases, as a file."""
-    path = tmp_path_factory.mktemp("recipe") / "asymmetric.toml"
-    path.write_text('[[tensors]]\nmatch = "*"\nmethod = "affine"\nbits = 8\ngroup_size = 64\nsymmetric = false\n')
-    return str(path)
+def recipes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Recipes that are no presets, as files."""
+    folder, out = tmp_path_factory.mktemp("recipe"), {}
+    for name, options in EXTRA.items():
+        (folder / f"{name}.toml").write_text(f'[[tensors]]\nmatch = "*"\n{options}\n')
+        out[name] = str(folder / f"{name}.toml")
+    return out
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("name", ["llama_odd_sizes", "mixtral"])
-def test_every_codec_is_kept_exactly(name: str, recipe: str, bundles, asymmetric: str) -> None:
-    bundle = bundles(name, asymmetric if recipe == "asymmetric" else recipe)
+def test_every_codec_is_kept_exactly(name: str, recipe: str, bundles, recipes) -> None:
+    bundle = bundles(name, recipes.get(recipe, recipe))
     for kind in ("onnx-exact", "onnx-flash", "mlx-exact"):
         assert difference(bundle, kind) <= EXACT, kind
     for kind in ("coreml", "coreai"):

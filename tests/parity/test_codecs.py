@@ -23,9 +23,12 @@ TOLERANCE = 1e-4
 F16_CACHE = 2e-3
 
 RECIPES = {
-    **{f"palette{b}": {"method": "palette", "bits": b} for b in (1, 2, 3, 4, 6, 8)},
+    **{f"palette{b}": {"method": "palette", "bits": b} for b in (1, 2, 3, 4, 5, 6, 8)},
     "palette4_whole": {"method": "palette", "bits": 4, "group_size": 0},
     **{f"affine{b}_g{g}": {"method": "affine", "bits": b, "group_size": g} for b in (4, 8) for g in (32, 64, 128)},
+    **{f"affine{b}": {"method": "affine", "bits": b, "group_size": 256} for b in (2, 3, 5, 6)},
+    **{f"scaled{b}": {"method": "scaled_palette", "bits": b, "group_size": 32} for b in (1, 2, 3, 4, 5, 6, 8)},
+    "scaled4_wide": {"method": "scaled_palette", "bits": 4, "group_size": 256},
     "affine4_asymmetric": {"method": "affine", "bits": 4, "group_size": 64, "symmetric": False},
     "affine8_asymmetric": {"method": "affine", "bits": 8, "group_size": 32, "symmetric": False},
     "f16": {"method": "f16"},
