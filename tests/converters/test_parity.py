@@ -100,6 +100,7 @@ def test_architectures_in_f16(name: str, kind: str, bundles) -> None:
     assert difference(bundles(name, "f16"), kind) <= (HALF_WIDE if name in WIDE else HALF)
 
 
+ROUTERS = '[[tensors]]\nmatch = "*router"\nmethod = "f16"\n'  # f16 arithmetic must not choose other experts
 EXTRA = {
     "asymmetric": 'method = "affine"\nbits = 8\ngroup_size = 64\nsymmetric = false',
     "scaled4": 'method = "scaled_palette"\nbits = 4\ngroup_size = 32',
@@ -116,7 +117,7 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Recipes that are no presets, as files."""
     folder, out = tmp_path_factory.mktemp("recipe"), {}
     for name, options in EXTRA.items():
-        (folder / f"{name}.toml").write_text(f'[[tensors]]\nmatch = "*"\n{options}\n')
+        (folder / f"{name}.toml").write_text(f'{ROUTERS}[[tensors]]\nmatch = "*"\n{options}\n')
         out[name] = str(folder / f"{name}.toml")
     return out
 
