@@ -30,6 +30,7 @@ from edgekit.version import __version__
 
 ARTIFACTS = "artifacts"
 ABOUT = "edgekit.json"
+LONGEST_PATH = 200  # characters of a file's path in an artifact
 VERSION = 1
 
 Progress = Callable[[int, int], None]
@@ -237,10 +238,15 @@ def find(bundle: Path) -> list[Artifact]:
 
 
 def _listed(about: Json) -> list[tuple[str, int]]:
-    """Names and sizes of an artifact's files, as told; what is malformed is left out, and found by `verify`."""
+    """Names and sizes of an artifact's files, as listed; what is malformed is left out, and found by `verify`."""
     files = about.get("files")
     entries = [f for f in files if isinstance(f, dict)] if isinstance(files, list) else []
-    return [(f["path"], f["bytes"]) for f in entries if isinstance(f.get("path"), str) and "bytes" in f]
+    return [(f["path"], f["bytes"]) for f in entries if _is_name(f.get("path")) and "bytes" in f]
+
+
+def _is_name(path: object) -> bool:
+    """Whether a path can be one of a file, and be shown in a line."""
+    return isinstance(path, str) and path.isprintable() and len(path) <= LONGEST_PATH
 
 
 def read(bundle: Path, kind: str) -> Artifact:
@@ -263,7 +269,7 @@ def read(bundle: Path, kind: str) -> Artifact:
         raise BundleError(f"{path}: artifact version {about.get('version')!r}; this edgekit reads version {VERSION}")
     if about.get("bundle") != checksum(bundle):
         raise BundleError(f"{path}: was made from another bundle; {again}")
-    if not isinstance(about.get("context"), int) or not 0 < about["context"] < 1 << 31:
+    if type(about.get("context")) is not int or not 0 < about["context"] < 1 << 31:
         raise BundleError(f"{path / ABOUT}: says no context; {again}")
     for name, size in _listed(about):
         if not (path / name).is_file() or (path / name).stat().st_size != size:
