@@ -75,9 +75,11 @@ class Job:
         """Copies the bundle's tokenizer into the artifact, or a folder of it; `leave`: a file not to copy."""
         target = self.folder / folder
         target.mkdir(exist_ok=True)
-        for file in sorted((self.bundle / "tokenizer").iterdir()):
-            if file.name != leave:
-                shutil.copyfile(file, target / file.name)
+        source = self.bundle / "tokenizer"
+        for file in sorted(p for p in source.rglob("*") if p.is_file() and p.name != leave):
+            place = target / file.relative_to(source)
+            place.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, place)
 
 
 @dataclass(frozen=True)

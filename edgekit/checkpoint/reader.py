@@ -28,6 +28,7 @@ TOKENIZER_FILES = (
     "generation_config.json",
     "config.json",
 )
+TEMPLATES = "additional_chat_templates/*.jinja"  # which a tokenizer may have besides
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,12 @@ class Checkpoint:
                 "(load the model with transformers in one of those and save it again)"
             )
         return found
+
+
+def tokenizer_files(folder: Path) -> list[str]:
+    """Paths of the files in a checkpoint that a bundle takes along, relative to its folder."""
+    named = [name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    return named + sorted(p.relative_to(folder).as_posix() for p in folder.glob(TEMPLATES) if p.is_file())
 
 
 def read_json(path: Path) -> dict[str, Any]:
