@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # The Python files are used where they lie (an editable install), so only what is compiled asks for another one.
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find runtime/src runtime/include runtime/onnx -name '*.cpp' -o -name '*.h' -o -name '*.inc')
 
-.PHONY: demo test docs lint format clean
+.PHONY: demo test docs lint format fuzz clean
 
 $(VENV)/installed: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -40,6 +40,12 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/clang-format -i $(shell find runtime -name '*.cpp' -o -name '*.h')
+
+# make fuzz [TARGET=json|manifest|bundle|session] [SECONDS=N]: until Ctrl-C, or for so long; needs clang
+fuzz: $(VENV)/installed-dev
+	cmake -S . -B build/fuzz -DEDGEKIT_BUILD_FUZZ=ON -DCMAKE_CXX_COMPILER=clang++
+	cmake --build build/fuzz --target fuzz_targets -j 2
+	$(BIN)/python -m tests.fuzz.forever build/fuzz "$(TARGET)" $(SECONDS)
 
 clean:
 	rm -rf $(VENV) build out

@@ -30,6 +30,7 @@ from edgekit.version import __version__
 
 ARTIFACTS = "artifacts"
 ABOUT = "edgekit.json"
+LONGEST_PATH = 200  # characters of a file's path in an artifact
 VERSION = 1
 
 Progress = Callable[[int, int], None]
@@ -74,9 +75,11 @@ class Job:
         """Copies the bundle's tokenizer into the artifact, or a folder of it; `leave`: a file not to copy."""
         target = self.folder / folder
         target.mkdir(exist_ok=True)
-        for file in sorted((self.bundle / "tokenizer").iterdir()):
-            if file.name != leave:
-                shutil.copyfile(file, target / file.name)
+        source = self.bundle / "tokenizer"
+        for file in sorted(p for p in source.rglob("*") if p.is_file() and p.name != leave):
+            place = target / file.relative_to(source)
+            place.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, place)
 
 
 @dataclass(frozen=True)
@@ -237,10 +240,15 @@ def find(bundle: Path) -> list[Artifact]:
 
 
 def _listed(about: Json) -> list[tuple[str, int]]:
-    """Names and sizes of an artifact's files, as told; what is malformed is left out, and found by `verify`."""
+    """Names and sizes of an artifact's files, as listed; what is malformed is left out, and found by `verify`."""
     files = about.get("files")
     entries = [f for f in files if isinstance(f, dict)] if isinstance(files, list) else []
-    return [(f["path"], f["bytes"]) for f in entries if isinstance(f.get("path"), str) and "bytes" in f]
+    return [(f["path"], f["bytes"]) for f in entries if _is_name(f.get("path")) and "bytes" in f]
+
+
+def _is_name(path: object) -> bool:
+    """Whether a path can be one of a file, and be shown in a line."""
+    return isinstance(path, str) and path.isprintable() and len(path) <= LONGEST_PATH
 
 
 def read(bundle: Path, kind: str) -> Artifact:
@@ -263,7 +271,7 @@ def read(bundle: Path, kind: str) -> Artifact:
         raise BundleError(f"{path}: artifact version {about.get('version')!r}; this edgekit reads version {VERSION}")
     if about.get("bundle") != checksum(bundle):
         raise BundleError(f"{path}: was made from another bundle; {again}")
-    if not isinstance(about.get("context"), int) or not 0 < about["context"] < 1 << 31:
+    if type(about.get("context")) is not int or not 0 < about["context"] < 1 << 31:
         raise BundleError(f"{path / ABOUT}: says no context; {again}")
     for name, size in _listed(about):
         if not (path / name).is_file() or (path / name).stat().st_size != size:

@@ -12,6 +12,7 @@ from edgekit.bundle.manifest import model_json
 from edgekit.checkpoint import locate, open_checkpoint
 from edgekit.codecs import codec_of
 from edgekit.errors import BundleError
+from edgekit.generate.tokenizer import missing_tokenizer
 from edgekit.recipe import load_recipe
 from edgekit.runtime.model import plan_bundle
 from edgekit.runtime.values import Options, Plan
@@ -84,7 +85,8 @@ def inspect_checkpoint(path: str) -> Table:
     """A checkpoint: its blocks, its tensors' types, and what the default recipe would make of it."""
     source = locate(path)
     opened = open_checkpoint(source.path)
-    model, _ = describe_checkpoint(opened)
+    model, warnings = describe_checkpoint(opened)
+    missing = missing_tokenizer(path, source.path)
     layout = plan_layout(model, load_recipe())
     dtypes: dict[str, int] = {}
     for t in opened.tensors.values():
@@ -98,6 +100,7 @@ def inspect_checkpoint(path: str) -> Table:
         "dtypes": dtypes,
         "default_recipe": load_recipe().name,
         "default_recipe_bytes": layout.resident_bytes + layout.flash_bytes,
+        "warnings": [*([missing] if missing else []), *warnings],
         **_model(model_json(model, layout)),
     }
 

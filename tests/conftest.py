@@ -14,15 +14,26 @@ DATA = ROOT.parent / "shared" / "data"
 DEMO = ROOT / "examples" / "demo_model" / "checkpoint"  # committed: tests that need any trained model use it
 
 
-@pytest.fixture(scope="session")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library for LD_PRELOAD that makes writes and renames fail (tests/faults_write.c)."""
+def _preloaded(source: str, folder: Path) -> Path:
+    """A library for LD_PRELOAD, made of a file of tests/."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None or sys.platform != "linux":
         pytest.skip("needs a C compiler and LD_PRELOAD")
-    out = tmp_path_factory.mktemp("shim") / "faults.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", out, ROOT / "tests" / "faults_write.c", "-ldl"], check=True)
+    out = folder / "faults.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", out, ROOT / "tests" / source, "-ldl"], check=True)
     return out
+
+
+@pytest.fixture(scope="session")
+def write_faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library for LD_PRELOAD that makes writes and renames fail (tests/faults_write.c)."""
+    return _preloaded("faults_write.c", tmp_path_factory.mktemp("write-faults"))
+
+
+@pytest.fixture(scope="session")
+def read_faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library for LD_PRELOAD that makes reads fail, come short or late (tests/runtime/faults.c)."""
+    return _preloaded("runtime/faults.c", tmp_path_factory.mktemp("read-faults"))
 
 
 @pytest.fixture(scope="session")

@@ -119,3 +119,14 @@ def test_meta_model_of_real_size_is_described() -> None:
     assert len(made.blocks) == 64
     assert made.eos_token_ids == (128001, 128008, 128009)
     assert made.max_context == 131072
+
+
+@pytest.mark.parametrize("kind", ["yarn", "su"])
+def test_old_names_of_phi3s_rope_mean_what_transformers_takes_them_for(kind: str, tmp_path: Path) -> None:
+    tiny.make("phi3_longrope", tmp_path)
+    want = described(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["rope_parameters"]["rope_type"] = kind
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert tf.AutoConfig.from_pretrained(tmp_path).rope_parameters["rope_type"] == "longrope"
+    assert described(tmp_path) == want

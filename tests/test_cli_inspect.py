@@ -139,3 +139,16 @@ def test_inspect_and_plan_show_the_bytes_of_keys_and_values(bundle: Path, capsys
     assert "keys and values" in capsys.readouterr().out
     assert main(["plan", str(bundle), "--profile", str(profile), "--sweep", "3"]) == 0
     assert " KV " in capsys.readouterr().out
+
+
+def test_a_checkpoint_shows_what_convert_would_warn_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(DEMO, tmp_path / "demo")
+    config = json.loads((DEMO / "config.json").read_text())
+    (tmp_path / "demo" / "config.json").write_text(json.dumps(config | {"an_unheard_of_key": 5}))
+    (tmp_path / "demo" / "tokenizer.json").unlink()
+    table, text = inspect(tmp_path / "demo", capsys)
+    assert len(table["warnings"]) == 2
+    assert "no tokenizer.json" in table["warnings"][0]
+    assert "an_unheard_of_key" in table["warnings"][1]
+    assert text.count("\nwarning ") == 2
+    assert inspect(DEMO, capsys)[0]["warnings"] == []

@@ -26,20 +26,22 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def edgekit(*arguments: object, shim: Path | None = None, full: str = "") -> subprocess.CompletedProcess[str]:
+def edgekit(*arguments: object, write_faults: Path | None = None, full: str = "") -> subprocess.CompletedProcess[str]:
     """Runs the command; no byte goes into files with `full` in their path."""
-    more = {} if shim is None else {"LD_PRELOAD": str(shim), "FULL": full}
+    more = {} if write_faults is None else {"LD_PRELOAD": str(write_faults), "FULL": full}
     command = [sys.executable, "-m", "edgekit", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, env={**os.environ, **more}, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.parametrize("full", [".safetensors.new", "/inputs-", "/flash.bin", "/manifest.json", ".journal.jsonl"])
-def test_a_full_disk_during_a_calibration_is_one_line(full: str, text: Path, tmp_path: Path, shim: Path) -> None:
+def test_a_full_disk_during_a_calibration_is_one_line(
+    full: str, text: Path, tmp_path: Path, write_faults: Path
+) -> None:
     out = convert(DEMO, tmp_path / "m", "q4").path
     before = (out / "flash.bin").read_bytes()
     command = ("convert", DEMO, "-o", out, "--recipe", "q8", "-q", "--overwrite", "--calibration", text)
     command += ("--calibration-tokens", 512)
-    done = edgekit(*command, shim=shim, full=full)
+    done = edgekit(*command, write_faults=write_faults, full=full)
     assert done.returncode == 1, done.stderr
     assert "disk is full" in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
@@ -70,20 +72,20 @@ TRAINING = ("--steps", 6, "--batch-size", 2, "--max-tokens", 32, "--device", "cp
 
 
 @pytest.mark.parametrize("full", ["/output/", "/training/"])
-def test_a_full_disk_during_relufy_is_one_line(full: str, text: Path, tmp_path: Path, shim: Path) -> None:
+def test_a_full_disk_during_relufy_is_one_line(full: str, text: Path, tmp_path: Path, write_faults: Path) -> None:
     out = tmp_path / "relu"
     if full == "/training/":
         pytest.importorskip("torch")
-        done = _saving(text, out, shim, full)
+        done = _saving(text, out, write_faults, full)
     else:
-        done = edgekit("relufy", DEMO, "-o", out, "--text", text, *TRAINING, shim=shim, full=full)
+        done = edgekit("relufy", DEMO, "-o", out, "--text", text, *TRAINING, write_faults=write_faults, full=full)
     assert done.returncode == 1, done.stderr
     assert "disk is full" in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     assert not out.exists()
 
 
-def _saving(text: Path, out: Path, shim: Path, full: str) -> subprocess.CompletedProcess[str]:
+def _saving(text: Path, out: Path, write_faults: Path, full: str) -> subprocess.CompletedProcess[str]:
     """relufy that saves after each second step, which the command line cannot ask for."""
     code = (
         "import sys; from pathlib import Path\n"
@@ -93,7 +95,7 @@ def _saving(text: Path, out: Path, shim: Path, full: str) -> subprocess.Complete
         "except EdgekitError as error: sys.exit(str(error))"
     )
     command = [sys.executable, "-c", code, str(DEMO), str(out), str(text)]
-    env = {**os.environ, "LD_PRELOAD": str(shim), "FULL": full}
+    env = {**os.environ, "LD_PRELOAD": str(write_faults), "FULL": full}
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
 
 

@@ -74,8 +74,8 @@ def test_a_checkpoint_is_never_the_output(tmp_path: Path, capsys: pytest.Capture
     assert {p.name: p.read_bytes() for p in source.iterdir()} == before
 
 
-def test_short_writes_lose_nothing(tmp_path: Path, shim: Path) -> None:
-    env = {**os.environ, "LD_PRELOAD": str(shim), "SHORT_WRITES": "1"}
+def test_short_writes_lose_nothing(tmp_path: Path, write_faults: Path) -> None:
+    env = {**os.environ, "LD_PRELOAD": str(write_faults), "SHORT_WRITES": "1"}
     subprocess.run(command(tmp_path / "short"), cwd=ROOT, env=env, check=True)
     verify(tmp_path / "short.edgekit")
     want = convert(DEMO, tmp_path / "whole", "q8").path
@@ -96,10 +96,10 @@ def test_a_second_job_on_one_output_gets_one_line(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.edgekit", "text.txt"]
 
 
-def test_a_kill_leaves_the_old_or_the_new(tmp_path: Path, shim: Path) -> None:
+def test_a_kill_leaves_the_old_or_the_new(tmp_path: Path, write_faults: Path) -> None:
     target = convert(DEMO, tmp_path / "m", "q4").path
     for at in range(1, 60, 4):
-        env = {**os.environ, "LD_PRELOAD": str(shim), "KILL_AT": str(at), "PYTHONDONTWRITEBYTECODE": "1"}
+        env = {**os.environ, "LD_PRELOAD": str(write_faults), "KILL_AT": str(at), "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(command(target, "--overwrite"), cwd=ROOT, env=env, capture_output=True)
         verify(target)
         if done.returncode == 0:

@@ -7,8 +7,10 @@ onnxruntime folds them when it loads the model, after which it runs as fast as b
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from edgekit.bundle.workspace import check_apart, check_replaceable, output_path
 from edgekit.converters import base
 from edgekit.converters.graphs.coder import GraphCoder, Scheme, owner
 from edgekit.converters.weights import Loss
-from edgekit.errors import ConvertError, MissingPackageError
+from edgekit.errors import ConvertError, EdgekitError, MissingPackageError
 
 # operator -> which inputs are weights; those of matrix products are [inputs, outputs]
 WEIGHTS = {
@@ -83,8 +85,38 @@ def compress(source: Path, out: Path, scheme: Scheme, *, overwrite: bool = False
     target = output_path(out)
     check_graph(target, overwrite)
     check_apart(source, target)
+    loss = Loss()
+    with _one_line(source):
+        made, tensors = _coded(source, scheme, loss)
+    with workspace(target, resumes=False) as space:
+        write_file(space.output, made)
+        checked_by = _check_made(space.output, source)
+        check_graph(target, overwrite)  # another process may have made it since
+        space.place()
+    size = out.stat().st_size
+    return Compressed(out, tensors, loss.weights, _bytes(source), size, loss.relative_rms, checked_by)
+
+
+@contextmanager
+def _one_line(source: Path) -> Iterator[None]:
+    """Turns whatever a graph makes onnx_ir raise into one error: it reads some that contradict themselves."""
+    try:
+        yield
+    except EdgekitError:
+        raise
+    except Exception as error:
+        raise ConvertError(f"{source}: is not a valid graph: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    """An error of another library in one line."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:300]
+
+
+def _coded(source: Path, scheme: Scheme, loss: Loss) -> tuple[bytes, int]:
+    """The smaller graph as a file holds it, and how many tensors were coded."""
     model = load(source)
-    loss, found = Loss(), list(_weights(model))
+    found = list(_weights(model))
     by_graph: dict[int, list[ir.Value]] = defaultdict(list)
     for value in found:
         by_graph[id(owner(value))].append(value)
@@ -100,14 +132,7 @@ def compress(source: Path, out: Path, scheme: Scheme, *, overwrite: bool = False
             f"{source}: {rest} bytes are left after coding, more than one ONNX file holds; use fewer bits"
         )
     model = ir.external_data.load_to_model(model)
-    with workspace(target, resumes=False) as space:
-        made = ir.serde.serialize_model(model).SerializeToString()
-        write_file(space.output, made)
-        checked_by = _check_made(space.output, source)
-        check_graph(target, overwrite)  # another process may have made it since
-        space.place()
-    size = out.stat().st_size
-    return Compressed(out, len(found), loss.weights, _bytes(source), size, loss.relative_rms, checked_by)
+    return ir.serde.serialize_model(model).SerializeToString(), len(found)
 
 
 def check_graph(target: Path, overwrite: bool) -> None:
@@ -135,7 +160,7 @@ def _check_made(made: Path, source: Path) -> str:
     try:
         checker.check_model(str(made))
     except checker.ValidationError as error:
-        raise ConvertError(f"{source}: is not a valid graph: {' '.join(str(error).split())[:300]}") from error
+        raise ConvertError(f"{source}: is not a valid graph: {_line(error)}") from error
     return "onnx.checker"
 
 
@@ -154,6 +179,7 @@ def load(path: Path) -> ir.Model:
     Raises:
         ConvertError: missing, damaged, or data outside its folder.
     """
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # what it warns of is an error below, or none
     try:
         model = ir.load(path)
     except FileNotFoundError as error:
@@ -255,7 +281,7 @@ def _session(path: Path) -> Any:
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise ConvertError(f"{path}: onnxruntime cannot open it: {' '.join(str(error).split())[:300]}") from error
+        raise ConvertError(f"{path}: onnxruntime cannot open it: {_line(error)}") from error
 
 
 def _run(path: Path, inputs: dict[str, npt.NDArray[Any]]) -> tuple[list[str], list[npt.NDArray[Any]]]:
@@ -263,7 +289,7 @@ def _run(path: Path, inputs: dict[str, npt.NDArray[Any]]) -> tuple[list[str], li
     try:
         return [o.name for o in session.get_outputs()], session.run(None, inputs)
     except Exception as error:
-        raise ConvertError(f"{path}: onnxruntime cannot run it: {' '.join(str(error).split())[:300]}") from error
+        raise ConvertError(f"{path}: onnxruntime cannot run it: {_line(error)}") from error
 
 
 def _random_inputs(path: Path) -> dict[str, npt.NDArray[Any]]:

@@ -49,6 +49,7 @@ class Family:
         qkv_bias, o_bias, ffn_bias: when that bias must be there: "always", or the config key that says so.
         optional_norms: norms that not every model has -> the config key that says whether it has.
         partial_rotary: whether the family rotates only a part of each head; others ignore the key.
+        rope_aliases: rope type in a config -> what it means in this family.
         required_values: config key -> the only values with which edgekit computes what the model means.
         norm_order: "pre" (before each sublayer) or "config" (OPT's do_layer_norm_before).
     """
@@ -102,6 +103,7 @@ class Family:
     ffn_bias: str = ""
     optional_norms: Mapping[str, str] = field(default_factory=dict)
     partial_rotary: bool = False
+    rope_aliases: Mapping[str, str] = field(default_factory=dict)
     required_values: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     conv1d: bool = False
     normalize_experts: Literal["always", "config"] = "always"

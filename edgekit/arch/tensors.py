@@ -111,6 +111,9 @@ class Tensors:
             params = {**(found or {}), **({} if local else scaling or {})}
         else:
             params = dict(scaling or given or {})
+        for key in ("rope_type", "type"):
+            if isinstance(params.get(key), str):
+                params[key] = self.f.rope_aliases.get(params[key], params[key])
         base = "rope_local_base_freq" if local else "rope_theta"
         if params.get("rope_theta", self) is self:
             params["rope_theta"] = c.number(base)

@@ -44,23 +44,27 @@ class Journal:
         try:
             if json.loads(lines[0]).get("key") != self.key:
                 return None
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             return None
         plans = {m.name: m for m in self.layout.matrices}
         for line in lines[1:]:
             try:
                 entry = json.loads(line)
-                name, finished = str(entry["name"]), Done(entry["units"], entry["luts"])
-            except (ValueError, KeyError, TypeError):
+                name, finished = entry["name"], Done(entry["units"], entry["luts"])
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue  # the line that was being written when the process died
-            if name in plans and self.on_disk(plans[name], finished):
+            if isinstance(name, str) and name in plans and self.on_disk(plans[name], finished):
                 done[name] = finished
         return done
 
     def on_disk(self, plan: MatrixPlan, finished: Done) -> bool:
         """Whether the units and tables of a matrix, read back, have the checksums that they were written with."""
         file, resident = self.folder / plan.file, self.folder / RESIDENT
-        if not file.exists() or not resident.exists() or len(finished.units) != plan.units:
+        names = {p.lut_name for p in plan.parts if p.lut_name is not None}
+        whole = isinstance(finished.units, list) and isinstance(finished.luts, dict)  # a torn line may say anything
+        if not whole or len(finished.units) != plan.units or finished.luts.keys() != names:
+            return False
+        if not file.exists() or not resident.exists():
             return False
         with file.open("rb") as units:
             for i, checksum in enumerate(finished.units):

@@ -35,7 +35,7 @@ from edgekit.bundle.layout import (
     rows_per_step,
 )
 from edgekit.bundle.source import RowSource, read_vector
-from edgekit.checkpoint import TOKENIZER_FILES, Checkpoint
+from edgekit.checkpoint import Checkpoint, tokenizer_files
 from edgekit.errors import ConvertError
 from edgekit.solvers import NOTHING, Statistics
 
@@ -140,10 +140,9 @@ class Writer:
         folder = self.folder / TOKENIZER
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        for name in TOKENIZER_FILES:
-            source = self.checkpoint.path / name
-            if source.is_file():
-                write_file(folder / name, source.read_bytes())
+        for name in tokenizer_files(self.checkpoint.path):
+            (folder / name).parent.mkdir(exist_ok=True)
+            write_file(folder / name, (self.checkpoint.path / name).read_bytes())
 
     # --- tensors -----------------------------------------------------------------------------
 
@@ -242,7 +241,7 @@ def _weight(plan: MatrixPlan) -> int:
 def _listed(folder: Path) -> list[Path]:
     """The files that a manifest lists, in order."""
     named = [folder / name for name in (RESIDENT, FLASH, UNITS)]
-    return sorted([*named, *(folder / TOKENIZER).iterdir()])
+    return sorted([*named, *(p for p in (folder / TOKENIZER).rglob("*") if p.is_file())])
 
 
 def _file_entry(folder: Path, path: Path) -> dict[str, Any]:

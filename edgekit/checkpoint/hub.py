@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.checkpoint.reader import TOKENIZER_FILES
+from edgekit.checkpoint.reader import TEMPLATES, TOKENIZER_FILES
 from edgekit.errors import CheckpointError
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -44,7 +44,7 @@ def locate(checkpoint: str, revision: str | None = None) -> Source:
             snapshot_download(
                 checkpoint,
                 revision=revision,
-                allow_patterns=["*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES],
+                allow_patterns=["*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES, TEMPLATES],
             )
         )
     except GatedRepoError as error:

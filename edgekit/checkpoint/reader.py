@@ -13,6 +13,7 @@ from edgekit.checkpoint.safetensors import DTYPES, Tensor, read_header
 from edgekit.errors import CheckpointError
 
 JSON_LIMIT = 64 << 20
+LONGEST_NAME = 200  # characters; file systems take 255 bytes
 INDEX = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
@@ -27,6 +28,7 @@ TOKENIZER_FILES = (
     "generation_config.json",
     "config.json",
 )
+TEMPLATES = "additional_chat_templates/*.jinja"  # which a tokenizer may have besides
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,12 @@ class Checkpoint:
                 "(load the model with transformers in one of those and save it again)"
             )
         return found
+
+
+def tokenizer_files(folder: Path) -> list[str]:
+    """Paths of the files in a checkpoint that a bundle takes along, relative to its folder."""
+    named = [name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    return named + sorted(p.relative_to(folder).as_posix() for p in folder.glob(TEMPLATES) if p.is_file())
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -124,10 +132,11 @@ def _weight_files(path: Path) -> list[Path]:
         weight_map = read_json(path / INDEX).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise CheckpointError(f"{path / INDEX}: no weight_map")
-        names = sorted({str(v) for v in weight_map.values()})
+        names = sorted({v if isinstance(v, str) else repr(v) for v in weight_map.values()})
         for name in names:
             # Links are fine (the hub's cache is made of them); names that leave the folder are not.
-            if Path(name).name != name or name in ("", ".", ".."):
+            if Path(name).name != name or name in ("", ".", "..") or not name.isprintable() or len(name) > LONGEST_NAME:
+                name = repr(name[:LONGEST_NAME])
                 raise CheckpointError(f"{path / INDEX}: '{name}' is not a plain file name")
             if not (path / name).is_file():
                 raise CheckpointError(f"{path / name}: missing, though {INDEX} names it; download it again")

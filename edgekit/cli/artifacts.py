@@ -45,7 +45,7 @@ def _describe(bundle: Path, kind: str, weights: int) -> dict[str, Any]:
         return _entry(kind, problem=str(error))
     lossy, error_rms = about.get("requantized_weights", 0), about.get("requantized_rms", 0.0)
     precision = about.get("precision")
-    if not _number(lossy) or not _number(error_rms) or not isinstance(precision, str | None):
+    if not _number(lossy) or not _number(error_rms) or not _word(precision):
         return _entry(kind, bytes=size, problem="its edgekit.json is malformed; export it again with --overwrite")
     return _entry(
         kind,
@@ -59,7 +59,12 @@ def _describe(bundle: Path, kind: str, weights: int) -> dict[str, Any]:
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, int | float) and 0 <= value < float("inf")
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e30
+
+
+def _word(value: object) -> bool:
+    """Whether a value is nothing, or a word that fits a line."""
+    return value is None or (isinstance(value, str) and value.isprintable() and len(value) < 32)
 
 
 def artifact_line(a: dict[str, Any]) -> str:

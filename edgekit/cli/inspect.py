@@ -50,6 +50,7 @@ def _rows(t: dict[str, Any]) -> list[tuple[str, str]]:
             *rows,
             ("tensors", f"{t['tensors']} ({dtypes})"),
             ("as a bundle", f"{human(t['default_recipe_bytes'])} with {t['default_recipe']}"),
+            *(("warning", line) for line in t["warnings"]),
         ]
     codecs = ", ".join(f"{name} ({c['weights'] / 1e6:.2f}M)" for name, c in t["codecs"].items())
     return [

@@ -51,8 +51,9 @@ class Tokenizer:
             )
         try:
             self._native = Native.from_file(str(path))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise BundleError(f"{path}: not a tokenizer that the tokenizers library reads ({error})") from error
+        except Exception as error:  # tokenizers raises bare Exception, with whatever the file holds in its text
+            reason = " ".join(str(error).split())[:300]
+            raise BundleError(f"{path}: not a tokenizer that the tokenizers library reads ({reason})") from error
         self._native.no_truncation()  # a file may bring both, which are meant for training
         self._native.no_padding()
         self._folder = folder

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from edgekit.cores import usable_cores
 from edgekit.errors import RuntimeFailure
@@ -140,19 +141,33 @@ def load(path: Path) -> Profile:
         if data.get("version") != VERSION:
             raise RuntimeFailure(f"{path}: a profile of another version; run 'edgekit profile' again")
         made = Profile(**{**data, "reads": tuple(Reads(**r) for r in data["reads"])})
-        rates = [made.stream, made.first_touch, *(r.bytes_per_second for r in made.reads), *made.kernels.values()]
-        if not made.reads or not all(isinstance(r, (int, float)) and 0 < r < float("inf") for r in rates):
-            raise ValueError("a rate is missing, or not above 0")
-        if made.threads < 1 or any(r.size < 1 or r.depth < 1 for r in made.reads):
-            raise ValueError("a count is below 1")
-        state = [made.made, made.spread, made.load_average or 0, made.others or 0, made.cores]
-        if not all(isinstance(v, (int, float)) and 0 <= v < float("inf") for v in state):
-            raise ValueError("a figure of the machine's state is none")
+        _check(made)
         return made
     except OSError as error:
         raise RuntimeFailure(f"{path}: no profile of this device; make one with 'edgekit profile'") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RuntimeFailure(f"{path}: not a profile; run 'edgekit profile' again") from error
+
+
+def _check(made: Profile) -> None:
+    """Raises ValueError where a profile holds what none can hold: its file may be torn, or made by hand."""
+    texts = (made.machine, made.engine, made.kernel_set, *made.kernels)
+    if not all(isinstance(v, str) for v in texts) or not isinstance(made.direct, bool):
+        raise ValueError("a name is no text")
+    counts = (made.threads, made.cores, *(n for r in made.reads for n in (r.size, r.depth)))
+    if not all(_is_number(v, int) and 1 <= v < 1 << 48 for v in counts):
+        raise ValueError("a count is no whole number above 0")
+    rates = (made.stream, made.first_touch, *(r.bytes_per_second for r in made.reads), *made.kernels.values())
+    if not made.reads or not all(_is_number(v) and 0 < v < 1e30 for v in rates):
+        raise ValueError("a rate is missing, or not above 0")
+    state = [made.made, made.spread, *(v for v in (made.load_average, made.others) if v is not None)]
+    if not all(_is_number(v) and 0 <= v < 1e30 for v in state):
+        raise ValueError("a figure of the machine's state is none")
+
+
+def _is_number(value: object, kind: Any = (int, float)) -> bool:
+    """Whether a value is of a kind of number; true and false are none, whatever Python says."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def measure_reads(

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from edgekit.bundle.disk import sync, write_file
 from edgekit.bundle.workspace import Workspace, check_apart, check_replaceable, output_path, workspace
 from edgekit.calibrate.activity import documents
-from edgekit.checkpoint import TOKENIZER_FILES, open_checkpoint
+from edgekit.checkpoint import open_checkpoint, tokenizer_files
 from edgekit.errors import ConvertError
 from edgekit.generate.tokenizer import Tokenizer
 from edgekit.train.surgery import Activation, Surgery, activation_key, operate
@@ -321,9 +321,10 @@ def _write(model: nn.Module, source: Path, folder: Path, surgery: Surgery) -> No
     config: dict[str, Any] = json.loads((source / "config.json").read_text())
     config |= {activation_key(config): surgery.activation, **surgery.config()}
     (folder / "config.json").write_text(json.dumps(config, indent=2))
-    for name in TOKENIZER_FILES:
-        if name != "config.json" and (source / name).is_file():
+    for name in tokenizer_files(source):
+        if name != "config.json":
+            (folder / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, folder / name)
     mode = (folder / "config.json").stat().st_mode
-    for path in folder.iterdir():  # safetensors makes files that only their owner may read
+    for path in (p for p in folder.rglob("*") if p.is_file()):  # safetensors makes files that only their owner may read
         path.chmod(mode)

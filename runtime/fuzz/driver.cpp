@@ -1,10 +1,11 @@
-// A target without libFuzzer: fuzz_NAME RUNS SEED FILE... replays the files, then RUNS mutations of them.
-// An input under which the program dies is left in the file that EDGEKIT_FUZZ_INPUT names.
+// A target without libFuzzer, and with its options: fuzz_NAME [-runs=N] [-seed=N] FILE_OR_FOLDER... replays the files,
+// then N mutations of them. An input under which the program dies is left in the file that EDGEKIT_FUZZ_INPUT names.
 #include <sanitizer/common_interface_defs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
-#include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <vector>
@@ -37,19 +38,33 @@ void execute(std::string input) {
 }  // namespace
 
 int main(int count, char** arguments) {
-  if (count < 4) return 2;
+  namespace fs = std::filesystem;
   __sanitizer_set_death_callback(keep);
   std::signal(SIGABRT, stop);
   std::signal(SIGALRM, stop);
-  const uint64_t runs = std::strtoull(arguments[1], nullptr, 10), seed = std::strtoull(arguments[2], nullptr, 10);
-  std::vector<std::string> seeds;
-  for (int i = 3; i < count; ++i) {
-    std::ifstream in(arguments[i], std::ios::binary);
+  uint64_t runs = 0, seed = 0;
+  std::vector<std::string> paths, seeds;
+  for (int i = 1; i < count; ++i) {
+    const std::string given = arguments[i];
+    if (given.rfind("-runs=", 0) == 0) {
+      runs = std::strtoull(given.c_str() + 6, nullptr, 10);
+    } else if (given.rfind("-seed=", 0) == 0) {
+      seed = std::strtoull(given.c_str() + 6, nullptr, 10);
+    } else if (fs::is_directory(given)) {
+      for (const auto& entry : fs::directory_iterator(given)) paths.push_back(entry.path().string());
+    } else {
+      paths.push_back(given);
+    }
+  }
+  std::sort(paths.begin(), paths.end());  // so that the same seed does the same
+  for (const std::string& path : paths) {
+    std::ifstream in(path, std::ios::binary);
     std::stringstream text;
     text << in.rdbuf();
     seeds.push_back(text.str());
     execute(seeds.back());
   }
+  if (seeds.empty()) return 2;
   for (uint64_t i = 0; i < runs; ++i) {
     std::string input = seeds[i % seeds.size()];
     const size_t size = input.size();

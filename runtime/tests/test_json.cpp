@@ -53,3 +53,41 @@ TEST(json_refuses_keys_that_two_readers_would_read_differently) {
   CHECK(!parses("{\"\\u0061\": 1}"));
   CHECK(parses("{\"a\": {\"a\": 1}, \"b\": {\"a\": 2}}"));
 }
+
+TEST(json_refuses_numbers_that_the_standard_does_not_know) {
+  for (const char* text : {"01", "-01", "00", "1.", "-1.", ".5", "-.5", "+1", "1.e5", "1e+", "0x1", "1E", "--1"}) {
+    CHECK(!parses(text));
+    CHECK(!parses("[" + std::string(text) + "]"));
+  }
+  for (const char* text : {"0", "-0", "0.5", "-0.0", "10", "1e05", "1E+2", "0e0", "1.50"}) CHECK(parses(text));
+}
+
+TEST(json_refuses_escapes_that_the_standard_does_not_know) {
+  for (const char* text : {"\\x41", "\\'", "\\u12", "\\u12g4", "\\u", "\\0", "\\ "}) {
+    CHECK(!parses('"' + std::string(text) + '"'));
+  }
+  CHECK(parses("\"\\\" \\\\ \\/ \\b \\f \\n \\r \\t \\u00e9 \\uD83D\\uDE00\""));
+}
+
+TEST(json_refuses_text_that_is_not_utf8) {
+  const std::string bad[] = {
+      "\x80",              // a continuation of nothing
+      "\xc3",              // cut short
+      "\xc3(",             // not continued
+      "\xc0\xaf",          // two bytes for one
+      "\xe0\x80\xaf",      // three bytes for one
+      "\xed\xa0\x80",      // half of a surrogate pair
+      "\xf0\x80\x80\xaf",  // four bytes for one
+      "\xf4\x90\x80\x80",  // beyond the last code point
+      "\xf8\x88\x80\x80\x80",
+      "\xff",
+  };
+  for (const std::string& text : bad) {
+    CHECK(!parses('"' + text + '"'));
+    CHECK(!parses("{\"" + text + "\": 1}"));
+  }
+  for (const char* text : {"\xc3\xa9", "\xe2\x82\xac", "\xed\x9f\xbf", "\xf0\x9f\x98\x80", "\xf4\x8f\xbf\xbf"}) {
+    CHECK(parses('"' + std::string(text) + '"'));
+    CHECK(parses("{\"" + std::string(text) + "\": 1}"));
+  }
+}

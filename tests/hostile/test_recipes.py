@@ -78,6 +78,8 @@ BAD = {
     "empty list": ("tensors = []", "no \\[\\[tensors\\]\\]"),
     "name number": ("name = 1\n" + rule(), "'name' must be"),
     "name lines": ('name = "a\\nb"\n' + rule(), "'name' must be"),
+    "empty": ("", "no \\[\\[tensors\\]\\]"),
+    "torn": ("[[tensors", "not valid TOML"),
     "deep": ("x = " + "[" * 10_000, "not valid TOML"),
     "huge file": (rule() + "\n# " + "x" * (2 << 20), "larger than"),
     "zero bytes": ("\0" * 100, "not valid TOML"),

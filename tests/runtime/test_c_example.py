@@ -14,7 +14,7 @@ from edgekit.conversion import convert
 from edgekit.runtime.native import library_path
 from edgekit.runtime.values import Sampling
 from tests.conftest import ROOT
-from tests.runtime.test_native import FLAGS, build
+from tests.native_build import FLAGS, build
 
 SOURCE = ROOT / "examples" / "c" / "generate.c"
 STRICT = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic", "-I", str(ROOT / "runtime" / "include")]
@@ -54,7 +54,7 @@ def test_it_prints_the_tokens_that_python_generates(bundle: Path, tmp_path: Path
 
 @pytest.mark.slow
 def test_it_leaks_nothing_on_any_path(bundle: Path, tmp_path: Path) -> None:
-    folder = build("address", f"-DEDGEKIT_SANITIZE={FLAGS['address']}", target="edgekit").parent
+    folder = build("address", target="edgekit")
     program = compiled(folder / "libedgekit.so", tmp_path / "generate", f"-fsanitize={FLAGS['address']}")
     (tmp_path / "damaged.edgekit").mkdir()
     (tmp_path / "damaged.edgekit" / "manifest.json").write_bytes(b'{"checksum":"0123456789abcdef",\n')

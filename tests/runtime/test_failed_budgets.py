@@ -13,7 +13,7 @@ import pytest
 from edgekit.runtime.model import plan_bundle
 from edgekit.runtime.values import Options
 from tests.conftest import ROOT
-from tests.runtime.test_faults import FORBID, bundle, shim  # noqa: F401 (fixtures)
+from tests.runtime.test_faults import FORBID, bundle  # noqa: F401 (fixtures)
 
 # Sets a budget that must fail in the midst of a text, then one that must not.
 PROGRAM = """
@@ -131,7 +131,7 @@ def test_a_ring_without_io_uring_leaves_all_weights_resident(bundle: Path) -> No
 @pytest.mark.parametrize("select", ["exact", "all"])
 def test_growth_that_fails_while_it_reads_changes_nothing(
     bundle: Path,  # noqa: F811
-    shim: Path,  # noqa: F811
+    read_faults: Path,
     first: int,
     select: str,
 ) -> None:
@@ -140,7 +140,7 @@ def test_growth_that_fails_while_it_reads_changes_nothing(
         "reads",
         None,
         None,
-        preload=shim,
+        preload=read_faults,
         reads=f"eio:{first}",
         ram=tight(bundle),
         engine="threads",

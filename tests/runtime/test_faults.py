@@ -60,17 +60,6 @@ def predicting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return convert(ROOT / "examples" / "demo_model" / "checkpoint", folder / "bundle", "f16", calibration=how).path
 
 
-@pytest.fixture(scope="module")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None or sys.platform != "linux":
-        pytest.skip("needs a C compiler and LD_PRELOAD")
-    out = tmp_path_factory.mktemp("shim") / "faults.so"
-    source = ROOT / "tests" / "runtime" / "faults.c"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", out, source, "-ldl"], check=True)
-    return out
-
-
 def run(bundle: Path, prelude: str = "", env: dict[str, str] | None = None, **options: object) -> tuple[int, dict, str]:
     given = {"context": 64, "batch": 8, "select": "exact", "threads": 2, **options}
     if "ram" not in given:
@@ -86,35 +75,35 @@ def run(bundle: Path, prelude: str = "", env: dict[str, str] | None = None, **op
     return done.returncode, json.loads(done.stdout) if done.returncode == 0 else {}, done.stderr
 
 
-def test_short_and_slow_reads_change_nothing(bundle: Path, shim: Path) -> None:
+def test_short_and_slow_reads_change_nothing(bundle: Path, read_faults: Path) -> None:
     _, want, _ = run(bundle, engine="threads")
     assert want["ops"] > 0
     for fault in ("short", "slow:2000"):
-        status, got, error = run(bundle, env={"LD_PRELOAD": str(shim), "FAULT": fault}, engine="threads")
+        status, got, error = run(bundle, env={"LD_PRELOAD": str(read_faults), "FAULT": fault}, engine="threads")
         assert status == 0, error
         assert got["out"] == want["out"]
 
 
 @pytest.mark.parametrize("io", ["direct", "buffered"])
-def test_failing_reads_are_a_clear_error_wherever_they_strike(bundle: Path, shim: Path, io: str) -> None:
+def test_failing_reads_are_a_clear_error_wherever_they_strike(bundle: Path, read_faults: Path, io: str) -> None:
     for first in (1, 3, 9, 30, 80):
-        env = {"LD_PRELOAD": str(shim), "FAULT": f"eio:{first}"}
+        env = {"LD_PRELOAD": str(read_faults), "FAULT": f"eio:{first}"}
         status, _, error = run(bundle, env=env, engine="threads", io=io)
         assert status == 1
         assert "cannot read" in error
         assert "flash.bin" in error
 
 
-def test_reads_ahead_that_fail_are_an_error_too(predicting: Path, shim: Path) -> None:
+def test_reads_ahead_that_fail_are_an_error_too(predicting: Path, read_faults: Path) -> None:
     floor = plan_bundle(predicting, Options(context=64, batch=8, select="predicted")).floor_bytes
     options = {"select": "predicted", "ram": floor + (3 << 20), "engine": "threads"}
     _, want, _ = run(predicting, **options)
     assert want["ops"] > 100
     for first in (12, 25, 60, 100, 200, 300):
-        status, _, error = run(predicting, env={"LD_PRELOAD": str(shim), "FAULT": f"eio:{first}"}, **options)
+        status, _, error = run(predicting, env={"LD_PRELOAD": str(read_faults), "FAULT": f"eio:{first}"}, **options)
         assert status == 1
         assert "flash.bin" in error
-    status, got, error = run(predicting, env={"LD_PRELOAD": str(shim), "FAULT": "slow:500"}, **options)
+    status, got, error = run(predicting, env={"LD_PRELOAD": str(read_faults), "FAULT": "slow:500"}, **options)
     assert status == 0, error
     assert got["out"] == want["out"]
 
@@ -132,10 +121,10 @@ def test_forbidden_io_uring_falls_back_to_threads(bundle: Path) -> None:
     assert "does not allow io_uring" in error
 
 
-def test_a_reader_that_falls_back_from_direct_reads_fails_no_other(bundle: Path, shim: Path) -> None:
+def test_a_reader_that_falls_back_from_direct_reads_fails_no_other(bundle: Path, read_faults: Path) -> None:
     _, want, _ = run(bundle, engine="threads")
     for select in ("exact", "all"):
-        env = {"LD_PRELOAD": str(shim), "FAULT": "einval"}
+        env = {"LD_PRELOAD": str(read_faults), "FAULT": "einval"}
         status, got, error = run(bundle, env=env, engine="threads", select=select)
         assert status == 0, error
         if select == "exact":
@@ -143,8 +132,8 @@ def test_a_reader_that_falls_back_from_direct_reads_fails_no_other(bundle: Path,
 
 
 @pytest.mark.parametrize("fault", ["eagain", "eintr"])
-def test_a_file_that_is_never_ready_is_an_error_with_its_name(bundle: Path, shim: Path, fault: str) -> None:
-    status, _, error = run(bundle, env={"LD_PRELOAD": str(shim), "FAULT": fault}, engine="threads")
+def test_a_file_that_is_never_ready_is_an_error_with_its_name(bundle: Path, read_faults: Path, fault: str) -> None:
+    status, _, error = run(bundle, env={"LD_PRELOAD": str(read_faults), "FAULT": fault}, engine="threads")
     assert status == 1
     assert "flash.bin" in error
 

@@ -14,24 +14,7 @@ import pytest
 from edgekit.conversion import convert
 from tests import tiny
 from tests.conftest import ROOT
-
-FLAGS = {"address": "address,undefined", "thread": "thread"}
-
-
-def build(name: str, *options: str, target: str = "edgekit_tests") -> Path:
-    """Configures and builds the test program (or another target) in build/NAME, which later runs reuse."""
-    folder = ROOT / "build" / name
-    cmake = Path(sys.executable).with_name("cmake")  # of the dev extra; the system may have none
-    quiet = {"check": True, "capture_output": True, "text": True}
-    try:
-        subprocess.run(
-            [cmake, "-S", ROOT, "-B", folder, "-DEDGEKIT_BUILD_TESTS=ON", "-DCMAKE_BUILD_TYPE=Release", *options],
-            **quiet,
-        )
-        subprocess.run([cmake, "--build", folder, "--target", target, "-j", "2"], **quiet)
-    except subprocess.CalledProcessError as error:
-        pytest.fail(f"{error.cmd}\n{error.stdout[-4000:]}\n{error.stderr[-4000:]}")
-    return folder / "edgekit_tests"
+from tests.native_build import build
 
 
 def run(program: list[str | Path], bundle: Path | None = None) -> str:
@@ -56,14 +39,14 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.mark.slow
 def test_runtime_under_address_and_undefined_behaviour_sanitizers(bundles: list[Path]) -> None:
-    program = build("address", f"-DEDGEKIT_SANITIZE={FLAGS['address']}")
+    program = build("address") / "edgekit_tests"
     for bundle in bundles:
         assert "0 failures" in run([program], bundle)
 
 
 @pytest.mark.slow
 def test_runtime_under_thread_sanitizer(bundles: list[Path]) -> None:
-    program = build("thread", f"-DEDGEKIT_SANITIZE={FLAGS['thread']}")
+    program = build("thread") / "edgekit_tests"
     for name in ("hostile_calls", "hostile_file", "parallel_for", "session", "reader", "feed_forward"):
         for bundle in bundles:
             assert "0 failures" in run([program, name], bundle)
@@ -74,13 +57,14 @@ def test_neon_kernels_under_qemu(bundles: list[Path]) -> None:
     compiler, emulator = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64-static")
     if compiler is None or emulator is None:
         pytest.skip("needs g++-aarch64-linux-gnu and qemu-user-static (apt-get install both)")
-    program = build(
+    folder = build(
         "aarch64",
         "-DCMAKE_SYSTEM_NAME=Linux",
         "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
         f"-DCMAKE_CXX_COMPILER={compiler}",
         "-DCMAKE_EXE_LINKER_FLAGS=-static",
     )
+    program = folder / "edgekit_tests"
     for name in (
         "match",
         "decoded",

@@ -16,6 +16,7 @@ PHI3 = replace(
     o_bias="",
     ffn_bias="",
     partial_rotary=True,
+    rope_aliases={"yarn": "longrope"},  # in older checkpoints, as transformers reads them
     q="",
     k="",
     v="",

@@ -11,6 +11,28 @@ constexpr int kMaxDepth = 32;
 Error bad(const std::string& what) { return fail(EDGEKIT_CORRUPT, "not valid JSON: " + what); }
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
+bool is_hex(char c) { return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); }
+
+// Characters of the escape that `s` begins with, behind its backslash; 0 if it is none.
+size_t escape_length(std::string_view s) {
+  if (s.empty()) return 0;
+  if (s[0] != 'u') return std::string_view("\"\\/bfnrt").find(s[0]) != std::string_view::npos ? 1 : 0;
+  return s.size() >= 5 && std::all_of(s.begin() + 1, s.begin() + 5, is_hex) ? 5 : 0;
+}
+
+// Bytes of the UTF-8 character that `s` begins with; 0 if it is none (RFC 3629: the shortest form, no surrogates).
+size_t character_length(std::string_view s) {
+  const auto byte = [&](size_t i) -> uint32_t { return i < s.size() ? static_cast<unsigned char>(s[i]) : 0; };
+  if (byte(0) < 0x80) return 1;
+  const size_t length = byte(0) >> 5 == 6 ? 2 : byte(0) >> 4 == 14 ? 3 : byte(0) >> 3 == 30 ? 4 : 0;
+  uint32_t point = byte(0) & 0xFFu >> (length + 1);
+  for (size_t i = 1; i < length; ++i) {
+    if (byte(i) >> 6 != 2) return 0;
+    point = point << 6 | (byte(i) & 0x3F);
+  }
+  constexpr uint32_t kLeast[] = {0, 0, 0x80, 0x800, 0x10000};
+  return point < kLeast[length] || point > 0x10FFFF || point >> 11 == 0xD800 >> 11 ? 0 : length;
+}
 }  // namespace
 
 class JsonParser {
@@ -62,7 +84,11 @@ class JsonParser {
     const size_t begin = ++at_;
     while (at_ < text_.size() && text_[at_] != '"') {
       if (static_cast<unsigned char>(text_[at_]) < 0x20) return bad("control character in a string");
-      at_ += text_[at_] == '\\' ? 2 : 1;
+      const bool escape = text_[at_] == '\\';
+      at_ += escape;
+      const size_t length = escape ? escape_length(text_.substr(at_)) : character_length(text_.substr(at_));
+      if (length == 0) return bad(escape ? "an unknown escape in a string" : "a string that is not UTF-8");
+      at_ += length;
     }
     if (at_ >= text_.size()) return bad("unterminated string");
     return text_.substr(begin, at_++ - begin);
@@ -184,9 +210,12 @@ Result<double> json_number(const JsonNode& node) {
   double mantissa = 0;
   int exponent = 0;
   for (; i < s.size() && is_digit(s[i]); ++i) mantissa = mantissa * 10 + (s[i] - '0');
-  if (i == digits_begin) return fail(EDGEKIT_CORRUPT, "expected a number");
+  const bool zero_leads = i > digits_begin + 1 && s[digits_begin] == '0';
+  if (i == digits_begin || zero_leads) return fail(EDGEKIT_CORRUPT, "expected a number");
   if (i < s.size() && s[i] == '.') {
-    for (++i; i < s.size() && is_digit(s[i]); ++i, --exponent) mantissa = mantissa * 10 + (s[i] - '0');
+    const size_t begin = ++i;
+    for (; i < s.size() && is_digit(s[i]); ++i, --exponent) mantissa = mantissa * 10 + (s[i] - '0');
+    if (i == begin) return fail(EDGEKIT_CORRUPT, "expected a number");
   }
   if (i < s.size() && (s[i] == 'e' || s[i] == 'E')) {
     ++i;
