@@ -19,6 +19,9 @@ SELECTIONS = {"auto": 0, "all": 1, "exact": 2, "predicted": 3, "threshold": 4, "
 COMPUTE = {"all": 0, "feed_forward": 1, "linear": 2}
 WINDOW_NONE = (1 << 32) - 1
 Log = c.CFUNCTYPE(None, c.c_int32, c.c_char_p, c.c_void_p)
+InputsCapture = c.CFUNCTYPE(
+    None, c.c_uint32, c.c_uint32, c.POINTER(c.c_float), c.c_uint32, c.c_uint32, c.c_void_p
+)
 Capture = c.CFUNCTYPE(None, c.c_uint32, c.POINTER(c.c_float), c.c_uint32, c.c_uint32, c.c_void_p)
 
 _STATUS_ERRORS: dict[int, type[EdgekitError]] = {
@@ -243,6 +246,7 @@ def library() -> c.CDLL:
         "session_stats": (status, (handle, c.POINTER(Stats), error_p)),
         "session_cancel": (None, (handle,)),
         "session_capture": (None, (handle, Capture, c.c_void_p)),
+        "session_capture_inputs": (None, (handle, InputsCapture, c.c_void_p)),
         "session_eval": (status, (handle, ids, c.c_uint32, c.c_uint32, c.c_void_p, error_p)),
         "session_next": (status, (handle, c.POINTER(Sampling), ids, error_p)),
         "session_set_draft": (status, (handle, handle, error_p)),

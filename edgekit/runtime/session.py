@@ -305,6 +305,24 @@ class Session:
                 with self.handle.use() as handle:
                     native.library().edgekit_session_capture(handle, native.Capture(), None)
 
+    @contextmanager
+    def capturing_inputs(self, take: Callable[[int, int, F32], None]) -> Iterator[None]:
+        """Within it, `take(matrix, part, x)` gets the inputs of matrices, f32 [tokens, stride], in passes of several
+        tokens; `x` is only valid during the call, and longer than a row by its padding."""
+
+        def capture(matrix: int, part: int, x: Any, tokens: int, stride: int, user: object) -> None:
+            take(matrix, part, np.ctypeslib.as_array(x, shape=(tokens, stride)))
+
+        function = native.InputsCapture(capture)
+        with self.handle.use() as handle:
+            native.library().edgekit_session_capture_inputs(handle, function, None)
+        try:
+            yield
+        finally:
+            if not self.handle.closed:
+                with self.handle.use() as handle:
+                    native.library().edgekit_session_capture_inputs(handle, native.InputsCapture(), None)
+
     @property
     def stats(self) -> Stats:
         """Counters so far."""

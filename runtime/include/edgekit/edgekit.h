@@ -213,6 +213,13 @@ typedef struct edgekit_session edgekit_session;
  * [tokens][stride], of which the first hidden_size values count. For calibration. */
 typedef void (*edgekit_capture_callback)(uint32_t block, const float* x, uint32_t tokens, uint32_t stride, void* user);
 
+/* Called with the input of a matrix's part while a pass of several tokens is under way: x is f32 [tokens][stride], of
+ * which as many values count as the part has columns; for the last part of a feed-forward matrix, which is stored by
+ * neuron, as many as it has neurons. `matrix` counts as the manifest lists them. Gate and up share part 0's input; an
+ * expert gets those tokens that chose it. For calibration. */
+typedef void (*edgekit_inputs_callback)(uint32_t matrix, uint32_t part, const float* x, uint32_t tokens,
+                                        uint32_t stride, void* user);
+
 EDGEKIT_API uint32_t edgekit_abi_version(void);
 EDGEKIT_API const char* edgekit_version(void);
 /* Comma-separated names of what this build can do, for callers that meet several versions: selections,
@@ -262,6 +269,7 @@ EDGEKIT_API void edgekit_session_cancel(edgekit_session* session);
 
 /* callback NULL: none. */
 EDGEKIT_API void edgekit_session_capture(edgekit_session* session, edgekit_capture_callback callback, void* user);
+EDGEKIT_API void edgekit_session_capture_inputs(edgekit_session* session, edgekit_inputs_callback callback, void* user);
 
 /* Appends `count` tokens. `logits`: NULL, or room for vocab_size floats (the last token's), or,
  * when all_logits is nonzero, for count * vocab_size floats. On an error the session keeps the

@@ -183,6 +183,10 @@ void edgekit_session_capture(edgekit_session* session, edgekit_capture_callback 
   if (session != nullptr) session->session->capture(callback, user);
 }
 
+void edgekit_session_capture_inputs(edgekit_session* session, edgekit_inputs_callback callback, void* user) {
+  if (session != nullptr) session->session->capture_inputs(callback, user);
+}
+
 void edgekit_session_cancel(edgekit_session* session) {
   if (session != nullptr) session->session->cancel();
 }

@@ -31,8 +31,10 @@ Outcome Decoder::forward(const int32_t* tokens, uint32_t count, uint32_t positio
   const bool wants_logits = last != nullptr || all != nullptr;
   cache.begin_pass(position, count);
   w_.begin_pass(wants_logits, pass.chooses);
+  linear_.tap(&selection);
   auto outcome = run(pass, tokens, cache, cancelled);
   if (outcome.ok() && wants_logits) outcome = head(count, last, all);
+  linear_.tap(nullptr);
   if (!outcome.ok()) w_.abandon_pass();
   return outcome;
 }

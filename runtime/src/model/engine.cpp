@@ -145,6 +145,11 @@ void Session::capture(edgekit_capture_callback callback, void* user) {
   selection_.capture_user = user;
 }
 
+void Session::capture_inputs(edgekit_inputs_callback callback, void* user) {
+  selection_.capture_inputs = callback;
+  selection_.capture_inputs_user = user;
+}
+
 void Session::reset() {
   cancelled_.store(false);
   forget_next();

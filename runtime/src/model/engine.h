@@ -78,6 +78,7 @@ class Session {
   void cancel() { cancelled_.store(true); }
   uint32_t position() const { return position_; }
   void capture(edgekit_capture_callback callback, void* user);
+  void capture_inputs(edgekit_inputs_callback callback, void* user);
   void stats(edgekit_stats& out) const;
 
  private:

@@ -41,12 +41,15 @@ Outcome FeedForward::add_for_one(const Block& b, const float* x, float* out) {
 Outcome FeedForward::add_for_tokens(const Block& b, int32_t matrix, bool expert, const float* x, uint32_t tokens,
                                     float* out) {
   if (b.selector != kNone) EK_TRY(neurons_.activate_selector(b, x, tokens));
-  return w_.visit(matrix, expert, [&](const Rows& rows) -> Outcome {
+  EK_TRY(w_.visit(matrix, expert, [&](const Rows& rows) -> Outcome {
     project_in(b, rows, x, tokens);
     if (!expert) offer_active(matrix, rows, tokens);
     project_out(rows, tokens, out);
     return Nothing{};
-  });
+  }));
+  linear_.show_input(matrix, 0, x, s_.width.hidden, tokens);
+  linear_.show_input(matrix, w_.matrix(matrix).part_count - 1, s_.h.data(), s_.width.ffn, tokens);
+  return Nothing{};
 }
 
 // Units that the last tokens of a prompt used are likely to be used again, and are in memory now.

@@ -20,9 +20,15 @@ void Linear::sum_blocks(const float* x, uint32_t width) {
   }
 }
 
+void Linear::show_input(int32_t matrix, uint32_t part, const float* x, uint32_t ldx, uint32_t tokens) const {
+  if (tapped_ == nullptr || tapped_->capture_inputs == nullptr || tokens < 2) return;
+  tapped_->capture_inputs(static_cast<uint32_t>(matrix), part, x, tokens, ldx, tapped_->capture_inputs_user);
+}
+
 Outcome Linear::multiply(int32_t matrix, const float* x, uint32_t ldx, uint32_t tokens, const float* bias, float* y,
                          uint32_t ldy) {
   EK_TRY(w_.poll());
+  show_input(matrix, 0, x, ldx, tokens);
   if (tokens == 1) sum_blocks(x, padded_cols(w_.matrix(matrix).parts[0].cols));
   return w_.visit(matrix, false, [&](const Rows& rows) -> Outcome {
     if (tokens == 1) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "model/resources.h"
+#include "select/selection_state.h"
 
 namespace edgekit {
 
@@ -15,6 +16,10 @@ class Linear {
                    uint32_t ldy);
   // Fills the workspace's sums [width / 32] with those of x [width], which products of one token need.
   void sum_blocks(const float* x, uint32_t width);
+  // Whoever wants the inputs of matrices gets those of a pass: begin names its session's state, end is null.
+  void tap(const SelectionState* state) { tapped_ = state; }
+  // Shows the input of a matrix's part, x [tokens][ldx], to whoever wants it.
+  void show_input(int32_t matrix, uint32_t part, const float* x, uint32_t ldx, uint32_t tokens) const;
 
  private:
   void multiply_rows(const Rows& rows, const float* x, uint32_t ldx, uint32_t tokens, const float* bias, float* y,
@@ -25,6 +30,7 @@ class Linear {
   Workspace& s_;
   ThreadPool& pool_;
   const KernelSet& kernels_;
+  const SelectionState* tapped_ = nullptr;
 };
 
 }  // namespace edgekit

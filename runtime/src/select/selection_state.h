@@ -14,6 +14,8 @@ struct SelectionState {
   bool prompt = false;  // the pass at hand belongs to a prompt, however few tokens it has
   edgekit_capture_callback capture = nullptr;
   void* capture_user = nullptr;
+  edgekit_inputs_callback capture_inputs = nullptr;
+  void* capture_inputs_user = nullptr;
   std::vector<Ahead> ahead;  // [blocks]: how much of each is read ahead
   // Counters of passes of one token.
   uint64_t neurons = 0, selected = 0;
