@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,21 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.arch.checkpoints import describe_checkpoint
-from edgekit.arch.spec import Model
+from edgekit.bundle.checksum import hashed
 from edgekit.bundle.layout import LAYOUTS, MANIFEST, Arrangement, plan_layout
-from edgekit.bundle.workspace import Workspace, check_apart, check_replaceable, output_path, workspace
+from edgekit.bundle.workspace import check_apart, check_replaceable, output_path, workspace
 from edgekit.bundle.writer import Progress, Writer
-from edgekit.calibrate.calibration import Calibration, Note, apply, calibrate, extend
-from edgekit.checkpoint import Checkpoint, locate, open_checkpoint
+from edgekit.calibrate.calibration import Calibration, Note, apply, extend
+from edgekit.calibrate.learned import Learned
+from edgekit.checkpoint import locate, open_checkpoint
 from edgekit.cores import usable_cores
 from edgekit.errors import ConvertError
 from edgekit.generate.tokenizer import missing_tokenizer
 from edgekit.recipe import Recipe, load_recipe
-from edgekit.runtime.model import plan_bundle
-from edgekit.runtime.values import Options
 from edgekit.version import __version__
-
-CALIBRATION_RAM = 256 << 20  # of the runtime while it reads the text; weights beyond it are streamed
 
 
 @dataclass(frozen=True)
@@ -98,6 +93,10 @@ def convert(
     if layout not in LAYOUTS:
         raise ConvertError(f"layout '{layout}' is not one of {', '.join(LAYOUTS)}")
     chosen = load_recipe(recipe, method, bits, group_size)
+    if calibration is not None:
+        chosen = chosen.with_text()
+    elif chosen.needs_text():
+        raise ConvertError(f"recipe '{chosen.name}' has a solver that learns from text; add --calibration TEXT")
     bundle = bundle_path(out)
     target = output_path(bundle)
     _check_target(target, overwrite)
@@ -123,15 +122,18 @@ def convert(
         "tensors": {name: list(t.shape) for name, t in opened.tensors.items()},  # exporters name them again
     }
     key_text = f"{__version__}:{opened.fingerprint}:{chosen.fingerprint()}:{layout}:{unit_size}"
+    learned: Learned | None = None
     with workspace(target, resumes=True) as space:
         _check_target(target, overwrite)  # another process may have made it since
         if calibration is not None:
             provenance["calibration"] = {"text": [p.name for p in calibration.text], "tokens": calibration.tokens}
             key_text += calibration.key()
-            learned = _calibrated(opened, model, chosen, space, calibration, hashed(key_text), workers, note)
-            opened, model = extend(opened, learned), apply(model, learned)
+            learned = Learned(opened, model, chosen, space.folder / "calibration", calibration, hashed(key_text))
+            file = learned.read(workers, note or (lambda what, done, total: None))
+            opened, model = extend(opened, file), apply(model, file)
         placed = plan_layout(model, chosen, Arrangement(layout, unit_size))
-        writer = Writer(opened, model, placed, space.output, provenance, hashed(key_text))
+        statistics = learned.statistics(opened) if learned is not None else None
+        writer = Writer(opened, model, placed, space.output, provenance, hashed(key_text), statistics)
         writer.run(workers, progress or (lambda done, total: None))
         space.place()
     parameters = sum(p.rows * p.cols for m in placed.matrices for p in m.parts)
@@ -147,38 +149,6 @@ def convert(
         writer.restarted,
         warnings,
     )
-
-
-def hashed(text: str) -> str:
-    """SHA-256 in hex digits."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _calibrated(
-    opened: Checkpoint,
-    model: Model,
-    recipe: Recipe,
-    space: Workspace,
-    settings: Calibration,
-    key: str,
-    threads: int,
-    note: Note | None,
-) -> Path:
-    """The calibration's file: of an interrupted call with the same key, or made now."""
-    report = note or (lambda what, done, total: None)
-    folder = space.folder / "calibration"
-    done = folder / f"{key}.safetensors"
-    if done.is_file():
-        return done
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir()
-    plain = Writer(opened, model, plan_layout(model, recipe), folder / "plain.edgekit", {}, key)
-    plain.run(threads, lambda d, t: report("preparing", d, t))
-    floor = plan_bundle(plain.folder, Options(context=settings.length)).floor_bytes
-    calibrate(plain.folder, model, settings, done, max(2 * floor, CALIBRATION_RAM), report)
-    shutil.rmtree(plain.folder)
-    return done
 
 
 def bundle_path(out: str | Path) -> Path:

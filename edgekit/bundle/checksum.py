@@ -3,6 +3,8 @@ runtime/src/core/checksum.cpp."""
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import numpy.typing as npt
 
@@ -29,3 +31,8 @@ def lane64(data: bytes | memoryview | npt.NDArray[np.uint8]) -> int:
         h = (h ^ b) * 0xC4CEB9FE1A85EC53 & _MASK
         h ^= h >> 29
     return h
+
+
+def hashed(text: str) -> str:
+    """SHA-256 in hex digits."""
+    return hashlib.sha256(text.encode()).hexdigest()

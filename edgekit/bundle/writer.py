@@ -58,11 +58,12 @@ class Writer:
         folder: Path,
         provenance: dict[str, Any],
         key: str,
-        statistics: StatisticsOf = lambda part: NOTHING,
+        statistics: StatisticsOf | None = None,
     ) -> None:
-        """`statistics`: what calibration text says of a part's matrix."""
+        """`statistics`: what calibration text says of a part's matrix; None without text."""
         self.checkpoint, self.model, self.layout = checkpoint, model, layout
-        self.folder, self.provenance, self.statistics = folder, provenance, statistics
+        self.folder, self.provenance = folder, provenance
+        self.statistics = statistics or (lambda part: NOTHING)
         self.luts = {v.name: v for v in layout.vectors if v.source is None}
         self.journal = Journal(folder, layout, key)
         self.resumed = 0

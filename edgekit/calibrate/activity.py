@@ -68,7 +68,7 @@ def token_runs(tokenizer: Tokenizer, texts: Iterable[str], tokens: int, length: 
         if left <= 1:
             break
     if tokens - left < 64:
-        raise ConvertError("the calibration text has fewer than 64 tokens; give more text")
+        raise ConvertError("the text has fewer than 64 tokens; give more text")
     return runs
 
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "convert": ("convert", "Convert a checkpoint to a bundle."),
     "run": ("run", "Generate text from a bundle inside a memory budget."),
     "bench": ("bench", "Measure speed, reads and quality."),
+    "eval": ("eval", "Measure quality on text, and the distance from the original."),
     "plan": ("plan", "Say what a budget will give, before running."),
     "profile": ("profile", "Measure this device."),
     "export": ("export", "Make Core ML, ONNX, MLX or Core AI artifacts of a bundle."),

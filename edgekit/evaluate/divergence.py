@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from edgekit.evaluate.comparison import log_softmax
 from edgekit.runtime.session import Session
 from edgekit.runtime.values import Options
 
-F64 = npt.NDArray[np.float64]
 PROMPT = 16  # tokens of each text that are read at once, as a prompt would be
 
 
@@ -39,13 +38,6 @@ class Divergence:
     tokens: int
 
 
-def _log_softmax(logits: npt.NDArray[np.float32]) -> F64:
-    x = logits.astype(np.float64)
-    x -= x.max(axis=-1, keepdims=True)
-    out: F64 = x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
-    return out
-
-
 def divergence(bundle: Path, options: Options, runs: Iterable[list[int]]) -> Divergence:
     """Compares a selection with `all` on token runs.
 
@@ -61,9 +53,9 @@ def divergence(bundle: Path, options: Options, runs: Iterable[list[int]]) -> Div
                 continue
             dense.reset()
             chosen.reset()
-            want = _log_softmax(dense.logits(ids))[PROMPT:-1]
+            want = log_softmax(dense.logits(ids))[PROMPT:-1]
             chosen.eval(ids[:PROMPT])
-            got = _log_softmax(np.concatenate([chosen.logits([t]) for t in ids[PROMPT:-1]]))
+            got = log_softmax(np.concatenate([chosen.logits([t]) for t in ids[PROMPT:-1]]))
             kl += float((np.exp(want) * (want - got)).sum())
             same += float((want.argmax(axis=1) == got.argmax(axis=1)).sum())
             at = np.arange(len(got)), np.asarray(ids[PROMPT + 1 :])

@@ -30,7 +30,7 @@ from edgekit.codecs import Codec, make_codec
 from edgekit.errors import RecipeError
 from edgekit.recipe.file import place, read_rules
 from edgekit.recipe.presets import PRESETS, quantized
-from edgekit.solvers import Solver, solver_for
+from edgekit.solvers import Solver, best_with_text, solver_for
 
 DEFAULT = "palette4"
 
@@ -77,6 +77,10 @@ class Recipe:
         """The rules as plain values, for the manifest."""
         return [r.table() for r in self.rules]
 
+    def with_text(self) -> Recipe:
+        """The recipe where there is calibration text: codes of few bits by error feedback, unless a solver is said."""
+        return Recipe(self.name, tuple(_with_text(r) for r in self.rules))
+
     def needs_text(self) -> bool:
         """Whether a solver wants a calibration text."""
         return any(r.chooser().needs_text for r in self.rules)
@@ -84,6 +88,16 @@ class Recipe:
     def fingerprint(self) -> str:
         """Changes whenever the rules do."""
         return hashlib.sha256(json.dumps(self.table(), sort_keys=True).encode()).hexdigest()
+
+
+FEW_BITS = 6  # up to which error feedback is worth its time
+
+
+def _with_text(rule: Rule) -> Rule:
+    better = best_with_text(rule.codec)
+    if rule.solver is not None or better is None or rule.codec.bits > FEW_BITS:
+        return rule
+    return Rule(rule.pattern, rule.codec, better)
 
 
 def preset_names() -> list[str]:

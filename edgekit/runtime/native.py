@@ -19,9 +19,7 @@ SELECTIONS = {"auto": 0, "all": 1, "exact": 2, "predicted": 3, "threshold": 4, "
 COMPUTE = {"all": 0, "feed_forward": 1, "linear": 2}
 WINDOW_NONE = (1 << 32) - 1
 Log = c.CFUNCTYPE(None, c.c_int32, c.c_char_p, c.c_void_p)
-InputsCapture = c.CFUNCTYPE(
-    None, c.c_uint32, c.c_uint32, c.POINTER(c.c_float), c.c_uint32, c.c_uint32, c.c_void_p
-)
+InputsCapture = c.CFUNCTYPE(None, c.c_uint32, c.c_uint32, c.POINTER(c.c_float), c.c_uint32, c.c_uint32, c.c_void_p)
 Capture = c.CFUNCTYPE(None, c.c_uint32, c.POINTER(c.c_float), c.c_uint32, c.c_uint32, c.c_void_p)
 
 _STATUS_ERRORS: dict[int, type[EdgekitError]] = {

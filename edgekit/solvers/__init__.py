@@ -5,9 +5,19 @@ from edgekit.solvers import nearest  # isort: skip
 from edgekit.solvers import kmeans  # isort: skip
 from edgekit.solvers import scaled  # isort: skip
 from edgekit.solvers import gptq  # isort: skip
-from edgekit.solvers.base import NOTHING, Encoded, Made, Solver, Statistics, encode, solver_for, solver_names
+from edgekit.solvers.base import (
+    NOTHING,
+    Encoded,
+    Made,
+    Solver,
+    Statistics,
+    best_with_text,
+    encode,
+    solver_for,
+    solver_names,
+)
 
 __all__ = [
-    "NOTHING", "Encoded", "Made", "Solver", "Statistics", "encode", "gptq", "kmeans", "nearest", "scaled",
-    "solver_for", "solver_names",
+    "NOTHING", "Encoded", "Made", "Solver", "Statistics", "best_with_text", "encode", "gptq", "kmeans", "nearest",
+    "scaled", "solver_for", "solver_names",
 ]  # fmt: skip

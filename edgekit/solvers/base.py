@@ -97,6 +97,11 @@ def solver_for(codec: Codec, name: str | None = None) -> Solver:
     return _SOLVERS[name]
 
 
+def best_with_text(codec: Codec) -> str | None:
+    """Name of the first solver that makes use of calibration text for a codec; None if there is none."""
+    return next((s.name for s in _SOLVERS.values() if s.needs_text and s.takes(codec)), None)
+
+
 @dataclass(frozen=True)
 class Encoded:
     """Rows in a codec: `records` [rows, record_bytes], all `arrays`, and among them `lut` for palettes."""
