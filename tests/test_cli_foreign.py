@@ -37,7 +37,6 @@ RUN = {
     "--prompt-cache-file": "--prompt-cache",
     "--adapter-path": "adapters",
     "--lora": "adapters",
-    "--grammar": "grammars",
 }
 CONVERT = {
     "--hf-path": "CHECKPOINT",

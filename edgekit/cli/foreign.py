@@ -24,7 +24,7 @@ _RUN: Answers = (
     ("--mmap/--no-mmap", "weights are read and never mapped; choose the way with --io direct or --io buffered."),
     (
         "-cnv/--conversation/-no-cnv/--no-conversation/-i/--interactive/-if/--interactive-first",
-        "run answers one prompt and ends; --chat wraps it in the model's chat template.",
+        "run answers one prompt and ends; --chat wraps it in the model's chat template, edgekit chat talks.",
     ),
     ("-sys/--system-prompt", "a system message is given with --chat and --system."),
     ("--jinja/--chat-template/--use-default-chat-template", "--chat uses the template that the model came with."),
@@ -42,7 +42,6 @@ _RUN: Answers = (
     ("--verbose/--perf/--show-timings", "figures are printed after the text; for an object of them there is --json."),
     ("--no-perf", "text without the figures is what --quiet gives."),
     ("--lora/--lora-scaled/--adapter-path", "adapters are not supported; merge them into the checkpoint and convert."),
-    ("--grammar/--grammar-file/--json-schema", "grammars are not supported; text can be ended with --stop."),
     (
         "--frequency-penalty/--presence-penalty/--mirostat/--typical/--dry-multiplier/--xtc-probability/--samplers",
         "sampling takes --temp, --top-k, --top-p, --min-p and --repeat-penalty.",

@@ -18,6 +18,8 @@ from edgekit.version import __version__
 COMMANDS = {
     "convert": ("convert", "Convert a checkpoint to a bundle."),
     "run": ("run", "Generate text from a bundle inside a memory budget."),
+    "chat": ("chat", "Talk with a model in the terminal."),
+    "serve": ("serve", "Answer requests over HTTP, as OpenAI's API does."),
     "bench": ("bench", "Measure speed, reads and quality."),
     "eval": ("eval", "Measure quality on text, and the distance from the original."),
     "plan": ("plan", "Say what a budget will give, before running."),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.common import UTF8, json_option, print_json, progress_bar, quiet_option, waiting
+from edgekit.cli.grammar import grammar_from, grammar_options
 from edgekit.cli.report import runtime_figures, summarize
 from edgekit.converters.kinds import KINDS
 
@@ -127,6 +128,7 @@ INTERRUPTED = "interrupted"  # a finish_reason: Ctrl-C
     type=click.Path(path_type=Path),
     help="File that keeps the evaluated prompt: what the next prompt shares with it is not read again.",
 )
+@grammar_options
 @click.option("--kernels", type=UTF8, help="Kernel set (avx512, avx2, neon, portable).  [default: the best]")
 @click.option(
     "--backend",
@@ -161,6 +163,8 @@ def command(
 
     path = _bundle(bundle, model)
     drafts = flags["draft_model"] is not None or flags["draft_max"]
+    if any(flags[n] is not None for n in ("json_schema", "grammar", "regex")) and flags["backend"] != "native":
+        raise click.UsageError("A grammar needs the native backend.")
     if drafts and flags["backend"] != "native":
         raise click.UsageError("Drafts need the native backend.")
     if flags["draft_model"] is not None and flags["draft_max"] == 0:
@@ -319,7 +323,14 @@ def _generate(
     short = len(ids) < 2 * model.plan.max_batch
     with progress_bar("reading the prompt", hidden or short) as progress:
         stream = model.generate(
-            ids, flags["max_tokens"], sampling, flags["stop"], flags["ignore_eos"], progress, flags["prompt_cache"]
+            ids,
+            flags["max_tokens"],
+            sampling,
+            flags["stop"],
+            flags["ignore_eos"],
+            progress,
+            flags["prompt_cache"],
+            grammar=grammar_from(model, flags),
         )
         try:
             first = next(stream, None)

@@ -2,51 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgekit.bundle import manifest
-from edgekit.errors import ContextFullError, RuntimeFailure
-from edgekit.generate.tokenizer import Stream, Tokenizer
+from edgekit.errors import RuntimeFailure
+from edgekit.generate.generation import Generation, Limits, Piece, TokenSession
+from edgekit.generate.tokenizer import Tokenizer
 from edgekit.runtime.session import Session
 from edgekit.runtime.values import Options, Plan, Sampling, Stats
 from edgekit.verify import check_files
 
+if TYPE_CHECKING:
+    from edgekit.generate.grammar import Grammar
+
+__all__ = ["Generation", "Limits", "Piece", "TextModel", "TokenSession", "load"]
+
 DEFAULT_TOKENS = 128
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A step of a generation: one token and the text that it completed (maybe none)."""
-
-    token: int
-    text: str
-
-
-class TokenSession(Protocol):
-    """What generating needs of a session: the native one, or an artifact's."""
-
-    def eval(self, tokens: Sequence[int]) -> None: ...
-    def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]: ...
-    def next(self, sampling: Sampling) -> int: ...
-    def reset(self) -> None: ...
-    def close(self) -> None: ...
-    @property
-    def position(self) -> int: ...
-    @property
-    def plan(self) -> Plan: ...
-    @property
-    def stats(self) -> Stats: ...
-
-    @property
-    def kernels(self) -> str: ...
-    @property
-    def threads(self) -> int: ...
 
 
 class TextModel:
@@ -55,7 +31,7 @@ class TextModel:
     def __init__(self, path: str | Path, options: Options | None = None, session: TokenSession | None = None) -> None:
         """Opens a bundle; see `load`. `session`: of something else that computes the bundle's model."""
         self.path = Path(path)
-        self.manifest = manifest.read(self.path).data
+        self.manifest: dict[str, Any] = manifest.read(self.path).data
         check_files(self.path, self.manifest, "tokenizer/")  # small, and damage there is wrong text
         self.tokenizer = Tokenizer(self.path / "tokenizer")
         self.session: TokenSession = session or Session(self.path, options)
@@ -86,6 +62,22 @@ class TextModel:
         self.session.reset()
         return self.session.logits(token_ids)
 
+    def grammar(self, kind: str, text: str | Mapping[str, Any]) -> Grammar:
+        """What a text must be, for `generate`.
+
+        Args:
+            kind: "json_schema", "regex" or "lark".
+            text: the schema (as text or object), the regular expression, or the Lark grammar.
+
+        Raises:
+            MissingPackageError: llguidance is not installed.
+            RuntimeFailure: it is no such grammar.
+        """
+        from edgekit.generate.grammar import compile_grammar
+
+        vocab_size = self.manifest["model"]["vocab_size"]
+        return compile_grammar(kind, text, self.path / "tokenizer", vocab_size, self.eos_token_ids)
+
     def create_session(self) -> Session:
         """Another session on the same weights, for a generation beside others: one session, one thread. `load` with
         `sessions` makes room for it under a budget.
@@ -108,8 +100,10 @@ class TextModel:
         progress: Callable[[int, int], None] | None = None,
         prompt_cache: str | Path | None = None,
         session: TokenSession | None = None,
+        reuse: bool = False,
+        grammar: Grammar | None = None,
     ) -> Generation:
-        """Continues a prompt, token by token; begins afresh.
+        """Continues a prompt, token by token; begins afresh unless `reuse` is given.
 
         Args:
             prompt: text, or token ids that are taken as they are.
@@ -121,6 +115,8 @@ class TextModel:
             prompt_cache: file of a saved session: what it shares with the prompt is not evaluated again, and the
                 prompt is saved there. Not for artifacts, nor models whose rotary frequencies change with the length.
             session: from `create_session`; the model's own if not given. Its tokens are forgotten.
+            reuse: what the session's tokens share with the prompt is not evaluated again.
+            grammar: what the text must be (`edgekit.generate.grammar`); it ends when that is complete.
 
         Returns:
             The pieces, made as they are asked for.
@@ -133,167 +129,9 @@ class TextModel:
             sampling or Sampling(),
             progress,
             None if prompt_cache is None else Path(prompt_cache),
+            reuse,
+            grammar,
         )
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What ends a generation: a number of tokens, strings, and the end-of-text token unless that is ignored."""
-
-    max_tokens: int
-    stop: tuple[str, ...]
-    ignore_eos: bool
-
-
-class Generation(Iterator[Piece]):
-    """A text under way: an iterator of pieces, which computes a token when it is asked for one.
-
-    It ends at EOS, at a stop string (which is not part of the text), after the most tokens, or when the context is
-    full. It may be left at any piece: the session then holds the prompt and all tokens but the last.
-
-    Attributes:
-        finish_reason: "eos", "stop", "length" or "context"; empty while it goes on, and when it was left.
-        cached_tokens: tokens of the prompt that came from the prompt cache; known after the first piece.
-    """
-
-    def __init__(
-        self,
-        model: TextModel,
-        session: TokenSession,
-        prompt: str | Sequence[int],
-        limits: Limits,
-        sampling: Sampling,
-        progress: Callable[[int, int], None] | None,
-        prompt_cache: Path | None,
-    ) -> None:
-        """As `TextModel.generate`, which makes it."""
-        self.finish_reason = ""
-        self.cached_tokens = 0
-        self._model, self._session = model, session
-        self._limits, self._sampling = limits, sampling
-        self._pieces = self._run(prompt, progress, prompt_cache)
-
-    def __next__(self) -> Piece:
-        """The next piece.
-
-        Raises:
-            StopIteration: the text is at its end.
-            EdgekitError: from the runtime.
-        """
-        return next(self._pieces)
-
-    def close(self) -> None:
-        """Ends it; the session stays as it is."""
-        self._pieces.close()
-
-    def _run(
-        self, prompt: str | Sequence[int], progress: Callable[[int, int], None] | None, prompt_cache: Path | None
-    ) -> Generator[Piece, None, None]:
-        tokenizer = self._model.tokenizer
-        ids = tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        if not ids:
-            raise RuntimeFailure("the prompt is empty, and this tokenizer adds no BOS; give some text")
-        saved = None if prompt_cache is None else self._cacheable()
-        self._session.reset()
-        if saved is not None and prompt_cache is not None and prompt_cache.exists():
-            self.cached_tokens = _restored(saved, ids, prompt_cache)
-        for done in self._read_prompt(ids, self.cached_tokens):
-            if progress is not None:
-                progress(done, len(ids))
-        if saved is not None and prompt_cache is not None:
-            saved.save(prompt_cache)
-        stream, held = Stream(tokenizer, ids), _Held(self._limits.stop)
-        for token in self._tokens():
-            text = held.push(stream.push(token))
-            if held.stopped:
-                self.finish_reason = "stop"
-            yield Piece(token, text)
-            if held.stopped:
-                return
-        rest = held.rest()
-        if rest:
-            yield Piece(-1, rest)
-
-    def _tokens(self) -> Iterator[int]:
-        """Tokens until one is EOS, or there are enough, or the context is full; says which."""
-        for _ in range(self._limits.max_tokens):
-            try:
-                token = self._session.next(self._sampling)
-            except ContextFullError:
-                self.finish_reason = "context"
-                return
-            if token in self._model.eos_token_ids and not self._limits.ignore_eos:
-                self.finish_reason = "eos"
-                return
-            yield token
-        self.finish_reason = "length"
-
-    @property
-    def _scaled(self) -> bool:
-        """Whether keys depend on the length of the whole prompt."""
-        return any("switch_length" in rope for rope in self._model.manifest["model"]["ropes"])
-
-    def _read_prompt(self, ids: Sequence[int], begin: int) -> Iterator[int]:
-        """Evaluates a prompt from `begin` on, batch by batch, so that Ctrl-C is heard; yields the tokens done."""
-        rest = len(ids) - begin
-        for end in [rest] if self._scaled else _batches(rest, self._session.plan.max_batch):
-            self._session.eval(ids[self._session.position : begin + end])
-            yield begin + end
-
-    def _cacheable(self) -> Session:
-        """The session, if its state can be saved and cut anywhere."""
-        if not isinstance(self._session, Session):
-            raise RuntimeFailure("a prompt cache needs the native backend; artifacts do not save their state")
-        if self._scaled:
-            raise RuntimeFailure("this model's keys depend on the length of the whole prompt, so no prompt cache fits")
-        return self._session
-
-
-def _restored(session: Session, ids: Sequence[int], cache: Path) -> int:
-    """Takes what a saved session has of a prompt's beginning; returns how many tokens that is."""
-    try:
-        session.restore(cache)
-    except ContextFullError:  # a longer prompt was saved; this one's will take its place
-        return 0
-    same = next((i for i, (a, b) in enumerate(zip(ids, session.tokens, strict=False)) if a != b), None)
-    kept = min(session.position if same is None else same, len(ids) - 1)  # the last one's logits are needed
-    try:
-        session.rewind(kept)
-    except RuntimeFailure:  # layers with a sliding window no longer hold what this prompt's tokens look at
-        session.reset()
-        return 0
-    return kept
-
-
-def _batches(count: int, batch: int) -> list[int]:
-    """Ends of the batches of a prompt; the last is never a single token, which is the way of decoding."""
-    ends = list(range(batch, count, batch))
-    if ends and count - ends[-1] == 1 and batch > 2:
-        ends[-1] -= 1
-    return [*ends, count]
-
-
-class _Held:
-    """Text that may be the beginning of a stop string is held back until that is decided."""
-
-    def __init__(self, stop: Sequence[str]) -> None:
-        self._stop = stop
-        self._text = ""
-        self.stopped = False
-
-    def push(self, text: str) -> str:
-        self._text += text
-        found = [at for s in self._stop if (at := self._text.find(s)) >= 0]
-        if found:
-            self.stopped = True
-            return self._text[: min(found)]
-        keep = max((n for s in self._stop for n in range(1, len(s)) if self._text.endswith(s[:n])), default=0)
-        out, self._text = self._text[: len(self._text) - keep], self._text[len(self._text) - keep :]
-        return out
-
-    def rest(self) -> str:
-        out, self._text = self._text, ""
-        return out
 
 
 def load(

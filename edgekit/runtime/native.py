@@ -20,6 +20,7 @@ COMPUTE = {"all": 0, "feed_forward": 1, "linear": 2}
 WINDOW_NONE = (1 << 32) - 1
 Log = c.CFUNCTYPE(None, c.c_int32, c.c_char_p, c.c_void_p)
 InputsCapture = c.CFUNCTYPE(None, c.c_uint32, c.c_uint32, c.POINTER(c.c_float), c.c_uint32, c.c_uint32, c.c_void_p)
+Mask = c.CFUNCTYPE(c.c_int32, c.POINTER(c.c_uint32), c.c_uint32, c.c_void_p)
 Capture = c.CFUNCTYPE(None, c.c_uint32, c.POINTER(c.c_float), c.c_uint32, c.c_uint32, c.c_void_p)
 
 _STATUS_ERRORS: dict[int, type[EdgekitError]] = {
@@ -138,6 +139,12 @@ class Sampling(_Struct):
         ("repeat_last_n", c.c_uint32),
         ("reserved", c.c_uint32),
         ("seed", c.c_uint64),
+        ("presence_penalty", c.c_float),
+        ("frequency_penalty", c.c_float),
+        ("penalty_begin", c.c_uint32),
+        ("bias_count", c.c_uint32),
+        ("bias_tokens", c.POINTER(c.c_int32)),
+        ("bias_values", c.POINTER(c.c_float)),
     )
 
 
@@ -248,6 +255,8 @@ def library() -> c.CDLL:
         "session_eval": (status, (handle, ids, c.c_uint32, c.c_uint32, c.c_void_p, error_p)),
         "session_next": (status, (handle, c.POINTER(Sampling), ids, error_p)),
         "session_set_draft": (status, (handle, handle, error_p)),
+        "session_set_mask": (None, (handle, Mask, c.c_void_p)),
+        "session_logprobs": (status, (handle, c.POINTER(c.c_float), ids, c.POINTER(c.c_float), c.c_uint32, error_p)),
         "session_save": (status, (handle, c.c_char_p, error_p)),
         "session_restore": (status, (handle, c.c_char_p, error_p)),
         "session_rewind": (status, (handle, c.c_uint32, error_p)),
@@ -263,7 +272,9 @@ def library() -> c.CDLL:
         ),
     }
     for name, (result, arguments) in signatures.items():
-        function = getattr(lib, f"edgekit_{name}")
+        function = getattr(lib, f"edgekit_{name}", None)
+        if function is None:
+            raise RuntimeFailure(f"{path}: is older than this package and lacks edgekit_{name}; install again")
         function.restype, function.argtypes = result, arguments
     return lib
 

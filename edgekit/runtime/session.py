@@ -20,6 +20,7 @@ from edgekit.runtime.model import Model, encoded
 from edgekit.runtime.values import Options, Plan, Sampling, Stats, stats_from
 
 F32 = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.uint32]
 
 
 def token_ids(tokens: Sequence[SupportsIndex], vocab_size: int) -> list[int]:
@@ -100,6 +101,8 @@ class Session:
         self._owns_model = not isinstance(source, Model)
         self.model = source if isinstance(source, Model) else Model(source, options)
         self.draft: Session | None = None
+        self._mask = native.Mask()  # the callback that the C side holds
+        self._mask_error: BaseException | None = None
         made = c.c_void_p()
         try:
             with self.model.handle.use() as model:
@@ -193,14 +196,58 @@ class Session:
             RuntimeFailure, BundleError: as `eval`; the session is as before, and may be asked again.
         """
         token, settings = c.c_int32(), sampling.native()
+        self._mask_error = None
+        try:
+            self._call_next(settings, token)
+        except RuntimeFailure:
+            if self._mask_error is not None:
+                raise self._mask_error from None
+            raise
+        return token.value
+
+    def _call_next(self, settings: native.Sampling, token: c.c_int32) -> None:
         if self.draft is None:
             self._call("next", c.byref(settings), c.byref(token))
-            return token.value
+            return
         if self.draft.handle.closed:
             raise RuntimeFailure("the draft session is closed; set another with draft_with")
         with self.draft.handle.use():  # no other thread closes it meanwhile
             self._call("next", c.byref(settings), c.byref(token))
-        return token.value
+
+    def mask_with(self, fill: Callable[[Mask], None] | None) -> None:
+        """Constrains what `next` chooses; also with drafts.
+
+        Args:
+            fill: called before a token is chosen, with a mask u32 [ceil(vocab_size / 32)], all bits set; it clears
+                the bits of tokens that may not be chosen, and does not use the session. The mask is valid during the
+                call. What it raises, `next` raises. None: every token may be chosen.
+        """
+
+        def called(mask: Any, words: int, user: object) -> int:
+            assert fill is not None
+            try:
+                fill(np.ctypeslib.as_array(mask, shape=(words,)))
+            except BaseException as error:
+                self._mask_error = error
+                return 1
+            return 0
+
+        function = native.Mask() if fill is None else native.Mask(called)
+        with self.handle.use() as handle:
+            native.library().edgekit_session_set_mask(handle, function, None)
+        self._mask = function
+
+    def logprobs(self, count: int) -> tuple[float, list[tuple[int, float]]]:
+        """About the token that `next` chose last: its logarithm of the probability by the model alone, without what
+        sampling does; and (token, logarithm) of the `count` most probable tokens, best first.
+
+        Raises:
+            RuntimeFailure: none was chosen last, or the vocabulary has fewer tokens.
+        """
+        most = _whole("count", count)
+        tokens, values, chosen = (c.c_int32 * most)(), (c.c_float * most)(), c.c_float()
+        self._call("logprobs", c.byref(chosen), tokens, values, most)
+        return chosen.value, list(zip(tokens, values, strict=True))
 
     def draft_with(self, draft: Session | None) -> None:
         """Drafts come from a smaller model with the same vocabulary, whose session from now on belongs to this one;

@@ -122,7 +122,14 @@ class Stats:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose a token; the defaults are llama.cpp's. temperature 0 is greedy."""
+    """How to choose a token; the defaults are llama.cpp's. temperature 0 is greedy.
+
+    Attributes:
+        presence_penalty: taken once from the logit of a token that the text has from `penalty_begin` on.
+        frequency_penalty: taken as often as it has that token.
+        penalty_begin: first token of the text that these two count, mostly the prompt's length.
+        biases: pairs of a token and what is added to its logit.
+    """
 
     temperature: float = 0.8
     top_k: int = 40
@@ -131,6 +138,10 @@ class Sampling:
     repeat_penalty: float = 1.0
     repeat_last_n: int = 64
     seed: int = 0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    penalty_begin: int = 0
+    biases: tuple[tuple[int, float], ...] = ()
 
     def native(self) -> native.Sampling:
         """As the C struct.
@@ -138,9 +149,16 @@ class Sampling:
         Raises:
             RuntimeFailure: a count that is out of range.
         """
-        for name in ("top_k", "repeat_last_n"):
+        for name in ("top_k", "repeat_last_n", "penalty_begin"):
             if getattr(self, name) >= 1 << 32:
                 raise RuntimeFailure(f"{name} is {getattr(self, name)}, which is out of range")
+        if any(not 0 <= token < 1 << 31 for token, _ in self.biases):
+            raise RuntimeFailure("a bias is of a token that is outside the vocabulary")
+        more: dict[str, object] = {}
+        if self.biases:
+            tokens, values = zip(*self.biases, strict=True)
+            more["bias_tokens"] = (c.c_int32 * len(tokens))(*tokens)
+            more["bias_values"] = (c.c_float * len(values))(*values)
         return native.Sampling(
             temperature=self.temperature,
             top_k=max(0, self.top_k),
@@ -149,6 +167,11 @@ class Sampling:
             repeat_penalty=self.repeat_penalty,
             repeat_last_n=max(0, self.repeat_last_n),
             seed=self.seed & (1 << 64) - 1,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            penalty_begin=max(0, self.penalty_begin),
+            bias_count=len(self.biases),
+            **more,
         )
 
 

@@ -212,7 +212,10 @@ def test_older_and_newer_callers_of_the_other_structs(bundle: Path) -> None:
         token, sampling = c.c_int32(), Sampling(temperature=0).native()
         for size in (8, 16, c.sizeof(sampling), c.sizeof(sampling) + 8):
             assert raw("session_next", session, sized(sampling, size), c.addressof(token)) == (0, "")
-        assert raw("session_next", session, sized(sampling, 48, 1), c.addressof(token))[0] == UNSUPPORTED
+        assert (
+            raw("session_next", session, sized(sampling, c.sizeof(sampling) + 8, 1), c.addressof(token))[0]
+            == UNSUPPORTED
+        )
     finally:
         lib.edgekit_session_destroy(session)
         lib.edgekit_model_close(model)

@@ -74,7 +74,7 @@ def arguments(method: Any) -> list[Any]:
     """Something for each parameter that has no default."""
     values = {
         "tokens": [3], "sampling": GREEDY, "path": "/nowhere", "position": 0, "block": 1, "draft": None, "ram": None,
-        "x": np.zeros((1, 256), np.float32), "take": print, "token_ids": [3], "prompt": [3],
+        "x": np.zeros((1, 256), np.float32), "take": print, "fill": None, "count": 1, "token_ids": [3], "prompt": [3],
     }  # fmt: skip
     given = inspect.signature(method).parameters.values()
     return [values[p.name] for p in given if p.default is inspect.Parameter.empty]

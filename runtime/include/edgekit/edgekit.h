@@ -177,6 +177,12 @@ typedef struct edgekit_sampling {
   uint32_t repeat_last_n;
   uint32_t reserved;
   uint64_t seed;
+  float presence_penalty;     /* taken once from the logit of a token that the text has; 0: off */
+  float frequency_penalty;    /* taken as often as the text has it; 0: off */
+  uint32_t penalty_begin;     /* these two count tokens of the text from this place on: the prompt's length, mostly */
+  uint32_t bias_count;        /* at most vocab_size */
+  const int32_t* bias_tokens; /* [bias_count]: tokens to whose logits something is added */
+  const float* bias_values;   /* [bias_count]: what is added, finite */
 } edgekit_sampling;
 
 /* Reads of a file as the runtime makes them. */
@@ -206,6 +212,12 @@ typedef struct edgekit_kernel_test {
   uint32_t reserved;
 } edgekit_kernel_test;
 
+/* Which tokens may be chosen next. `mask` has `words` = ceil(vocab_size / 32) words, all bits set: clear bit
+ * token % 32 of word token / 32 for each token that may not be chosen. Called by edgekit_session_next on its thread,
+ * when the pass is done and before it chooses, so that a mask can be computed on another thread during the pass, which
+ * this waits for. It must not use the session. Anything but 0 ends the call with EDGEKIT_CANCELLED. */
+typedef int32_t (*edgekit_mask_callback)(uint32_t* mask, uint32_t words, void* user);
+
 typedef struct edgekit_model edgekit_model;
 typedef struct edgekit_session edgekit_session;
 
@@ -223,7 +235,8 @@ typedef void (*edgekit_inputs_callback)(uint32_t matrix, uint32_t part, const fl
 EDGEKIT_API uint32_t edgekit_abi_version(void);
 EDGEKIT_API const char* edgekit_version(void);
 /* Comma-separated names of what this build can do, for callers that meet several versions: selections,
- * "budget", "save", "feed_forward", "linear", "log", "draft", "uring". Unknown names may appear. */
+ * "budget", "save", "feed_forward", "linear", "log", "draft", "mask", "logprobs", "penalties", "uring". Unknown names
+ * may appear. */
 EDGEKIT_API const char* edgekit_features(void);
 /* Comma-separated names of the kernel sets this CPU can run, best first. */
 EDGEKIT_API const char* edgekit_kernel_sets(void);
@@ -282,7 +295,8 @@ EDGEKIT_API edgekit_status edgekit_session_eval(edgekit_session* session, const 
  * session that fails to restore is as after a reset. There are no logits until a token is evaluated. */
 EDGEKIT_API edgekit_status edgekit_session_save(edgekit_session* session, const char* path, edgekit_error* error);
 EDGEKIT_API edgekit_status edgekit_session_restore(edgekit_session* session, const char* path, edgekit_error* error);
-/* Forgets the tokens from `position` on, and the token that edgekit_session_next chose last. Layers with a sliding
+/* Forgets the tokens from `position` on, the token that edgekit_session_next chose last, and its random numbers: the
+ * next is drawn from the seed, as after a reset. Layers with a sliding
  * window keep little more than the window: going back further than they allow, but for 0, fails with
  * EDGEKIT_INVALID_ARGUMENT, and the message says how far. */
 EDGEKIT_API edgekit_status edgekit_session_rewind(edgekit_session* session, uint32_t position, edgekit_error* error);
@@ -292,7 +306,8 @@ EDGEKIT_API uint32_t edgekit_session_tokens(const edgekit_session* session, int3
  * So a generation is an evaluated prompt and then one call for each token, ended by the caller at any token: the
  * session then holds the prompt and all tokens that were chosen but the last. edgekit_session_eval, _rewind, _reset
  * and _restore forget that last one. Fails with EDGEKIT_CONTEXT_FULL when there is no room for it. After an error the
- * session is as it was before the call, and the call may be made again.
+ * session is as it was before the call, and the call may be made again; but after one of a mask, the token that was
+ * chosen last is part of the text.
  *
  * For models opened with draft_tokens this is speculative decoding (arXiv 2211.17192, with samples in place of
  * rejections): a pass over several tokens reads the weights once. Tokens that may follow are drafted, from what
@@ -306,6 +321,15 @@ EDGEKIT_API edgekit_status edgekit_session_next(edgekit_session* session, const 
  * when the draft session is destroyed: from the text so far. A session drafts for one other at most. */
 EDGEKIT_API edgekit_status edgekit_session_set_draft(edgekit_session* session, edgekit_session* draft,
                                                      edgekit_error* error);
+
+/* Constrains what edgekit_session_next chooses, with drafts too: sampling is as if the tokens that the mask forbids did
+ * not exist. A mask without any token is EDGEKIT_INVALID_ARGUMENT. NULL: every token may be chosen. */
+EDGEKIT_API void edgekit_session_set_mask(edgekit_session* session, edgekit_mask_callback callback, void* user);
+/* About the last choice of edgekit_session_next, until the session is used otherwise: natural logarithms of
+ * probabilities as the model gives them, without biases, penalties, mask or temperature. `chosen`: of the token that
+ * was chosen, or NULL. tokens and logprobs [count <= vocab_size]: the most probable ones, best first. */
+EDGEKIT_API edgekit_status edgekit_session_logprobs(edgekit_session* session, float* chosen, int32_t* tokens,
+                                                    float* logprobs, uint32_t count, edgekit_error* error);
 
 /* One feed-forward block for an engine that computes the rest. `block` counts all blocks of the
  * model; x and out are f32 [tokens][hidden_size], tokens <= the plan's max_batch: x after the block's

@@ -69,7 +69,7 @@ edgekit::Result<edgekit_sampling> sampling_from(const edgekit_sampling* given) {
 uint32_t edgekit_abi_version(void) { return EDGEKIT_ABI_VERSION; }
 const char* edgekit_version(void) { return EDGEKIT_VERSION_STRING; }
 const char* edgekit_features(void) {
-  return "all,exact,predicted,threshold,prompt,router,budget,save,feed_forward,linear,log,draft"
+  return "all,exact,predicted,threshold,prompt,router,budget,save,feed_forward,linear,log,draft,mask,logprobs,penalties"
 #if defined(__linux__)
          ",uring"
 #endif
@@ -235,6 +235,18 @@ edgekit_status edgekit_session_set_draft(edgekit_session* session, edgekit_sessi
   return report(session->session->set_draft(draft == nullptr ? nullptr : draft->session.get()).error(), error);
 }
 
+void edgekit_session_set_mask(edgekit_session* session, edgekit_mask_callback callback, void* user) {
+  if (session != nullptr) session->session->set_mask(callback, user);
+}
+
+edgekit_status edgekit_session_logprobs(edgekit_session* session, float* chosen, int32_t* tokens, float* logprobs,
+                                        uint32_t count, edgekit_error* error) {
+  if (session == nullptr || (count != 0 && (tokens == nullptr || logprobs == nullptr))) {
+    return invalid("session, tokens and logprobs must not be NULL", error);
+  }
+  return report(session->session->logprobs(chosen, tokens, logprobs, count).error(), error);
+}
+
 edgekit_status edgekit_session_feed_forward(edgekit_session* session, uint32_t block, const float* x, uint32_t tokens,
                                             float* out, edgekit_error* error) {
   if (session == nullptr || x == nullptr || out == nullptr) return invalid("session, x and out must be given", error);
@@ -256,13 +268,15 @@ edgekit_status edgekit_sample(const float* logits, uint32_t vocab, const edgekit
   }
   auto given = sampling_from(sampling);
   if (!given.ok()) return report(given.error(), error);
+  auto biases = edgekit::check_biases(given.value(), vocab);
+  if (!biases.ok()) return report(biases.error(), error);
   if (!edgekit::all_finite(logits, vocab)) {
     return report(fail(EDGEKIT_NOT_FINITE, "the logits are not finite"), error);
   }
   std::vector<edgekit::Candidate> candidates(vocab);
   edgekit::Random random(*random_state);
-  *token = static_cast<int32_t>(
-      edgekit::sample_token(logits, vocab, given.value(), history, history_count, random, candidates.data()));
+  *token = static_cast<int32_t>(edgekit::sample_token(logits, vocab, given.value(), {history, history_count, nullptr},
+                                                      random, candidates.data()));
   *random_state = random.state();
   return report(Error{}, error);
 }

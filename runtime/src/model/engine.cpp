@@ -10,7 +10,7 @@ namespace edgekit {
 
 namespace {
 uint64_t state_bytes(const Manifest& m, uint32_t context, uint32_t draft) {
-  return uint64_t{m.vocab_size} * (12 + 4 * draft) + uint64_t{context} * 4;
+  return uint64_t{m.vocab_size} * (12 + 4 * draft) + uint64_t{context} * 4 + uint64_t{mask_words(m.vocab_size)} * 4;
 }
 // Blocks of which a session counts the use of neurons.
 size_t usage_blocks(const Manifest& m, uint32_t select) {
@@ -191,6 +191,7 @@ Outcome Session::rewind(uint32_t position) {
                 "the session has " + std::to_string(position_) + " tokens, not " + std::to_string(position));
   }
   forget_next();
+  seeded_ = false;
   if (position == position_) return Nothing{};
   if (position != 0 && position < cache_.earliest()) {
     return fail(EDGEKIT_INVALID_ARGUMENT, "the session can go back to token " + std::to_string(cache_.earliest()) +

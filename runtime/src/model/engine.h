@@ -70,6 +70,8 @@ class Session {
   // The next token of the text, and which session drafts it (generate.cpp).
   Result<int32_t> next(const edgekit_sampling& sampling);
   Outcome set_draft(Session* draft);
+  void set_mask(edgekit_mask_callback callback, void* user);
+  Outcome logprobs(float* chosen, int32_t* tokens, float* logprobs, uint32_t count);
   void reset();
   Outcome save(const std::string& path);
   Outcome restore(const std::string& path);
@@ -103,13 +105,16 @@ class Session {
   Outcome append_by_pass(int32_t token);
   Result<uint32_t> draft(int32_t token, int32_t* out);
   Result<uint32_t> continue_text(const int32_t* text, uint32_t count, int32_t* out, uint32_t room);
+  Result<const uint32_t*> mask();
   int32_t* history() { return reinterpret_cast<int32_t*>(state_.f32() + size_t{3 + draft_most_} * vocab_); }
   const int32_t* history() const { return const_cast<Session*>(this)->history(); }
 
   Model& model_;
   KvCache cache_;
   SelectionState selection_;
-  Buffer state_;  // logits [1 + draft_most][vocab], candidates [vocab], history [context]
+  Buffer state_;  // logits [1 + draft_most][vocab], candidates [vocab], history [context], mask [mask_words(vocab)]
+  edgekit_mask_callback mask_ = nullptr;
+  void* mask_user_ = nullptr;
   uint32_t vocab_ = 0, position_ = 0;
   Session* draft_ = nullptr;                    // drafts for this session, if it is not the text that does
   Session* drives_ = nullptr;                   // the session that this one drafts for

@@ -37,13 +37,51 @@ void Session::forget_next() {
 }
 
 Result<int32_t> Session::next(const edgekit_sampling& sampling) {
+  EK_TRY(check_biases(sampling, vocab_));
   if (chosen_ >= 0) EK_TRY(append(chosen_));
+  chosen_ = -1;
   if (!has_logits_) return fail(EDGEKIT_INVALID_ARGUMENT, "nothing was evaluated yet, so there are no logits");
+  Surroundings around{history(), position_, nullptr};
+  if (mask_ != nullptr) {
+    EK_ASSIGN(around.mask, mask());
+  }
   if (!seeded_) random_ = Random(sampling.seed);
   seeded_ = true;
   const float* row = logits() + size_t{row_} * vocab_;
-  chosen_ = static_cast<int32_t>(sample_token(row, vocab_, sampling, history(), position_, random_, candidates()));
+  chosen_ = static_cast<int32_t>(sample_token(row, vocab_, sampling, around, random_, candidates()));
   return chosen_;
+}
+
+void Session::set_mask(edgekit_mask_callback callback, void* user) {
+  mask_ = callback;
+  mask_user_ = user;
+}
+
+// The caller's mask of the token that is to be chosen; [mask_words(vocab)].
+Result<const uint32_t*> Session::mask() {
+  uint32_t* words = reinterpret_cast<uint32_t*>(history() + model_.plan.context);
+  std::fill_n(words, mask_words(vocab_), ~0u);
+  if (mask_(words, mask_words(vocab_), mask_user_) != 0) {
+    return fail(EDGEKIT_CANCELLED, "the mask of the next token was not given");
+  }
+  if (!allows_any(words, vocab_)) {
+    return fail(EDGEKIT_INVALID_ARGUMENT, "the mask allows no token of the vocabulary");
+  }
+  return words;
+}
+
+Outcome Session::logprobs(float* chosen, int32_t* tokens, float* logprobs, uint32_t count) {
+  if (chosen_ < 0) return fail(EDGEKIT_INVALID_ARGUMENT, "no token was chosen last, so there is nothing to tell of it");
+  if (count > vocab_)
+    return fail(EDGEKIT_INVALID_ARGUMENT, "there are no more than " + std::to_string(vocab_) + " tokens");
+  const float* row = logits() + size_t{row_} * vocab_;
+  const double total = find_best(row, vocab_, count, candidates());
+  if (chosen != nullptr) *chosen = static_cast<float>(row[chosen_] - total);
+  for (uint32_t i = 0; i < count; ++i) {
+    tokens[i] = static_cast<int32_t>(candidates()[i].token);
+    logprobs[i] = static_cast<float>(candidates()[i].logit - total);
+  }
+  return Nothing{};
 }
 
 Outcome Session::append(int32_t token) {

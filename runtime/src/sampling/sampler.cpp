@@ -19,9 +19,27 @@ edgekit_sampling default_sampling() {
 }
 
 Outcome check_sampling(const edgekit_sampling& s) {
-  for (const float value : {s.temperature, s.top_p, s.min_p, s.repeat_penalty}) {
+  for (const float value :
+       {s.temperature, s.top_p, s.min_p, s.repeat_penalty, s.presence_penalty, s.frequency_penalty}) {
     if (!std::isfinite(value)) {
-      return fail(EDGEKIT_INVALID_ARGUMENT, "temperature, top_p, min_p and repeat_penalty must be finite numbers");
+      return fail(EDGEKIT_INVALID_ARGUMENT, "temperature, top_p, min_p and penalties must be finite numbers");
+    }
+  }
+  if (s.bias_count != 0 && (s.bias_tokens == nullptr || s.bias_values == nullptr)) {
+    return fail(EDGEKIT_INVALID_ARGUMENT, "bias_tokens and bias_values must be given where bias_count is not 0");
+  }
+  return Nothing{};
+}
+
+Outcome check_biases(const edgekit_sampling& s, uint32_t vocab) {
+  if (s.bias_count > vocab) {
+    return fail(EDGEKIT_INVALID_ARGUMENT, "there are more biases than the vocabulary's " + std::to_string(vocab));
+  }
+  for (uint32_t i = 0; i < s.bias_count; ++i) {
+    if (s.bias_tokens[i] < 0 || static_cast<uint32_t>(s.bias_tokens[i]) >= vocab || !std::isfinite(s.bias_values[i])) {
+      return fail(EDGEKIT_INVALID_ARGUMENT, "the bias of token " + std::to_string(s.bias_tokens[i]) +
+                                                " is not finite, or the token is outside the vocabulary of " +
+                                                std::to_string(vocab));
     }
   }
   return Nothing{};
@@ -51,6 +69,31 @@ bool better(const Candidate& a, const Candidate& b) {
   return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
 }
 
+// Presence and frequency penalties, as OpenAI defined them for its API.
+void discount(Candidate* candidates, uint32_t vocab, const edgekit_sampling& sampling, const int32_t* history,
+              uint32_t count) {
+  if (sampling.presence_penalty == 0 && sampling.frequency_penalty == 0) return;
+  constexpr uint32_t kSeen = 1u << 31;  // in a candidate's token, which is below
+  for (uint32_t i = sampling.penalty_begin; i < count; ++i) {
+    if (history[i] < 0 || static_cast<uint32_t>(history[i]) >= vocab) continue;
+    Candidate& c = candidates[history[i]];
+    c.logit -= sampling.frequency_penalty + ((c.token & kSeen) == 0 ? sampling.presence_penalty : 0);
+    c.token |= kSeen;
+  }
+  for (uint32_t i = sampling.penalty_begin; i < count; ++i) {
+    if (history[i] >= 0 && static_cast<uint32_t>(history[i]) < vocab) candidates[history[i]].token &= ~kSeen;
+  }
+}
+
+// Moves the candidates that the mask allows to the front; returns how many.
+uint32_t keep_allowed(Candidate* candidates, uint32_t vocab, const uint32_t* mask) {
+  uint32_t kept = 0;
+  for (uint32_t i = 0; i < vocab; ++i) {
+    if ((mask[i / 32] >> (i % 32) & 1) != 0) candidates[kept++] = candidates[i];
+  }
+  return kept;
+}
+
 // Each token counts once, however often it occurs (CTRL, arXiv 1909.05858, section 4.1).
 void penalize(Candidate* candidates, uint32_t vocab, const edgekit_sampling& sampling, const int32_t* history,
               uint32_t count) {
@@ -68,16 +111,37 @@ void penalize(Candidate* candidates, uint32_t vocab, const edgekit_sampling& sam
 
 }  // namespace
 
-uint32_t sample_token(const float* logits, uint32_t vocab, const edgekit_sampling& sampling, const int32_t* history,
-                      uint32_t history_count, Random& random, Candidate* candidates) {
-  for (uint32_t i = 0; i < vocab; ++i) candidates[i] = {logits[i], i};
-  penalize(candidates, vocab, sampling, history, history_count);
-  if (sampling.temperature <= 0) return std::min_element(candidates, candidates + vocab, better)->token;
+bool allows_any(const uint32_t* mask, uint32_t vocab) {
+  for (uint32_t i = 0; i < vocab; ++i) {
+    if ((mask[i / 32] >> (i % 32) & 1) != 0) return true;
+  }
+  return false;
+}
 
-  uint32_t n = vocab;
+double find_best(const float* logits, uint32_t vocab, uint32_t count, Candidate* candidates) {
+  for (uint32_t i = 0; i < vocab; ++i) candidates[i] = {logits[i], i};
+  std::partial_sort(candidates, candidates + std::max(1u, count), candidates + vocab, better);
+  const double top = candidates[0].logit;
+  double total = 0;
+  for (uint32_t i = 0; i < vocab; ++i) total += std::exp(logits[i] - top);
+  return top + std::log(total);
+}
+
+uint32_t sample_token(const float* logits, uint32_t vocab, const edgekit_sampling& sampling, const Surroundings& around,
+                      Random& random, Candidate* candidates) {
+  for (uint32_t i = 0; i < vocab; ++i) candidates[i] = {logits[i], i};
+  for (uint32_t i = 0; i < sampling.bias_count; ++i) {
+    candidates[sampling.bias_tokens[i]].logit += sampling.bias_values[i];
+  }
+  penalize(candidates, vocab, sampling, around.history, around.count);
+  discount(candidates, vocab, sampling, around.history, around.count);
+  const uint32_t allowed = around.mask == nullptr ? vocab : keep_allowed(candidates, vocab, around.mask);
+  if (sampling.temperature <= 0) return std::min_element(candidates, candidates + allowed, better)->token;
+
+  uint32_t n = allowed;
   if (sampling.top_k != 0 && sampling.top_k < n) {
     n = sampling.top_k;
-    std::partial_sort(candidates, candidates + n, candidates + vocab, better);
+    std::partial_sort(candidates, candidates + n, candidates + allowed, better);
   } else {
     std::sort(candidates, candidates + n, better);
   }

@@ -1,0 +1,99 @@
+"""edgekit chat"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgekit.cli.common import UTF8, quiet_option, waiting
+from edgekit.cli.grammar import grammar_from, grammar_options
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--system", "-sys", "--system-prompt", "system", type=UTF8, help="A system message.")
+@click.option(
+    "--load", "load_file", type=click.Path(path_type=Path), help="Go on with a conversation that /save wrote."
+)
+@click.option("--ram", help="Hard memory budget of the runtime, as in 400M.  [default: all that is needed]")
+@click.option(
+    "-c",
+    "--ctx-size",
+    "context",
+    type=click.IntRange(0),
+    default=0,
+    help="Context in tokens.  [default: the model's, at most 2048]",
+)
+@click.option(
+    "-n",
+    "--n-predict",
+    "--predict",
+    "--max-tokens",
+    "max_tokens",
+    type=click.IntRange(1),
+    default=512,
+    show_default=True,
+    help="Most tokens of an answer.",
+)
+@click.option("-t", "--threads", type=click.IntRange(0, 256), default=0, help="Compute threads.  [default: all cores]")
+@click.option("-s", "--seed", type=int, default=-1, help="Seed; -1 for a random one.  [default: -1]")
+@click.option("--temp", "--temperature", "temperature", type=float, default=0.8, show_default=True, help="0 is greedy.")
+@click.option("--top-k", type=click.IntRange(0), default=40, show_default=True, help="0 is off.")
+@click.option("--top-p", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="1 is off.")
+@click.option("--min-p", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="0 is off.")
+@click.option("--repeat-penalty", type=click.FloatRange(0), default=1.0, show_default=True, help="1 is off.")
+@click.option("--draft-max", type=click.IntRange(0, 64), default=0, help="Guess up to N tokens from the text so far.")
+@grammar_options
+@quiet_option
+def command(bundle: Path, system: str | None, load_file: Path | None, quiet: bool, **flags: Any) -> None:
+    """Talk with the model of BUNDLE, within --ram.
+
+    Each line is a message; /help lists commands. Alt-Enter or a \\ at the end of a line begins another line, Ctrl-C
+    stops an answer. The model's chat template is used. A model without one reads a plain transcript, as "User: Hello",
+    and its answer ends where it would write the next "User:". When the context is full, the oldest messages are left
+    out and the system message stays. What is piped in is answered line by line: answers go to stdout, all else to
+    stderr.
+
+    \b
+    Examples:
+      edgekit chat tiny.edgekit --ram 300M
+      edgekit chat tiny.edgekit --system "Answer in one sentence."
+      echo "Why is the sky blue?" | edgekit chat tiny.edgekit -q
+    """
+    from edgekit.chat.conversation import Conversation
+    from edgekit.chat.terminal import PipeLines, TerminalLines, history_file, print_piece, talk
+    from edgekit.generate.loop import TextModel
+    from edgekit.runtime.values import Options, Sampling
+
+    def notice(text: str) -> None:
+        if not quiet or text.startswith("edgekit: "):
+            click.echo(click.style(text, dim=True), err=True)
+
+    lines = TerminalLines(history_file()) if sys.stdin.isatty() else PipeLines(sys.stdin)
+    sampling = Sampling(
+        temperature=flags["temperature"],
+        top_k=flags["top_k"],
+        top_p=flags["top_p"],
+        min_p=flags["min_p"],
+        repeat_penalty=flags["repeat_penalty"],
+        seed=flags["seed"] if flags["seed"] >= 0 else secrets.randbits(32),
+    )
+    options = Options(
+        ram=flags["ram"], context=flags["context"], threads=flags["threads"], draft_tokens=flags["draft_max"]
+    )
+    with waiting(f"loading {bundle}", quiet):
+        model = TextModel(bundle, options)
+    with model:
+        grammar = grammar_from(model, flags)
+        conversation = Conversation(model, sampling, flags["max_tokens"], grammar, notify=notice)
+        if load_file is not None:
+            conversation.load(load_file)
+        if system:
+            conversation.set_system(system)
+        if not model.tokenizer.has_chat_template:
+            notice('the model has no chat template; it reads a plain transcript, as "User: Hello"')
+        talk(conversation, lines, print_piece, notice)
