@@ -27,6 +27,7 @@ from edgekit.runtime.values import Options, Sampling
 from tests.conftest import DEMO, ROOT
 
 GREEDY = Sampling(temperature=0)
+READY = "\x1b[?2004h"  # what prompt_toolkit writes when it begins to read a line
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>\n{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -235,18 +236,18 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(tmp_path: Path) -> None:
     bundle = convert(tmp_path / "checkpoint", tmp_path / "demo", "q4").path
     terminal = Terminal(bundle, tmp_path / "home", "-c", "50000", "-n", "40000")
     try:
-        terminal.wait_for("> ")
+        terminal.wait_for(READY)
         terminal.type("Once upon a time\r")
         terminal.wait_for("was")
         terminal.type("\x03")
         terminal.wait_for("stopped")
-        terminal.wait_for("> ")
+        terminal.wait_for(READY)
         terminal.type("/stats\r")
         terminal.wait_for("tok/s")
-        terminal.wait_for("> ")
+        terminal.wait_for(READY)
         terminal.type("\x03")  # at the prompt it ends nothing either
         terminal.wait_for("/quit")
-        terminal.wait_for("> ")
+        terminal.wait_for(READY)
         terminal.type("\x04")
         assert terminal.process.wait(60) == 0
     finally:

@@ -1,0 +1,86 @@
+"""edgekit serve"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgekit.cli.common import quiet_option, waiting
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("bundles", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="BUNDLE...")
+@click.option("--ram", help="Hard memory budget of the runtime, for all requests together, as in 2G.")
+@click.option("--parallel", "-np", type=click.IntRange(1, 64), default=4, show_default=True, help="Texts at a time.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
+@click.option("--allow-remote", is_flag=True, help="Allow an address that other machines reach.")
+@click.option(
+    "--api-key", envvar="EDGEKIT_API_KEY", default="", help="Key that requests must bring.  [env: EDGEKIT_API_KEY]"
+)
+@click.option(
+    "--cors-origin", multiple=True, help="Origin of web pages that may ask; may be repeated.  [default: none]"
+)
+@click.option(
+    "-c",
+    "--ctx-size",
+    "context",
+    type=click.IntRange(0),
+    default=0,
+    help="Context of each text in tokens.  [default: the model's, at most 2048]",
+)
+@click.option("-t", "--threads", type=click.IntRange(0, 256), default=0, help="Compute threads.  [default: all cores]")
+@click.option("--draft-max", type=click.IntRange(0, 64), default=0, help="Guess up to N tokens from the text so far.")
+@click.option("--queue", type=click.IntRange(0), default=32, show_default=True, help="Most requests that wait.")
+@click.option("--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds for a request.")
+@click.option("--max-body", default="4M", show_default=True, help="Most bytes of a request.")
+@quiet_option
+def command(
+    bundles: tuple[Path, ...],
+    ram: str | None,
+    parallel: int,
+    host: str,
+    port: int,
+    allow_remote: bool,
+    api_key: str,
+    cors_origin: tuple[str, ...],
+    context: int,
+    threads: int,
+    draft_max: int,
+    queue: int,
+    timeout: float,
+    max_body: str,
+    quiet: bool,
+) -> None:
+    """Answer HTTP requests with the models of BUNDLE..., within --ram.
+
+    The addresses are those of OpenAI's API: /v1/chat/completions, /v1/completions, /v1/responses and /v1/models;
+    besides /health, /metrics, /tokenize, /detokenize and /apply-template. A bundle is loaded when it is first asked
+    for. A model without a chat template reads messages as a plain transcript. Needs edgekit[serve].
+
+    \b
+    Examples:
+      edgekit serve tiny.edgekit --ram 300M
+      edgekit serve small.edgekit large.edgekit --ram 2G --parallel 8
+      curl localhost:8080/v1/chat/completions -d '{"messages": [{"role": "user", "content": "Hello"}]}'
+    """
+    from edgekit.runtime.values import Options
+    from edgekit.serve.bundles import Bundles, open_bundle
+    from edgekit.serve.listen import check_host, listen, load_app
+    from edgekit.serve.loopback import is_loopback
+    from edgekit.sizes import parse_bytes
+
+    check_host(host, allow_remote)
+    make_app = load_app()
+    from edgekit.serve.guard import Guard
+    from edgekit.serve.scheduler import Limits, Scheduler
+
+    guard = Guard(api_key, cors_origin, is_loopback(host), parse_bytes(max_body))
+    options = Options(ram=ram, threads=threads, sessions=parallel, draft_tokens=draft_max)
+    with waiting("reading the bundles", quiet):
+        found = Bundles([open_bundle(path, context) for path in bundles], options)
+    scheduler = Scheduler(found, Limits(queue, timeout))
+    if not quiet:
+        click.echo(f"serving {', '.join(found.known)} at http://{host}:{port}", err=True)
+    listen(make_app(scheduler, guard), host, port)

@@ -1,0 +1,230 @@
+"""The server's addresses: what each takes and gives."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from edgekit.errors import EdgekitError
+from edgekit.serve import fields
+from edgekit.serve.bundles import Bundle
+from edgekit.serve.calls import Calls
+from edgekit.serve.chat_api import chat_body, chat_chunks, collect, error_body
+from edgekit.serve.errors import ApiError, api_error, bad
+from edgekit.serve.guard import Guard
+from edgekit.serve.messages import read_messages
+from edgekit.serve.metrics import prometheus
+from edgekit.serve.requests import TextRequest, find_bundle, read_chat, read_text, render
+from edgekit.serve.responses_api import end_status, read_response, response_body, response_events
+from edgekit.serve.scheduler import Scheduler
+from edgekit.serve.text_api import text_body, text_chunks
+from edgekit.serve.tools import new_id, read_tools
+from edgekit.version import __version__
+
+Handler = Callable[[Request], Awaitable[Response]]
+Chunks = Callable[[TextRequest, Calls], AsyncIterator[Mapping[str, Any]]]
+WATCH_SECONDS = 0.1  # between looks whether a client that waits for a whole answer is still there
+
+
+class Server:
+    """Handlers of requests, on one scheduler."""
+
+    def __init__(self, scheduler: Scheduler, guard: Guard) -> None:
+        """`scheduler` computes; `guard` says who may ask."""
+        self.scheduler, self.guard = scheduler, guard
+        self.known = scheduler.bundles.known
+
+    def app(self) -> Starlette:
+        """The application."""
+        routes = [
+            self._route("/health", self.health, "GET"),
+            self._route("/metrics", self.metrics, "GET"),
+            self._route("/v1/models", self.models, "GET"),
+            self._route("/v1/models/{name}", self.model, "GET"),
+            self._route("/v1/chat/completions", self.chat, "POST"),
+            self._route("/v1/completions", self.text, "POST"),
+            self._route("/v1/responses", self.responses, "POST"),
+            self._route("/tokenize", self.tokenize, "POST"),
+            self._route("/detokenize", self.detokenize, "POST"),
+            self._route("/apply-template", self.apply_template, "POST"),
+        ]
+
+        @asynccontextmanager
+        async def lifespan(app: Starlette) -> AsyncIterator[None]:
+            yield
+            await run_in_threadpool(self.scheduler.close)
+
+        handlers: dict[Any, Any] = {HTTPException: self._http_error}
+        return Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+
+    def _route(self, path: str, handler: Handler, method: str) -> Route:
+        """A handler behind the guard; errors become answers."""
+
+        async def guarded(request: Request) -> Response:
+            begin = time.monotonic()
+            try:
+                self.guard.check(request)
+                response = preflight() if request.method == "OPTIONS" else await handler(request)
+            except EdgekitError as error:
+                found = api_error(error)
+                response = JSONResponse(found.body(), found.status, found.headers)
+            origin = request.headers.get("origin")
+            if origin is not None and self.guard.allows(origin, request.headers.get("host", "")):
+                response.headers["Access-Control-Allow-Origin"] = origin
+                response.headers["Vary"] = "Origin"
+            self.scheduler.counters.count_request(response.status_code, time.monotonic() - begin)
+            return response
+
+        return Route(path, guarded, methods=[method, "OPTIONS"])
+
+    async def _http_error(self, request: Request, error: HTTPException) -> Response:
+        message = f"there is nothing at {request.method} {request.url.path[:80]}"
+        return JSONResponse(ApiError(error.status_code, message, "not_found").body(), error.status_code)
+
+    async def _body(self, request: Request) -> dict[str, Any]:
+        return await run_in_threadpool(fields.parse_json, await self.guard.body(request))
+
+    # --- text ----------------------------------------------------------------------------------------------
+
+    async def chat(self, request: Request) -> Response:
+        """POST /v1/chat/completions"""
+
+        async def whole(asked: TextRequest, calls: Calls) -> dict[str, Any]:
+            return chat_body(asked, await collect(asked, calls))
+
+        return await self._answer(request, read_chat, whole, chat_chunks)
+
+    async def text(self, request: Request) -> Response:
+        """POST /v1/completions"""
+        return await self._answer(request, read_text, text_body, text_chunks)
+
+    async def responses(self, request: Request) -> Response:
+        """POST /v1/responses"""
+
+        async def whole(asked: TextRequest, calls: Calls) -> dict[str, Any]:
+            (choice,) = await collect(asked, calls)
+            return response_body(asked, choice, new_id("resp"), end_status(choice))
+
+        return await self._answer(request, read_response, whole, response_events, named=True)
+
+    async def _answer(
+        self,
+        request: Request,
+        read: Callable[[Bundle, Mapping[str, Any]], TextRequest],
+        whole: Callable[[TextRequest, Calls], Awaitable[dict[str, Any]]],
+        chunks: Chunks,
+        named: bool = False,
+    ) -> Response:
+        """Reads a request and answers it, at once or as a stream; a client that leaves is not computed for."""
+        body = await self._body(request)
+        bundle = find_bundle(self.known, body)
+        asked = await run_in_threadpool(read, bundle, body)
+        calls = Calls(self.scheduler, asked.jobs)
+        if asked.stream:
+            return StreamingResponse(
+                _events(asked, calls, chunks, named),
+                media_type="text/event-stream",
+                headers={"Cache-Control": "no-store"},
+            )
+        async with calls:
+            waiting = asyncio.ensure_future(_as_coroutine(whole(asked, calls)))
+            try:
+                while not (await asyncio.wait([waiting], timeout=WATCH_SECONDS))[0]:
+                    if await request.is_disconnected():
+                        raise ApiError(499, "the client left", "disconnected")
+                return JSONResponse(await waiting)
+            finally:
+                waiting.cancel()
+
+    # --- the rest ------------------------------------------------------------------------------------------
+
+    async def health(self, request: Request) -> Response:
+        """GET /health"""
+        return JSONResponse({"status": "ok", "version": __version__})
+
+    async def metrics(self, request: Request) -> Response:
+        """GET /metrics"""
+        text = prometheus(self.scheduler.counters, self.scheduler.snapshot)
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+
+    async def models(self, request: Request) -> Response:
+        """GET /v1/models"""
+        return JSONResponse({"object": "list", "data": [_model(b) for b in self.known.values()]})
+
+    async def model(self, request: Request) -> Response:
+        """GET /v1/models/NAME"""
+        return JSONResponse(_model(find_bundle(self.known, {"model": request.path_params["name"]})))
+
+    async def tokenize(self, request: Request) -> Response:
+        """POST /tokenize: {"content": TEXT, "add_special": false}"""
+        body = await self._body(request)
+        bundle = find_bundle(self.known, body)
+        text, special = fields.checked_text(body.get("content"), "content"), fields.flag(body, "add_special")
+        return JSONResponse({"tokens": await run_in_threadpool(bundle.tokenizer.encode, text, special)})
+
+    async def detokenize(self, request: Request) -> Response:
+        """POST /detokenize: {"tokens": [ID]}"""
+        body = await self._body(request)
+        bundle, tokens = find_bundle(self.known, body), body.get("tokens")
+        good = isinstance(tokens, list) and all(
+            isinstance(t, int) and not isinstance(t, bool) and 0 <= t < bundle.vocab_size for t in tokens
+        )
+        if not isinstance(tokens, list) or not good:
+            raise bad(f"'tokens' must be a list of ids below {bundle.vocab_size}", "tokens")
+        return JSONResponse({"content": await run_in_threadpool(bundle.tokenizer.decode, tokens)})
+
+    async def apply_template(self, request: Request) -> Response:
+        """POST /apply-template: {"messages": [...]}"""
+        body = await self._body(request)
+        bundle, messages = find_bundle(self.known, body), read_messages(body.get("messages"))
+        prompt = await run_in_threadpool(render, bundle, messages, read_tools(body))
+        return JSONResponse({"prompt": prompt.text})
+
+
+def _model(bundle: Bundle) -> dict[str, Any]:
+    return {
+        "id": bundle.id,
+        "object": "model",
+        "created": bundle.created,
+        "owned_by": "edgekit",
+        "context_length": bundle.context,
+    }
+
+
+def preflight() -> Response:
+    """The answer to a browser that asks whether it may ask."""
+    allowed = {
+        "Access-Control-Allow-Methods": "GET, POST",
+        "Access-Control-Allow-Headers": "Authorization, Content-Type",
+    }
+    return Response(status_code=204, headers=allowed)
+
+
+async def _as_coroutine(waiting: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    return await waiting
+
+
+async def _events(asked: TextRequest, calls: Calls, chunks: Chunks, named: bool) -> AsyncIterator[str]:
+    """Server-sent events. When the client leaves, this is cancelled, and with it the jobs."""
+    async with calls:
+        try:
+            async for chunk in chunks(asked, calls):
+                name = f"event: {chunk['type']}\n" if named else ""
+                yield f"{name}data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+        except EdgekitError as error:
+            body = error_body(error)
+            name = "event: error\n" if named else ""
+            yield f"{name}data: {json.dumps({'type': 'error', **body} if named else body, ensure_ascii=False)}\n\n"
+        if not named:
+            yield "data: [DONE]\n\n"

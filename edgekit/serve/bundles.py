@@ -1,0 +1,211 @@
+"""The bundles that a server answers with: loaded on demand, within one budget."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from edgekit.bundle import manifest
+from edgekit.errors import BudgetError, RuntimeFailure
+from edgekit.generate.grammar import Grammar, compile_grammar
+from edgekit.generate.reuse import depends_on_length, shared_tokens
+from edgekit.generate.tokenizer import Tokenizer
+from edgekit.runtime.model import Model, plan_bundle
+from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options
+from edgekit.serve.run import Run
+from edgekit.sizes import parse_bytes
+from edgekit.verify import check_files
+
+MOST_CONTEXT = 2048  # tokens, where no other context is asked for; as in the runtime
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle by its name: what requests need before its weights are loaded.
+
+    Attributes:
+        id: its name in the API.
+        path: its folder.
+        context: most tokens of prompt and text together.
+    """
+
+    id: str
+    path: Path
+    context: int
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @cached_property
+    def model(self) -> dict[str, Any]:
+        """The model, as the manifest describes it."""
+        found: dict[str, Any] = manifest.read(self.path).data["model"]
+        return found
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Its tokenizer."""
+        return Tokenizer(self.path / "tokenizer")
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens that the model knows."""
+        return int(self.model["vocab_size"])
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Tokens that end a text."""
+        return tuple(self.model.get("eos_token_ids", ()))
+
+    def grammar(self, kind: str, text: str | dict[str, Any]) -> Grammar:
+        """What a text must be; see `compile_grammar`."""
+        return compile_grammar(kind, text, self.path / "tokenizer", self.vocab_size, self.eos_token_ids)
+
+
+def open_bundle(path: Path, context: int) -> Bundle:
+    """Reads what requests need of a bundle.
+
+    Raises:
+        BundleError: not a bundle, or damaged.
+    """
+    found = manifest.read(path).data
+    check_files(path, found, "tokenizer/")
+    most = found["model"]["max_context"]
+    bundle = Bundle(path.resolve().name.removesuffix(".edgekit"), path, min(context or MOST_CONTEXT, most))
+    _ = bundle.tokenizer  # damage shows at the start, not at the first request
+    return bundle
+
+
+@dataclass
+class Slot:
+    """A session, and what it is used for.
+
+    Attributes:
+        run: what it does; None while it is free. A free session keeps its tokens: the prefix cache.
+        used: when it was last given out or back, of a clock that counts.
+    """
+
+    session: Session
+    run: Run | None = None
+    used: int = 0
+
+
+class Loaded:
+    """A bundle whose weights are open, with a fixed number of sessions."""
+
+    def __init__(self, bundle: Bundle, options: Options) -> None:
+        """Opens it.
+
+        Raises:
+            BudgetError: the budget does not hold it.
+        """
+        self.bundle = bundle
+        self.model = Model(bundle.path, options)
+        try:
+            self.slots = [Slot(self.model.create_session()) for _ in range(options.sessions)]
+        except BaseException:
+            self.model.close()
+            raise
+        self.whole_prompt = depends_on_length(bundle.model)
+        self.used = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a session is in use."""
+        return any(slot.run is not None for slot in self.slots)
+
+    def free_slot(self, ids: tuple[int, ...]) -> Slot | None:
+        """The free session that has most of a prompt already, of those the one that was used longest ago."""
+        free = [slot for slot in self.slots if slot.run is None]
+        if not free:
+            return None
+        return max(free, key=lambda slot: (shared_tokens(slot.session.tokens, ids), -slot.used))
+
+    def close(self) -> None:
+        """Frees the memory."""
+        self.model.close()
+
+
+class Bundles:
+    """All bundles of a server and those that are loaded. Used by the scheduler's thread, but for `known`.
+
+    Without a budget, each is loaded whole when it is first asked for, and stays. With one, those that are loaded share
+    it evenly; when there is too little for another, the one that was used longest ago leaves.
+    """
+
+    def __init__(self, bundles: list[Bundle], options: Options) -> None:
+        """`options`: how to open each; `ram` holds for all together.
+
+        Raises:
+            RuntimeFailure: two have the same name.
+            BudgetError: the budget does not hold the least of one of them.
+        """
+        self.known = {bundle.id: bundle for bundle in bundles}
+        if len(self.known) < len(bundles):
+            raise RuntimeFailure(
+                "two bundles have the same name; rename a folder, as the name is the model's in the API"
+            )
+        self.ram = parse_bytes(options.ram)
+        self._options = options
+        self.loaded: dict[str, Loaded] = {}
+        self._clock = 0
+        self._floors = {b.id: plan_bundle(b.path, self._options_of(b, options.ram)).floor_bytes for b in bundles}
+
+    def _options_of(self, bundle: Bundle, ram: str | int | None) -> Options:
+        return replace(self._options, context=bundle.context, ram=ram)
+
+    def tick(self) -> int:
+        """The next number of the clock that says what was used longest ago."""
+        self._clock += 1
+        return self._clock
+
+    def get(self, name: str) -> Loaded | None:
+        """A bundle's weights and sessions, loaded if need be; None if what is in use leaves no room now.
+
+        Raises:
+            EdgekitError: it cannot be loaded.
+        """
+        if name not in self.loaded and not self._load(self.known[name]):
+            return None
+        found = self.loaded[name]
+        found.used = self.tick()
+        return found
+
+    def _load(self, bundle: Bundle) -> bool:
+        if not self.ram:
+            self.loaded[bundle.id] = Loaded(bundle, self._options_of(bundle, None))
+            return True
+        while not self._make_room(bundle):
+            idle = [m for m in self.loaded.values() if not m.busy]
+            if not idle:
+                return False
+            leaving = min(idle, key=lambda m: m.used)
+            leaving.close()
+            del self.loaded[leaving.bundle.id]
+        return True
+
+    def _make_room(self, bundle: Bundle) -> bool:
+        """Tries to load a bundle beside what is loaded; the others then have less."""
+        share = self.ram // (len(self.loaded) + 1)
+        floors = [self._floors[name] for name in (*self.loaded, bundle.id)]
+        if sum(floors) > self.ram:
+            return False
+        spare = (self.ram - sum(floors)) // len(floors)
+        try:
+            for name, other in self.loaded.items():
+                other.model.set_budget(max(self._floors[name], min(share, self._floors[name] + spare)))
+            left = self.ram - sum(m.model.plan.budget_bytes for m in self.loaded.values())
+            self.loaded[bundle.id] = Loaded(bundle, self._options_of(bundle, left))
+        except BudgetError:
+            if not self.loaded:
+                raise
+            return False
+        return True
+
+    def close(self) -> None:
+        """Frees everything."""
+        for model in self.loaded.values():
+            model.close()
+        self.loaded.clear()

@@ -1,0 +1,116 @@
+"""What the server counts, as Prometheus reads it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgekit.serve.bundles import Bundles
+
+
+@dataclass
+class Counters:
+    """Sums since the server began.
+
+    Attributes:
+        requests: by status of HTTP.
+        refused: for which the queue was full.
+        mean_seconds: of recent requests.
+    """
+
+    requests: Counter[int] = field(default_factory=Counter)
+    refused: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    mean_seconds: float = 1.0
+
+    def count_request(self, status: int, seconds: float) -> None:
+        """Counts an answered request."""
+        self.requests[status] += 1
+        self.mean_seconds += 0.1 * (seconds - self.mean_seconds)
+
+
+@dataclass(frozen=True)
+class ModelSnapshot:
+    """A loaded model at one time; sizes in bytes."""
+
+    id: str
+    sessions: int
+    busy: int
+    memory: int
+    peak_memory: int
+    budget: int
+    bytes_read: int
+    window_hits: int
+    window_misses: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The server at one time."""
+
+    waiting: int = 0
+    models: tuple[ModelSnapshot, ...] = ()
+
+
+def take_snapshot(bundles: Bundles, waiting: int) -> Snapshot:
+    """Looks at the loaded models; on the scheduler's thread."""
+    models = []
+    for loaded in bundles.loaded.values():
+        stats = [slot.session.stats for slot in loaded.slots]
+        models.append(
+            ModelSnapshot(
+                id=loaded.bundle.id,
+                sessions=len(loaded.slots),
+                busy=sum(slot.run is not None for slot in loaded.slots),
+                memory=stats[0].memory_bytes,
+                peak_memory=stats[0].peak_memory_bytes,
+                budget=loaded.model.plan.budget_bytes,
+                bytes_read=stats[0].bytes_read,
+                window_hits=sum(s.window_hits for s in stats),
+                window_misses=sum(s.window_misses for s in stats),
+            )
+        )
+    return Snapshot(waiting, tuple(models))
+
+
+def prometheus(counters: Counters, snapshot: Snapshot) -> str:
+    """The text format of Prometheus, version 0.0.4."""
+    lines: list[str] = []
+
+    def add(name: str, kind: str, text: str, values: list[tuple[str, float]]) -> None:
+        lines.extend((f"# HELP edgekit_{name} {text}", f"# TYPE edgekit_{name} {kind}"))
+        lines.extend(f"edgekit_{name}{labels} {value:g}" if value < 1e6 else f"edgekit_{name}{labels} {value:.0f}"
+                     for labels, value in values)  # fmt: skip
+
+    add("requests_total", "counter", "Requests answered, by status.",
+        [(f'{{status="{s}"}}', n) for s, n in sorted(counters.requests.items())])  # fmt: skip
+    add("requests_refused_total", "counter", "Requests for which the queue was full.", [("", counters.refused)])
+    add("prompt_tokens_total", "counter", "Tokens of prompts.", [("", counters.prompt_tokens)])
+    add("cached_tokens_total", "counter", "Tokens of prompts that were there already.", [("", counters.cached_tokens)])
+    add("generated_tokens_total", "counter", "Tokens generated.", [("", counters.generated_tokens)])
+    add("queue_length", "gauge", "Requests that wait for a session.", [("", snapshot.waiting)])
+    for name, kind, text in _PER_MODEL:
+        member = name.removesuffix("_bytes").removesuffix("_total")
+        values = [(f'{{model="{_escaped(m.id)}"}}', float(getattr(m, member))) for m in snapshot.models]
+        add(name, kind, text, values)
+    return "\n".join(lines) + "\n"
+
+
+_PER_MODEL = (
+    ("sessions", "gauge", "Sessions of a loaded model."),
+    ("busy", "gauge", "Sessions that are in use."),
+    ("memory_bytes", "gauge", "Memory that the runtime holds."),
+    ("peak_memory_bytes", "gauge", "Most memory that the runtime held."),
+    ("budget_bytes", "gauge", "Memory that the runtime may hold."),
+    ("bytes_read_total", "counter", "Bytes read from flash since the model was loaded."),
+    ("window_hits_total", "counter", "Units that were in memory when they were needed."),
+    ("window_misses_total", "counter", "Units that had to be read."),
+)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,124 @@
+"""A job that has a session: its prompt, then its tokens, until it ends."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+
+from edgekit.errors import ContextFullError, EdgekitError, RuntimeFailure
+from edgekit.generate.reuse import keep_shared
+from edgekit.generate.text import TextAssembler
+from edgekit.generate.tokenizer import Tokenizer
+from edgekit.runtime.session import Session
+from edgekit.serve.errors import ApiError
+from edgekit.serve.job import Failed, Finished, Started, Ticket, Token, TokenLogprobs
+from edgekit.serve.step import Work
+
+CHUNK = 64  # most tokens of a prompt in one round, so that others do not wait long
+
+
+class Run:
+    """The state of a job between rounds.
+
+    Attributes:
+        ticket: the job.
+        session: what it computes with.
+        ended: whether there is nothing left to do.
+        generated: tokens chosen so far.
+    """
+
+    def __init__(
+        self, ticket: Ticket, session: Session, tokenizer: Tokenizer, eos: tuple[int, ...], whole_prompt: bool
+    ) -> None:
+        """Takes what the session has of the prompt.
+
+        Args:
+            ticket: the job.
+            session: from now on its own.
+            tokenizer: of the model.
+            eos: tokens that end a text.
+            whole_prompt: keys depend on the length of the prompt, so that it is evaluated at once and nothing is kept.
+        """
+        self.ticket, self.session, self._eos = ticket, session, eos
+        self.ended, self.generated = False, 0
+        job = ticket.job
+        if whole_prompt:
+            session.reset()
+        self.cached = 0 if whole_prompt else keep_shared(session, job.ids)
+        self._chunk = len(job.ids) if whole_prompt else min(CHUNK, session.plan.max_batch)
+        self._text = TextAssembler(tokenizer, job.ids, job.stop)
+        self._masking = ExitStack()
+        self._matcher = None
+        if job.grammar is not None:
+            self._matcher = job.grammar.matcher()
+            self._masking.enter_context(self._matcher.masking(session))
+        ticket.emit(Started(self.cached))
+
+    @property
+    def reading(self) -> bool:
+        """Whether a part of the prompt is left to evaluate."""
+        return self.session.position < len(self.ticket.job.ids) and self.generated == 0
+
+    def work(self) -> Work:
+        """What is to be done in the next round."""
+        job = self.ticket.job
+        if not self.reading:
+            return Work(self.session, sampling=job.sampling)
+        begin = self.session.position
+        end = min(begin + self._chunk, len(job.ids))
+        if len(job.ids) - end == 1 and end - begin > 2:
+            end -= 1  # a single token is the way of decoding
+        return Work(self.session, job.ids[begin:end])
+
+    def take(self, outcome: int | EdgekitError) -> None:
+        """Goes on with what a round gave."""
+        if isinstance(outcome, ContextFullError):
+            self._finish("length")
+        elif isinstance(outcome, EdgekitError):
+            self.fail(outcome)
+        elif outcome >= 0:
+            try:
+                self._take_token(outcome)
+            except EdgekitError as error:
+                self.fail(error)
+
+    def _take_token(self, token: int) -> None:
+        job = self.ticket.job
+        self.generated += 1
+        if token in self._eos and not job.ignore_eos:
+            self._finish("stop")
+            return
+        found = None
+        if job.top_logprobs is not None:
+            logprob, top = self.session.logprobs(job.top_logprobs)
+            found = TokenLogprobs(token, logprob, tuple(top))
+        self.ticket.emit(Token(token, self._text.push(token), found))
+        complete = self._matcher is not None and not self._matcher.accept(token)
+        if self._text.stopped or complete:
+            self._finish("stop")
+        elif self.generated >= job.max_tokens:
+            self._finish("length")
+
+    def _finish(self, reason: str) -> None:
+        rest = "" if self._text.stopped else self._text.rest()
+        if rest:
+            self.ticket.emit(Token(-1, rest))
+        self.ticket.emit(Finished(reason))
+        self.end()
+
+    def fail(self, error: EdgekitError) -> None:
+        """Ends it with an error."""
+        self.ticket.emit(Failed(error))
+        self.end()
+
+    def end(self) -> None:
+        """Gives the session back; it keeps its tokens for the next prompt that begins alike."""
+        self.ended = True
+        self._masking.close()
+
+    def give_up(self) -> None:
+        """Ends it if nobody waits for it, or its time is over."""
+        if self.ticket.cancelled:
+            self.fail(RuntimeFailure("the request was cancelled"))
+        elif time.monotonic() > self.ticket.deadline:
+            self.fail(ApiError(504, "the request took longer than the server's time limit", "timeout"))
