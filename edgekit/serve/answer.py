@@ -53,7 +53,7 @@ class Answer:
             elif OPEN.startswith(stripped):  # also ""
                 return Delta()
             else:
-                self._state = "content"
+                self._state, self._held = "content", stripped
         reasoning = self._take_reasoning() if self._state == "reasoning" else ""
         content = self._take_content() if self._state == "content" else ""
         return self._add(content, reasoning)

@@ -11,6 +11,7 @@ from edgekit.serve.loopback import is_loopback
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+    from uvicorn import Config
 
     from edgekit.serve.guard import Guard
     from edgekit.serve.scheduler import Scheduler
@@ -31,18 +32,17 @@ def check_host(host: str, allow_remote: bool) -> None:
         )
 
 
-def listen(app: Starlette, host: str, port: int) -> None:
-    """Serves until Ctrl-C.
+def make_config(app: Starlette, host: str, port: int) -> Config:
+    """How uvicorn is to serve.
 
     Raises:
-        MissingPackageError: uvicorn is not installed.
-        RuntimeFailure: the address is in use.
+        MissingPackageError: it is not installed.
     """
     try:
         import uvicorn
     except ImportError as error:
         raise MissingPackageError("the server needs uvicorn; install it with: pip install 'edgekit[serve]'") from error
-    config = uvicorn.Config(
+    return uvicorn.Config(
         app,
         host=host,
         port=port,
@@ -56,7 +56,19 @@ def listen(app: Starlette, host: str, port: int) -> None:
         timeout_graceful_shutdown=5,
         h11_max_incomplete_event_size=64 << 10,
     )
-    server = uvicorn.Server(config)
+
+
+def listen(app: Starlette, host: str, port: int) -> None:
+    """Serves until Ctrl-C.
+
+    Raises:
+        MissingPackageError: uvicorn is not installed.
+        RuntimeFailure: the address is in use.
+    """
+    config = make_config(app, host, port)
+    from uvicorn import Server
+
+    server = Server(config)
     try:
         server.run()
     except SystemExit as error:  # uvicorn's way to say that it could not begin
