@@ -44,3 +44,7 @@ class RuntimeFailure(EdgekitError):
 
 class ContextFullError(RuntimeFailure):
     """The context has no room for that many tokens."""
+
+
+class GrammarError(RuntimeFailure):
+    """A grammar that is wrong, too large, or that no text can follow."""

@@ -7,6 +7,7 @@ import os
 import pty
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -226,6 +227,7 @@ def take_terminal() -> None:
     import fcntl
     import termios
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background has it ignored, and hands that on
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
@@ -234,11 +236,11 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(tmp_path: Path) -> None:
     config = json.loads((DEMO / "config.json").read_text())
     (tmp_path / "checkpoint" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 60_000}))
     bundle = convert(tmp_path / "checkpoint", tmp_path / "demo", "q4").path
-    terminal = Terminal(bundle, tmp_path / "home", "-c", "50000", "-n", "40000")
+    terminal = Terminal(bundle, tmp_path / "home", "-c", "50000", "-n", "40000", "--regex", "[a-z ]{5000}")
     try:
         terminal.wait_for(READY)
         terminal.type("Once upon a time\r")
-        terminal.wait_for("was")
+        terminal.wait_for("the")
         terminal.type("\x03")
         terminal.wait_for("stopped")
         terminal.wait_for(READY)

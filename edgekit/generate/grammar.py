@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekit.errors import MissingPackageError, RuntimeFailure
+from edgekit.errors import MissingPackageError, GrammarError
 from edgekit.runtime.session import Mask, Session
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Grammar:
         """A matcher for one text.
 
         Raises:
-            RuntimeFailure: the grammar is wrong, or too large.
+            GrammarError: the grammar is wrong, or too large.
         """
         return Matcher(_checked(self))
 
@@ -57,11 +57,11 @@ class Matcher:
         """Goes on behind a token that was chosen; False when the text is complete and nothing may follow.
 
         Raises:
-            RuntimeFailure: the grammar does not allow it, or has become too complex.
+            GrammarError: the grammar does not allow it, or has become too complex.
         """
         self._ahead = None
         if not self._matcher.consume_token(token):
-            raise RuntimeFailure(f"the grammar does not go on: {_line(self._matcher.get_error())}")
+            raise GrammarError(f"the grammar does not go on: {_line(self._matcher.get_error())}")
         if self._matcher.is_stopped():
             return False
         if self._pool is not None:
@@ -91,7 +91,7 @@ class Matcher:
         mask = np.empty(self._words, dtype=np.uint32)
         self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
         if self._matcher.is_error():
-            raise RuntimeFailure(f"the grammar does not go on: {_line(self._matcher.get_error())}")
+            raise GrammarError(f"the grammar does not go on: {_line(self._matcher.get_error())}")
         return mask
 
     def _fill(self, mask: Mask) -> None:
@@ -112,14 +112,14 @@ def compile_grammar(
 
     Raises:
         MissingPackageError: llguidance is not installed.
-        RuntimeFailure: the text is no such grammar, or the model has no end-of-text token.
+        GrammarError: the text is no such grammar, or the model has no end-of-text token.
     """
     matcher = _package().LLMatcher
     if kind not in KINDS:
-        raise RuntimeFailure(f"a grammar is one of {', '.join(KINDS)}, not {kind!r}")
+        raise GrammarError(f"a grammar is one of {', '.join(KINDS)}, not {kind!r}")
     source = text if isinstance(text, str) else json.dumps(text)
     if len(source) > MOST_CHARACTERS:
-        raise RuntimeFailure(f"the grammar has more than {MOST_CHARACTERS} characters")
+        raise GrammarError(f"the grammar has more than {MOST_CHARACTERS} characters")
     try:
         if kind == "json_schema":
             # Without spaces between members: a small model that may write spaces may write nothing else.
@@ -130,7 +130,7 @@ def compile_grammar(
         else:
             source = matcher.grammar_from_lark(source)
     except (ValueError, RecursionError) as error:
-        raise RuntimeFailure(f"the {kind.replace('_', ' ')} is not valid: {_line(str(error))}") from error
+        raise GrammarError(f"the {kind.replace('_', ' ')} is not valid: {_line(str(error))}") from error
     grammar = Grammar(source, _tokenizer(folder / "tokenizer.json", vocab_size, eos_token_ids))
     _checked(grammar)
     return grammar
@@ -139,14 +139,14 @@ def compile_grammar(
 def _checked(grammar: Grammar) -> LLMatcher:
     matcher: LLMatcher = _package().LLMatcher(grammar.tokenizer, grammar.source, log_level=0)
     if matcher.is_error():
-        raise RuntimeFailure(f"the grammar is not valid: {_line(matcher.get_error())}")
+        raise GrammarError(f"the grammar is not valid: {_line(matcher.get_error())}")
     return matcher
 
 
 @lru_cache(maxsize=8)
 def _tokenizer(path: Path, vocab_size: int, eos_token_ids: tuple[int, ...]) -> LLTokenizer:
     if not eos_token_ids:
-        raise RuntimeFailure("the model has no end-of-text token, which a grammar needs to end a text")
+        raise GrammarError("the model has no end-of-text token, which a grammar needs to end a text")
     made: LLTokenizer = _package().LLTokenizer(
         path.read_text(encoding="utf-8"), n_vocab=vocab_size, eos_token=list(eos_token_ids)
     )

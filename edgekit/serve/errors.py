@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgekit.errors import BudgetError, ContextFullError, EdgekitError
+from edgekit.errors import BudgetError, ContextFullError, EdgekitError, GrammarError
 
 
 class ApiError(EdgekitError):
@@ -43,6 +43,8 @@ def api_error(error: EdgekitError) -> ApiError:
         return error
     if isinstance(error, ContextFullError):
         return ApiError(400, str(error), "context_length_exceeded")
+    if isinstance(error, GrammarError):
+        return ApiError(400, str(error), "invalid_grammar", "response_format")
     if isinstance(error, BudgetError):
         return ApiError(503, str(error), "over_budget")
     return ApiError(500, str(error))

@@ -66,7 +66,8 @@ class Guard:
         Raises:
             ApiError: it is too large, or takes too long.
         """
-        too_large = ApiError(413, f"the body has more than {self.body_bytes} bytes", "body_too_large")
+        close = {"Connection": "close"}  # what is left of the body is not read
+        too_large = ApiError(413, f"the body has more than {self.body_bytes} bytes", "body_too_large", headers=close)
         length = request.headers.get("content-length", "")
         if length.isascii() and length.isdigit() and int(length) > self.body_bytes:
             raise too_large
@@ -79,7 +80,8 @@ class Guard:
                         raise too_large
                     parts.append(part)
         except TimeoutError as error:
-            raise ApiError(408, f"the body took longer than {self.body_seconds:g} seconds", "timeout") from error
+            message = f"the body took longer than {self.body_seconds:g} seconds"
+            raise ApiError(408, message, "timeout", headers=close) from error
         except ClientDisconnect as error:
             raise ApiError(400, "the client left before its body was whole", "disconnected") from error
         return b"".join(parts)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgekit.serve.scheduler import Scheduler
 
 HEADER_SECONDS = 15.0  # for the headers of a request
+KEEP_SECONDS = 30  # for the next request on a connection
 MOST_CONNECTIONS = 512
 
 
@@ -52,7 +53,7 @@ def make_config(app: Starlette, host: str, port: int) -> Config:
         access_log=False,
         server_header=False,
         limit_concurrency=MOST_CONNECTIONS,
-        timeout_keep_alive=30,
+        timeout_keep_alive=KEEP_SECONDS,
         timeout_graceful_shutdown=5,
         h11_max_incomplete_event_size=64 << 10,
     )

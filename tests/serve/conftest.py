@@ -106,6 +106,16 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model with a context that takes many seconds to fill."""
+    folder = tmp_path_factory.mktemp("endless")
+    shutil.copytree(DEMO, folder / "checkpoint")
+    config = json.loads((DEMO / "config.json").read_text())
+    (folder / "checkpoint" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 20_000}))
+    return convert(folder / "checkpoint", folder / "demo.edgekit", "q4").path
+
+
+@pytest.fixture(scope="session")
 def server(demo: Path) -> Iterator[Running]:
     running = Running(demo, "--ram", RAM, "--parallel", 3, "--ctx-size", 384)
     yield running

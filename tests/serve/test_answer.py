@@ -11,13 +11,14 @@ from edgekit.serve.tools import parse_calls
 
 NAMES = ("look_up", "add")
 ONE = [("look_up", {"word": "cat"})]
+TWICE = '<tool_call>{"name": "look_up", "arguments": {"word": "cat"}}'  # its end is missing
 FORMS = [
     ('<tool_call>\n{"name": "look_up", "arguments": {"word": "cat"}}\n</tool_call>', "", ONE),
     ('I look.\n<tool_call>{"name": "look_up", "arguments": {"word": "cat"}}</tool_call>', "I look.", ONE),
-    ('<tool_call>{"name": "add", "arguments": {}}</tool_call>\n<tool_call>{"name": "look_up", "arguments": {"word": "cat"}}', "", [("add", {}), *ONE]),
+    ('<tool_call>{"name": "add", "arguments": {}}</tool_call>\n' + TWICE, "", [("add", {}), *ONE]),
     ('{"name": "look_up", "parameters": {"word": "cat"}}', "", ONE),
     ('<|python_tag|>{"name": "look_up", "parameters": {"word": "cat"}}', "", ONE),
-    ('[TOOL_CALLS] [{"name": "look_up", "arguments": {"word": "cat"}}, {"name": "add", "arguments": {"a": 1}}]', "", [*ONE, ("add", {"a": 1})]),
+    ('[TOOL_CALLS] [{"name": "look_up", "arguments": {"word": "cat"}}, {"name": "add"}]', "", [*ONE, ("add", {})]),
     ('[{"name": "look_up", "arguments": "{\\"word\\": \\"cat\\"}"}]', "", ONE),
     ('{"name": "look_up", "parameters": {"word": "cat"}}; {"name": "add", "parameters": {}}', "", [*ONE, ("add", {})]),
     # What only looks like a call stays text.

@@ -172,9 +172,10 @@ def test_a_tool_that_must_be_called_is(server: Running) -> None:
     calls = [c for chunk in chunks for c in chunk.delta.tool_calls or []]
     assert [c.function.name for c in calls if c.function] == ["look_up"]
     assert chunks[-1].finish_reason == "tool_calls"
-    messages = [
+    called = {"id": "1", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}
+    messages: Any = [
         *CAT,
-        {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}]},
+        {"role": "assistant", "content": None, "tool_calls": [called]},
         {"role": "tool", "tool_call_id": "1", "content": "A cat is an animal."},
     ]  # fmt: skip
     assert client.chat.completions.create(model="demo", messages=messages, tools=[TOOL], max_tokens=4).choices
