@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekit.errors import MissingPackageError, GrammarError
+from edgekit.errors import GrammarError, MissingPackageError
 from edgekit.runtime.session import Mask, Session
 
 if TYPE_CHECKING:

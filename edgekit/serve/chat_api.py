@@ -166,7 +166,7 @@ async def chat_chunks(request: TextRequest, calls: Calls) -> AsyncIterator[dict[
         choice = choices[index]
         shown, entries = take(request, choice, event)
         held[index] += entries
-        delta = {
+        delta: dict[str, Any] = {
             **({"reasoning_content": shown.reasoning} if shown.reasoning else {}),
             **({"content": shown.content} if shown.content else {}),
         }

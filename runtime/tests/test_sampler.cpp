@@ -8,7 +8,7 @@
 using namespace edgekit;
 
 namespace {
-edgekit_sampling how(float temperature) {
+edgekit_sampling at(float temperature) {
   edgekit_sampling s{};
   s.struct_size = sizeof(s);
   s.temperature = temperature;
@@ -29,25 +29,25 @@ TEST(greedy_takes_the_largest_and_the_first_of_equals) {
   Random random(0);
   std::vector<Candidate> scratch(3);
   const float logits[3] = {1, 2, 2};
-  CHECK(sample_token(logits, 3, how(0), {}, random, scratch.data()) == 1);
+  CHECK(sample_token(logits, 3, at(0), {}, random, scratch.data()) == 1);
 }
 
 TEST(draws_follow_the_probabilities) {
-  const auto f = frequencies(kLogits, how(1), 100000);
+  const auto f = frequencies(kLogits, at(1), 100000);
   const double want[4] = {0.5, 0.05, 0.3, 0.15};
   for (int i = 0; i < 4; ++i) CHECK(std::fabs(f[static_cast<size_t>(i)] - want[i]) < 0.01);
 }
 
 TEST(filters_keep_what_they_say) {
-  auto s = how(1);
+  auto s = at(1);
   s.top_k = 2;
   auto f = frequencies(kLogits, s, 20000);
   CHECK(f[1] == 0 && f[3] == 0 && std::fabs(f[0] - 0.625) < 0.02);
-  s = how(1);
+  s = at(1);
   s.top_p = 0.7f;
   f = frequencies(kLogits, s, 20000);
   CHECK(f[1] == 0 && f[3] == 0 && f[2] > 0);
-  s = how(1);
+  s = at(1);
   s.min_p = 0.2f;
   f = frequencies(kLogits, s, 20000);
   CHECK(f[1] == 0 && f[3] > 0);
@@ -58,7 +58,7 @@ TEST(repetition_penalty_counts_each_token_once) {
   std::vector<Candidate> scratch(3);
   const float logits[3] = {1.0f, 1.5f, -1.0f};
   const int32_t history[4] = {1, 1, 1, 2};
-  auto s = how(0);
+  auto s = at(0);
   s.repeat_penalty = 1.2f;  // once: 1.25 still wins; three times would not
   CHECK(sample_token(logits, 3, s, {history, 4}, random, scratch.data()) == 1);
   s.repeat_penalty = 1.6f;
@@ -72,19 +72,19 @@ TEST(biases_and_penalties_are_added_and_taken) {
   const int32_t history[5] = {1, 1, 1, 0, 3};
   const int32_t tokens[2] = {2, 1};
   const float values[2] = {5, -9};
-  auto s = how(0);
+  auto s = at(0);
   s.bias_count = 2;
   s.bias_tokens = tokens;
   s.bias_values = values;
   CHECK(sample_token(logits, 4, s, {}, random, scratch.data()) == 2);
-  s = how(0);
+  s = at(0);
   s.frequency_penalty = 0.2f;  // 1.5 - 3 * 0.2 < 1 - 0.2, but not without the first two
   CHECK(sample_token(logits, 4, s, {history, 5}, random, scratch.data()) == 1);
   s.frequency_penalty = 0.3f;
   CHECK(sample_token(logits, 4, s, {history, 5}, random, scratch.data()) == 0);
   s.penalty_begin = 2;
   CHECK(sample_token(logits, 4, s, {history, 5}, random, scratch.data()) == 1);
-  s = how(0);
+  s = at(0);
   s.presence_penalty = 0.6f;  // once, however often: both seen
   CHECK(sample_token(logits, 4, s, {history, 5}, random, scratch.data()) == 1);
   CHECK(sample_token(logits, 4, s, {history, 3}, random, scratch.data()) == 0);
@@ -99,9 +99,9 @@ TEST(masks_leave_what_they_allow) {
   for (size_t i = 0; i < logits.size(); ++i) logits[i] = static_cast<float>(i) / 70;
   uint32_t mask[3] = {0, 1u << 2, 1u << 1};  // 34 and 65
   CHECK(mask_words(70) == 3 && allows_any(mask, 70));
-  CHECK(sample_token(logits.data(), 70, how(0), {nullptr, 0, mask}, random, scratch.data()) == 65);
+  CHECK(sample_token(logits.data(), 70, at(0), {nullptr, 0, mask}, random, scratch.data()) == 65);
   bool seen[2] = {};
-  auto s = how(5);
+  auto s = at(5);
   s.top_k = 40;
   for (int i = 0; i < 200; ++i) {
     const uint32_t token = sample_token(logits.data(), 70, s, {nullptr, 0, mask}, random, scratch.data());

@@ -48,7 +48,7 @@ class Running:
         end = time.monotonic() + 100
         while True:
             try:
-                self.get("/health")
+                self.get("/health", 5)
                 return
             except OSError:
                 if self.process.poll() is not None:
@@ -60,8 +60,8 @@ class Running:
     def client(self, **more: Any) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=200, **more)
 
-    def get(self, path: str) -> str:
-        with urllib.request.urlopen(self.url + path, timeout=100) as response:
+    def get(self, path: str, patience: float = 100) -> str:
+        with urllib.request.urlopen(self.url + path, timeout=patience) as response:
             text: str = response.read().decode()
             return text
 
