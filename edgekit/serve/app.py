@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from edgekit.errors import EdgekitError
 from edgekit.serve import fields
@@ -72,7 +72,6 @@ class Server:
         """A handler behind the guard; errors become answers."""
 
         async def guarded(request: Request) -> Response:
-            begin = time.monotonic()
             try:
                 self.guard.check(request)
                 response = preflight() if request.method == "OPTIONS" else await handler(request)
@@ -83,7 +82,7 @@ class Server:
             if origin is not None and self.guard.allows(origin, request.headers.get("host", "")):
                 response.headers["Access-Control-Allow-Origin"] = origin
                 response.headers["Vary"] = "Origin"
-            self.scheduler.counters.count_request(response.status_code, time.monotonic() - begin)
+            self.scheduler.counters.requests[response.status_code] += 1
             return response
 
         return Route(path, guarded, methods=[method, "OPTIONS"])
@@ -132,11 +131,7 @@ class Server:
         asked = await run_in_threadpool(read, bundle, body)
         calls = Calls(self.scheduler, asked.jobs)
         if asked.stream:
-            return StreamingResponse(
-                _events(asked, calls, chunks, named),
-                media_type="text/event-stream",
-                headers={"Cache-Control": "no-store"},
-            )
+            return _EventStream(calls, _events(asked, calls, chunks, named))
         async with calls:
             waiting = asyncio.ensure_future(_as_coroutine(whole(asked, calls)))
             try:
@@ -215,16 +210,30 @@ async def _as_coroutine(waiting: Awaitable[dict[str, Any]]) -> dict[str, Any]:
     return await waiting
 
 
+class _EventStream(StreamingResponse):
+    """Server-sent events. However the response ends, its jobs end with it: a generator that is left while an event is
+    being sent would only be closed when garbage is collected."""
+
+    def __init__(self, calls: Calls, events: AsyncIterator[str]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        self._calls = calls
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._calls:
+            await super().__call__(scope, receive, send)
+
+
 async def _events(asked: TextRequest, calls: Calls, chunks: Chunks, named: bool) -> AsyncIterator[str]:
-    """Server-sent events. When the client leaves, this is cancelled, and with it the jobs."""
-    async with calls:
-        try:
-            async for chunk in chunks(asked, calls):
-                name = f"event: {chunk['type']}\n" if named else ""
-                yield f"{name}data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
-        except EdgekitError as error:
-            body = error_body(error)
-            name = "event: error\n" if named else ""
-            yield f"{name}data: {json.dumps({'type': 'error', **body} if named else body, ensure_ascii=False)}\n\n"
-        if not named:
-            yield "data: [DONE]\n\n"
+    """The events of an answer; `named` ones have their type as a name."""
+    try:
+        async for chunk in chunks(asked, calls):
+            yield _event(chunk, chunk["type"] if named else "")
+    except EdgekitError as error:
+        body = error_body(error)
+        yield _event({"type": "error", **body} if named else body, "error" if named else "")
+    if not named:
+        yield "data: [DONE]\n\n"
+
+
+def _event(data: Mapping[str, Any], name: str) -> str:
+    return (f"event: {name}\n" if name else "") + f"data: {json.dumps(data, ensure_ascii=False)}\n\n"

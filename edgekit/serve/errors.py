@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from edgekit.errors import BudgetError, ContextFullError, EdgekitError, GrammarError
@@ -48,6 +49,12 @@ def api_error(error: EdgekitError) -> ApiError:
     if isinstance(error, BudgetError):
         return ApiError(503, str(error), "over_budget")
     return ApiError(500, str(error))
+
+
+def internal(error: Exception) -> ApiError:
+    """An error that nobody expected: its cause goes to the log, and only this request fails."""
+    logging.getLogger("edgekit.serve").error("unexpected error", exc_info=error)
+    return ApiError(500, f"the server made a mistake ({type(error).__name__}); its log has more", "internal")
 
 
 def bad(message: str, param: str | None = None) -> ApiError:

@@ -17,7 +17,7 @@ class Counters:
     Attributes:
         requests: by status of HTTP.
         refused: for which the queue was full.
-        mean_seconds: of recent requests.
+        mean_seconds: that recent texts took.
     """
 
     requests: Counter[int] = field(default_factory=Counter)
@@ -27,9 +27,8 @@ class Counters:
     generated_tokens: int = 0
     mean_seconds: float = 1.0
 
-    def count_request(self, status: int, seconds: float) -> None:
-        """Counts an answered request."""
-        self.requests[status] += 1
+    def count_job(self, seconds: float) -> None:
+        """Counts a text that has ended."""
         self.mean_seconds += 0.1 * (seconds - self.mean_seconds)
 
 

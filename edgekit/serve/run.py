@@ -10,7 +10,7 @@ from edgekit.generate.reuse import keep_shared
 from edgekit.generate.text import TextAssembler
 from edgekit.generate.tokenizer import Tokenizer
 from edgekit.runtime.session import Session
-from edgekit.serve.errors import ApiError
+from edgekit.serve.errors import ApiError, internal
 from edgekit.serve.job import Failed, Finished, Started, Ticket, Token, TokenLogprobs
 from edgekit.serve.step import Work
 
@@ -25,6 +25,7 @@ class Run:
         session: what it computes with.
         ended: whether there is nothing left to do.
         generated: tokens chosen so far.
+        begun: `time.monotonic()` when it got its session.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Run:
             whole_prompt: keys depend on the length of the prompt, so that it is evaluated at once and nothing is kept.
         """
         self.ticket, self.session, self._eos = ticket, session, eos
-        self.ended, self.generated = False, 0
+        self.ended, self.generated, self.begun = False, 0, time.monotonic()
         job = ticket.job
         if whole_prompt:
             session.reset()
@@ -81,6 +82,8 @@ class Run:
                 self._take_token(outcome)
             except EdgekitError as error:
                 self.fail(error)
+            except Exception as error:
+                self.fail(internal(error))
 
     def _take_token(self, token: int) -> None:
         job = self.ticket.job

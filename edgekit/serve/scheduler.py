@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from edgekit.errors import EdgekitError, RuntimeFailure
 from edgekit.serve.bundles import Bundles, Loaded, Slot
-from edgekit.serve.errors import ApiError
+from edgekit.serve.errors import ApiError, internal
 from edgekit.serve.job import Event, Failed, Job, Ticket
 from edgekit.serve.metrics import Counters, Snapshot, take_snapshot
 from edgekit.serve.run import Run
@@ -147,6 +147,8 @@ class Scheduler:
             self.counters.cached_tokens += slot.run.cached
         except EdgekitError as error:
             self._refuse(ticket, error)
+        except Exception as error:
+            self._refuse(ticket, internal(error))
         return True
 
     def _refuse(self, ticket: Ticket, error: EdgekitError) -> None:
@@ -174,6 +176,7 @@ class Scheduler:
     def _free_ended(self) -> None:
         for _, slot in self._running():
             if slot.run is not None and slot.run.ended:
+                self.counters.count_job(time.monotonic() - slot.run.begun)
                 slot.run, slot.used = None, self.bundles.tick()
 
     def _look(self, at_once: bool = False) -> None:

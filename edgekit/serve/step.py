@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from edgekit.errors import EdgekitError
 from edgekit.runtime.session import Session
 from edgekit.runtime.values import Sampling
+from edgekit.serve.errors import internal
 
 
 @dataclass(frozen=True)
@@ -41,3 +42,5 @@ def _step_one(work: Work) -> int | EdgekitError:
         return -1
     except EdgekitError as error:
         return error
+    except Exception as error:
+        return internal(error)

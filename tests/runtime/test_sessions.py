@@ -95,7 +95,7 @@ def use(thing: Any, name: str) -> None:
             pass
 
 
-HARMLESS = {"close", "register", "vocab_size", "hidden_size", "threads", "kernels"}
+HARMLESS = {"close", "register", "grammar", "vocab_size", "hidden_size", "threads", "kernels"}
 
 
 @pytest.mark.parametrize("kind", ["session", "session of a closed model", "model", "text model"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import queue
 import socket
@@ -18,8 +20,10 @@ import pytest
 from edgekit.errors import BudgetError, RuntimeFailure
 from edgekit.runtime.model import plan_bundle
 from edgekit.runtime.values import Options, Sampling
+from edgekit.serve.app import Server
 from edgekit.serve.bundles import Bundles, open_bundle
 from edgekit.serve.errors import ApiError
+from edgekit.serve.guard import Guard
 from edgekit.serve.job import Event, Failed, Finished, Job, Started, Token
 from edgekit.serve.scheduler import Limits, Scheduler
 from tests.serve.conftest import Running
@@ -114,6 +118,18 @@ def test_a_full_queue_says_when_to_come_again(scheduler: Scheduler) -> None:
         ticket.cancel()
     watched.submit("f", replace(ENDLESS, max_tokens=1))
     watched.until("f", Finished)
+
+
+def test_a_mistake_of_the_server_ends_only_the_request_that_met_it(scheduler: Scheduler) -> None:
+    watched = Watched(scheduler)
+    good = watched.submit("good", ENDLESS)
+    watched.until("good", Token)
+    watched.submit("bad", replace(ENDLESS, sampling="nonsense"))  # type: ignore[arg-type]
+    error = watched.until("bad", Failed)[-1][1]
+    assert isinstance(error, Failed)
+    assert "the server made a mistake" in str(error.error)
+    watched.until("good", Token)
+    good.cancel()
 
 
 def test_jobs_end_at_their_time_limit(demo: Path) -> None:
@@ -243,6 +259,43 @@ def test_one_who_waits_and_leaves_is_forgotten(narrow: Running) -> None:
     narrow.wait_for("queue_length", 0)
     first.close()
     narrow.wait_for("busy", 0)
+
+
+def test_a_client_that_leaves_while_it_is_sent_to_is_not_computed_for(endless: Path) -> None:
+    scheduler = Scheduler(Bundles([open_bundle(endless, 12_000)], Options(sessions=1)), Limits())
+    body = json.dumps({**ASKED, "stream": True}).encode()
+    begun, sending = [], asyncio.Event()
+
+    async def receive() -> Any:
+        if not begun:
+            begun.append(True)
+            return {"type": "http.request", "body": body, "more_body": False}
+        await sending.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            sending.set()
+            await asyncio.sleep(1000)
+
+    scope = {
+        "type": "http", "asgi": {"spec_version": "2.3"}, "http_version": "1.1", "method": "POST", "query_string": b"",
+        "path": "/v1/completions", "raw_path": b"/v1/completions", "headers": [(b"host", b"localhost")],
+    }  # fmt: skip
+    watched = Watched(scheduler)
+
+    async def leave() -> None:
+        await Server(scheduler, Guard()).app()(scope, receive, send)
+        watched.submit("next", Job("demo", (3, 4), 2, GREEDY, ignore_eos=True))
+        await asyncio.to_thread(watched.until, "next", Finished)
+
+    gc.disable()  # what an abandoned generator holds must not wait for it
+    try:
+        asyncio.run(leave())
+    finally:
+        gc.enable()
+    assert scheduler.counters.generated_tokens < 11_000
+    scheduler.close()
 
 
 def test_many_clients_come_and_go(narrow: Running) -> None:
