@@ -83,4 +83,4 @@ def command(
     scheduler = Scheduler(found, Limits(queue, timeout))
     if not quiet:
         click.echo(f"serving {', '.join(found.known)} at http://{host}:{port}", err=True)
-    listen(make_app(scheduler, guard), host, port)
+    listen(make_app(scheduler, guard), host, port, scheduler.close)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +60,8 @@ def make_config(app: Starlette, host: str, port: int) -> Config:
     )
 
 
-def listen(app: Starlette, host: str, port: int) -> None:
-    """Serves until Ctrl-C.
+def listen(app: Starlette, host: str, port: int, end_jobs: Callable[[], None]) -> None:
+    """Serves until Ctrl-C; `end_jobs` is called then, so that answers that are under way end and clients hear of it.
 
     Raises:
         MissingPackageError: uvicorn is not installed.
@@ -69,7 +70,14 @@ def listen(app: Starlette, host: str, port: int) -> None:
     config = make_config(app, host, port)
     from uvicorn import Server
 
-    server = Server(config)
+    class EndingServer(Server):
+        """A server that does not wait for long answers when it is to end."""
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            await asyncio.to_thread(end_jobs)
+            await super().shutdown(sockets)
+
+    server = EndingServer(config)
     try:
         server.run()
     except SystemExit as error:  # uvicorn's way to say that it could not begin

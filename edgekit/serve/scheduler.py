@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgekit.errors import EdgekitError, RuntimeFailure
+from edgekit.errors import EdgekitError
 from edgekit.serve.bundles import Bundles, Loaded, Slot
 from edgekit.serve.errors import ApiError, internal
 from edgekit.serve.job import Event, Failed, Job, Ticket
@@ -30,6 +30,11 @@ class Limits:
 
     queue: int = 32
     seconds: float = 600.0
+
+
+def shutting_down() -> ApiError:
+    """The answer of a server that is about to end."""
+    return ApiError(503, "the server is shutting down", "shutting_down")
 
 
 class Scheduler:
@@ -58,7 +63,7 @@ class Scheduler:
         tickets = [Ticket(job, emit, deadline) for job, emit in zip(jobs, emits, strict=True)]
         with self._changed:
             if self._closing:
-                raise ApiError(503, "the server is shutting down", "shutting_down")
+                raise shutting_down()
             waiting = sum(not t.cancelled for t in self._waiting)
             if waiting + len(tickets) > self.limits.queue:
                 self.counters.refused += 1
@@ -186,7 +191,7 @@ class Scheduler:
             self._snapshot = take_snapshot(self.bundles, len(self._waiting))
 
     def _end_all(self) -> None:
-        error = RuntimeFailure("the server is shutting down")
+        error = shutting_down()
         for _, slot in self._running():
             if slot.run is not None:
                 slot.run.fail(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -36,6 +37,11 @@ def free_port() -> int:
         return port
 
 
+def hear_interrupts() -> None:
+    """A job in the background has Ctrl-C ignored, and hands that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Running:
     """`edgekit serve` in a process of its own."""
 
@@ -43,7 +49,9 @@ class Running:
         self.port = free_port()
         command = [sys.executable, "-m", "edgekit", "serve", *map(str, arguments), "--port", str(self.port)]
         environment = {k: v for k, v in os.environ.items() if k != "EDGEKIT_API_KEY"}
-        self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=environment)
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=hear_interrupts
+        )
         self.url = f"http://127.0.0.1:{self.port}"
         end = time.monotonic() + 100
         while True:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import queue
+import signal
 import socket
 import threading
 import time
@@ -314,3 +315,20 @@ def test_many_clients_come_and_go(narrow: Running) -> None:
     narrow.wait_for("queue_length", 0)
     assert narrow.metric("peak_memory_bytes") <= NARROW_RAM
     assert narrow.client().completions.create(model="demo", prompt="Once").choices
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_server_and_what_it_was_doing(endless: Path, number: signal.Signals) -> None:
+    running = Running(endless, "--parallel", 1, "--ctx-size", 12_000)
+    connection = send(running, {**ASKED, "stream": True})
+    running.wait_for("busy", 1)
+    assert connection.recv(10)
+    running.process.send_signal(number)
+    rest = b""
+    while part := connection.recv(65536):
+        rest += part
+    assert b"shutting_down" in rest
+    _, err = running.process.communicate(timeout=60)
+    connection.close()
+    assert running.process.returncode in (130, 143, -number)
+    assert "Traceback" not in err
