@@ -88,7 +88,7 @@ class Conversation:
         except BaseException:
             self.messages.pop()
             raise
-        self.sampling = replace(self.sampling, seed=self.sampling.seed + 1)
+        self.sampling = replace(self.sampling, seed=self.sampling.seed + 1, penalty_begin=len(prompt.ids))
         pieces: list[str] = []
         try:
             for piece in self._generate(prompt):

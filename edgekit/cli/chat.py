@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import click
 
 from edgekit.cli.common import UTF8, quiet_option, waiting
 from edgekit.cli.grammar import grammar_from, grammar_options
+from edgekit.cli.sampling import sampling_from, sampling_options
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -40,12 +40,7 @@ from edgekit.cli.grammar import grammar_from, grammar_options
     help="Most tokens of an answer.",
 )
 @click.option("-t", "--threads", type=click.IntRange(0, 256), default=0, help="Compute threads.  [default: all cores]")
-@click.option("-s", "--seed", type=int, default=-1, help="Seed; -1 for a random one.  [default: -1]")
-@click.option("--temp", "--temperature", "temperature", type=float, default=0.8, show_default=True, help="0 is greedy.")
-@click.option("--top-k", type=click.IntRange(0), default=40, show_default=True, help="0 is off.")
-@click.option("--top-p", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="1 is off.")
-@click.option("--min-p", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="0 is off.")
-@click.option("--repeat-penalty", type=click.FloatRange(0), default=1.0, show_default=True, help="1 is off.")
+@sampling_options
 @click.option("--draft-max", type=click.IntRange(0, 64), default=0, help="Guess up to N tokens from the text so far.")
 @grammar_options
 @quiet_option
@@ -67,21 +62,13 @@ def command(bundle: Path, system: str | None, load_file: Path | None, quiet: boo
     from edgekit.chat.conversation import Conversation
     from edgekit.chat.terminal import PipeLines, TerminalLines, history_file, print_piece, talk
     from edgekit.generate.loop import TextModel
-    from edgekit.runtime.values import Options, Sampling
+    from edgekit.runtime.values import Options
 
     def notice(text: str) -> None:
         if not quiet or text.startswith("edgekit: "):
             click.echo(click.style(text, dim=True), err=True)
 
     lines = TerminalLines(history_file()) if sys.stdin.isatty() else PipeLines(sys.stdin)
-    sampling = Sampling(
-        temperature=flags["temperature"],
-        top_k=flags["top_k"],
-        top_p=flags["top_p"],
-        min_p=flags["min_p"],
-        repeat_penalty=flags["repeat_penalty"],
-        seed=flags["seed"] if flags["seed"] >= 0 else secrets.randbits(32),
-    )
     options = Options(
         ram=flags["ram"], context=flags["context"], threads=flags["threads"], draft_tokens=flags["draft_max"]
     )
@@ -89,7 +76,7 @@ def command(bundle: Path, system: str | None, load_file: Path | None, quiet: boo
         model = TextModel(bundle, options)
     with model:
         grammar = grammar_from(model, flags)
-        conversation = Conversation(model, sampling, flags["max_tokens"], grammar, notify=notice)
+        conversation = Conversation(model, sampling_from(flags), flags["max_tokens"], grammar, notify=notice)
         if load_file is not None:
             conversation.load(load_file)
         if system:

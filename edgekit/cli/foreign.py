@@ -43,8 +43,8 @@ _RUN: Answers = (
     ("--no-perf", "text without the figures is what --quiet gives."),
     ("--lora/--lora-scaled/--adapter-path", "adapters are not supported; merge them into the checkpoint and convert."),
     (
-        "--frequency-penalty/--presence-penalty/--mirostat/--typical/--dry-multiplier/--xtc-probability/--samplers",
-        "sampling takes --temp, --top-k, --top-p, --min-p and --repeat-penalty.",
+        "--mirostat/--typical/--dry-multiplier/--xtc-probability/--samplers",
+        "sampling takes --temp, --top-k, --top-p, --min-p and penalties, as --repeat-penalty.",
     ),
     ("--draft-min/--draft-p-min", "only the most tokens to guess can be chosen, with --draft-max."),
     ("--extra-eos-token", "text that ends the generation is given with --stop."),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import secrets
 import sys
 import time
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import click
 from edgekit.cli.common import UTF8, json_option, print_json, progress_bar, quiet_option, waiting
 from edgekit.cli.grammar import grammar_from, grammar_options
 from edgekit.cli.report import runtime_figures, summarize
+from edgekit.cli.sampling import sampling_from, sampling_options
 from edgekit.converters.kinds import KINDS
 
 if TYPE_CHECKING:
@@ -58,15 +58,7 @@ INTERRUPTED = "interrupted"  # a finish_reason: Ctrl-C
     default=0,
     help="Prompt tokens per pass.  [default: 128, fewer if memory is tight]",
 )
-@click.option("-s", "--seed", type=int, default=-1, help="Seed; -1 for a random one.  [default: -1]")
-@click.option("--temp", "--temperature", "temperature", type=float, default=0.8, show_default=True, help="0 is greedy.")
-@click.option("--top-k", type=click.IntRange(0), default=40, show_default=True, help="0 is off.")
-@click.option("--top-p", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="1 is off.")
-@click.option("--min-p", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="0 is off.")
-@click.option("--repeat-penalty", type=click.FloatRange(0), default=1.0, show_default=True, help="1 is off.")
-@click.option(
-    "--repeat-last-n", type=click.IntRange(1), default=64, show_default=True, help="Tokens that the penalty looks at."
-)
+@sampling_options
 @click.option(
     "--stop",
     "-r",
@@ -210,7 +202,7 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
     from edgekit.cli.token_log import TokenLog
     from edgekit.plan.expectation import expect, learn, measured_between
 
-    options, sampling = _options(bundle, ids, flags), _sampling(flags)
+    options, sampling = _options(bundle, ids, flags), sampling_from(flags, len(ids))
     begin = time.monotonic()
     with waiting(f"loading {bundle}", flags["quiet"] or flags["as_json"]):
         opened = _open(bundle, options, flags)
@@ -269,21 +261,6 @@ def _options(bundle: Path, ids: list[int], flags: dict[str, Any]) -> Options:
         io_depth=flags["io_depth"],
         lookahead=not flags["no_lookahead"],
         draft_tokens=flags["draft_max"] or 0,
-    )
-
-
-def _sampling(flags: dict[str, Any]) -> Sampling:
-    """How to choose tokens."""
-    from edgekit.runtime.values import Sampling
-
-    return Sampling(
-        temperature=flags["temperature"],
-        top_k=flags["top_k"],
-        top_p=flags["top_p"],
-        min_p=flags["min_p"],
-        repeat_penalty=flags["repeat_penalty"],
-        repeat_last_n=flags["repeat_last_n"],
-        seed=flags["seed"] if flags["seed"] >= 0 else secrets.randbits(32),
     )
 
 
