@@ -145,6 +145,9 @@ class Sampling(_Struct):
         ("bias_count", c.c_uint32),
         ("bias_tokens", c.POINTER(c.c_int32)),
         ("bias_values", c.POINTER(c.c_float)),
+        ("mask", c.POINTER(c.c_uint32)),
+        ("mask_words", c.c_uint32),
+        ("reserved2", c.c_uint32),
     )
 
 
@@ -255,6 +258,7 @@ def library() -> c.CDLL:
         "session_eval": (status, (handle, ids, c.c_uint32, c.c_uint32, c.c_void_p, error_p)),
         "session_next": (status, (handle, c.POINTER(Sampling), ids, error_p)),
         "session_set_draft": (status, (handle, handle, error_p)),
+        "session_advance": (status, (handle, error_p)),
         "session_set_mask": (None, (handle, Mask, c.c_void_p)),
         "session_logprobs": (status, (handle, c.POINTER(c.c_float), ids, c.POINTER(c.c_float), c.c_uint32, error_p)),
         "session_save": (status, (handle, c.c_char_p, error_p)),

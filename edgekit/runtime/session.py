@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes as c
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, SupportsIndex
@@ -101,8 +101,7 @@ class Session:
         self._owns_model = not isinstance(source, Model)
         self.model = source if isinstance(source, Model) else Model(source, options)
         self.draft: Session | None = None
-        self._mask = native.Mask()  # the callback that the C side holds
-        self._mask_error: BaseException | None = None
+        self._fill: Callable[[Mask], None] | None = None
         made = c.c_void_p()
         try:
             with self.model.handle.use() as model:
@@ -196,46 +195,34 @@ class Session:
             RuntimeFailure, BundleError: as `eval`; the session is as before, and may be asked again.
         """
         token, settings = c.c_int32(), sampling.native()
-        self._mask_error = None
-        try:
-            self._call_next(settings, token)
-        except RuntimeFailure:
-            if self._mask_error is not None:
-                raise self._mask_error from None
-            raise
+        with nullcontext() if self.draft is None else self._drafting(self.draft):
+            if self._fill is not None:
+                self._call("advance")  # the pass, during which another thread may compute the mask
+                mask = np.full((self.vocab_size + 31) // 32, 0xFFFFFFFF, dtype=np.uint32)
+                self._fill(mask)
+                settings.mask, settings.mask_words = mask.ctypes.data_as(c.POINTER(c.c_uint32)), len(mask)
+            self._call("next", c.byref(settings), c.byref(token))
         return token.value
 
-    def _call_next(self, settings: native.Sampling, token: c.c_int32) -> None:
-        if self.draft is None:
-            self._call("next", c.byref(settings), c.byref(token))
-            return
-        if self.draft.handle.closed:
+    @contextmanager
+    def _drafting(self, draft: Session) -> Iterator[None]:
+        """Within it, no other thread closes the draft session."""
+        if draft.handle.closed:
             raise RuntimeFailure("the draft session is closed; set another with draft_with")
-        with self.draft.handle.use():  # no other thread closes it meanwhile
-            self._call("next", c.byref(settings), c.byref(token))
+        with draft.handle.use():
+            yield
 
     def mask_with(self, fill: Callable[[Mask], None] | None) -> None:
         """Constrains what `next` chooses; also with drafts.
 
         Args:
-            fill: called before a token is chosen, with a mask u32 [ceil(vocab_size / 32)], all bits set; it clears
-                the bits of tokens that may not be chosen, and does not use the session. The mask is valid during the
-                call. What it raises, `next` raises. None: every token may be chosen.
+            fill: called before a token is chosen, when the pass is done, with a mask u32 [ceil(vocab_size / 32)], all
+                bits set; it clears bit token % 32 of word token // 32 of each token that may not be chosen. What it
+                raises, `next` raises: the token that was chosen last is then part of the text. None: every token may
+                be chosen.
         """
-
-        def called(mask: Any, words: int, user: object) -> int:
-            assert fill is not None
-            try:
-                fill(np.ctypeslib.as_array(mask, shape=(words,)))
-            except BaseException as error:
-                self._mask_error = error
-                return 1
-            return 0
-
-        function = native.Mask() if fill is None else native.Mask(called)
-        with self.handle.use() as handle:
-            native.library().edgekit_session_set_mask(handle, function, None)
-        self._mask = function
+        with self.handle.use():
+            self._fill = fill
 
     def logprobs(self, count: int) -> tuple[float, list[tuple[int, float]]]:
         """About the token that `next` chose last: its logarithm of the probability by the model alone, without what

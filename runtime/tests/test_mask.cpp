@@ -61,6 +61,24 @@ TEST(masks_constrain_choices_with_and_without_drafts) {
     edgekit_session_set_mask(session, nullptr, nullptr);
     CHECK(edgekit_session_next(session, &greedy, &token, nullptr) == EDGEKIT_OK);
     CHECK(edgekit_session_position(session) == 9);
+    // The same without a callback: the pass, then the choice.
+    edgekit_info info{};
+    info.struct_size = sizeof(info);
+    CHECK(edgekit_model_info(model, &info, nullptr) == EDGEKIT_OK);
+    std::vector<uint32_t> mask((info.vocab_size + 31) / 32);
+    greedy.mask = mask.data();
+    greedy.mask_words = static_cast<uint32_t>(mask.size());
+    CHECK(edgekit_session_advance(session, nullptr) == EDGEKIT_OK && edgekit_session_position(session) == 10);
+    CHECK(edgekit_session_advance(session, nullptr) == EDGEKIT_OK && edgekit_session_position(session) == 10);
+    CHECK(edgekit_session_next(session, &greedy, &token, nullptr) == EDGEKIT_INVALID_ARGUMENT);  // allows none
+    mask[1] = 1u << 4;
+    CHECK(edgekit_session_next(session, &greedy, &token, nullptr) == EDGEKIT_OK && token == 36);
+    CHECK(edgekit_session_position(session) == 10);
+    edgekit_session_set_mask(session, allow_one, &allowed);  // the callback has the last word
+    allowed.result = 0;
+    CHECK(edgekit_session_next(session, &greedy, &token, nullptr) == EDGEKIT_OK && token == allowed.token);
+    greedy.mask_words = 1;
+    CHECK(edgekit_session_next(session, &greedy, &token, nullptr) == EDGEKIT_INVALID_ARGUMENT);
     edgekit_session_destroy(session);
     edgekit_model_close(model);
   }

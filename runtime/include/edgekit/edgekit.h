@@ -183,6 +183,9 @@ typedef struct edgekit_sampling {
   uint32_t bias_count;        /* at most vocab_size */
   const int32_t* bias_tokens; /* [bias_count]: tokens to whose logits something is added */
   const float* bias_values;   /* [bias_count]: what is added, finite */
+  const uint32_t* mask; /* [mask_words]: tokens that may be chosen, as bit token % 32 of word token / 32; NULL: all */
+  uint32_t mask_words;  /* ceil(vocab_size / 32) where there is a mask */
+  uint32_t reserved2;
 } edgekit_sampling;
 
 /* Reads of a file as the runtime makes them. */
@@ -212,10 +215,11 @@ typedef struct edgekit_kernel_test {
   uint32_t reserved;
 } edgekit_kernel_test;
 
-/* Which tokens may be chosen next. `mask` has `words` = ceil(vocab_size / 32) words, all bits set: clear bit
- * token % 32 of word token / 32 for each token that may not be chosen. Called by edgekit_session_next on its thread,
- * when the pass is done and before it chooses, so that a mask can be computed on another thread during the pass, which
- * this waits for. It must not use the session. Anything but 0 ends the call with EDGEKIT_CANCELLED. */
+/* Which tokens may be chosen next. `mask` has `words` = ceil(vocab_size / 32) words, with the bits of the sampling's
+ * mask or else all set: clear bit token % 32 of word token / 32 for each token that may not be chosen. Called by
+ * edgekit_session_next on its thread, when the pass is done and before it chooses, so that a mask can be computed on
+ * another thread during the pass, which this waits for. It must not use the session. Anything but 0 ends the call with
+ * EDGEKIT_CANCELLED. */
 typedef int32_t (*edgekit_mask_callback)(uint32_t* mask, uint32_t words, void* user);
 
 typedef struct edgekit_model edgekit_model;
@@ -317,6 +321,10 @@ EDGEKIT_API uint32_t edgekit_session_tokens(const edgekit_session* session, int3
  * draft. */
 EDGEKIT_API edgekit_status edgekit_session_next(edgekit_session* session, const edgekit_sampling* sampling,
                                                 int32_t* token, edgekit_error* error);
+/* The first half of edgekit_session_next: appends the token that it chose last, if there is one, which takes the pass.
+ * The next call of edgekit_session_next then only chooses. So a mask can be computed during the pass and given in
+ * edgekit_sampling. */
+EDGEKIT_API edgekit_status edgekit_session_advance(edgekit_session* session, edgekit_error* error);
 /* Drafts come from this session of a smaller model with the same vocabulary, which this one then drives; NULL, or
  * when the draft session is destroyed: from the text so far. A session drafts for one other at most. */
 EDGEKIT_API edgekit_status edgekit_session_set_draft(edgekit_session* session, edgekit_session* draft,

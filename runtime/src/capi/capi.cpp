@@ -230,6 +230,11 @@ edgekit_status edgekit_session_next(edgekit_session* session, const edgekit_samp
   return report(chosen.error(), error);
 }
 
+edgekit_status edgekit_session_advance(edgekit_session* session, edgekit_error* error) {
+  if (session == nullptr) return invalid("session must not be NULL", error);
+  return report(session->session->advance().error(), error);
+}
+
 edgekit_status edgekit_session_set_draft(edgekit_session* session, edgekit_session* draft, edgekit_error* error) {
   if (session == nullptr) return invalid("session must not be NULL", error);
   return report(session->session->set_draft(draft == nullptr ? nullptr : draft->session.get()).error(), error);
@@ -268,15 +273,17 @@ edgekit_status edgekit_sample(const float* logits, uint32_t vocab, const edgekit
   }
   auto given = sampling_from(sampling);
   if (!given.ok()) return report(given.error(), error);
-  auto biases = edgekit::check_biases(given.value(), vocab);
-  if (!biases.ok()) return report(biases.error(), error);
+  const uint32_t* mask = given.value().mask;
+  auto checked = edgekit::check_vocabulary(given.value(), vocab);
+  if (!checked.ok()) return report(checked.error(), error);
+  if (mask != nullptr && !edgekit::allows_any(mask, vocab)) return invalid("the mask allows no token", error);
   if (!edgekit::all_finite(logits, vocab)) {
     return report(fail(EDGEKIT_NOT_FINITE, "the logits are not finite"), error);
   }
   std::vector<edgekit::Candidate> candidates(vocab);
   edgekit::Random random(*random_state);
-  *token = static_cast<int32_t>(edgekit::sample_token(logits, vocab, given.value(), {history, history_count, nullptr},
-                                                      random, candidates.data()));
+  *token = static_cast<int32_t>(
+      edgekit::sample_token(logits, vocab, given.value(), {history, history_count, mask}, random, candidates.data()));
   *random_state = random.state();
   return report(Error{}, error);
 }

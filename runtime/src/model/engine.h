@@ -69,6 +69,7 @@ class Session {
   Outcome linear(uint32_t matrix, const float* x, uint32_t columns, uint32_t tokens, float* out, uint32_t rows);
   // The next token of the text, and which session drafts it (generate.cpp).
   Result<int32_t> next(const edgekit_sampling& sampling);
+  Outcome advance();
   Outcome set_draft(Session* draft);
   void set_mask(edgekit_mask_callback callback, void* user);
   Outcome logprobs(float* chosen, int32_t* tokens, float* logprobs, uint32_t count);
@@ -105,7 +106,7 @@ class Session {
   Outcome append_by_pass(int32_t token);
   Result<uint32_t> draft(int32_t token, int32_t* out);
   Result<uint32_t> continue_text(const int32_t* text, uint32_t count, int32_t* out, uint32_t room);
-  Result<const uint32_t*> mask();
+  Result<const uint32_t*> mask(const uint32_t* given);
   int32_t* history() { return reinterpret_cast<int32_t*>(state_.f32() + size_t{3 + draft_most_} * vocab_); }
   const int32_t* history() const { return const_cast<Session*>(this)->history(); }
 

@@ -37,13 +37,15 @@ void Session::forget_next() {
 }
 
 Result<int32_t> Session::next(const edgekit_sampling& sampling) {
-  EK_TRY(check_biases(sampling, vocab_));
-  if (chosen_ >= 0) EK_TRY(append(chosen_));
-  chosen_ = -1;
+  EK_TRY(check_vocabulary(sampling, vocab_));
+  EK_TRY(advance());
   if (!has_logits_) return fail(EDGEKIT_INVALID_ARGUMENT, "nothing was evaluated yet, so there are no logits");
-  Surroundings around{history(), position_, nullptr};
+  Surroundings around{history(), position_, sampling.mask};
   if (mask_ != nullptr) {
-    EK_ASSIGN(around.mask, mask());
+    EK_ASSIGN(around.mask, mask(sampling.mask));
+  }
+  if (around.mask != nullptr && !allows_any(around.mask, vocab_)) {
+    return fail(EDGEKIT_INVALID_ARGUMENT, "the mask allows no token of the vocabulary");
   }
   if (!seeded_) random_ = Random(sampling.seed);
   seeded_ = true;
@@ -52,20 +54,23 @@ Result<int32_t> Session::next(const edgekit_sampling& sampling) {
   return chosen_;
 }
 
+Outcome Session::advance() {
+  if (chosen_ >= 0) EK_TRY(append(chosen_));
+  chosen_ = -1;
+  return Nothing{};
+}
+
 void Session::set_mask(edgekit_mask_callback callback, void* user) {
   mask_ = callback;
   mask_user_ = user;
 }
 
-// The caller's mask of the token that is to be chosen; [mask_words(vocab)].
-Result<const uint32_t*> Session::mask() {
+// The callback's mask of the token that is to be chosen, within `given` (NULL: all); [mask_words(vocab)].
+Result<const uint32_t*> Session::mask(const uint32_t* given) {
   uint32_t* words = reinterpret_cast<uint32_t*>(history() + model_.plan.context);
-  std::fill_n(words, mask_words(vocab_), ~0u);
+  given != nullptr ? std::copy_n(given, mask_words(vocab_), words) : std::fill_n(words, mask_words(vocab_), ~0u);
   if (mask_(words, mask_words(vocab_), mask_user_) != 0) {
     return fail(EDGEKIT_CANCELLED, "the mask of the next token was not given");
-  }
-  if (!allows_any(words, vocab_)) {
-    return fail(EDGEKIT_INVALID_ARGUMENT, "the mask allows no token of the vocabulary");
   }
   return words;
 }

@@ -31,7 +31,11 @@ Outcome check_sampling(const edgekit_sampling& s) {
   return Nothing{};
 }
 
-Outcome check_biases(const edgekit_sampling& s, uint32_t vocab) {
+Outcome check_vocabulary(const edgekit_sampling& s, uint32_t vocab) {
+  if (s.mask != nullptr && s.mask_words != mask_words(vocab)) {
+    return fail(EDGEKIT_INVALID_ARGUMENT, "mask_words is " + std::to_string(s.mask_words) +
+                                              ", and the vocabulary needs " + std::to_string(mask_words(vocab)));
+  }
   if (s.bias_count > vocab) {
     return fail(EDGEKIT_INVALID_ARGUMENT, "there are more biases than the vocabulary's " + std::to_string(vocab));
   }

@@ -27,8 +27,8 @@ class Random {
 
 edgekit_sampling default_sampling();
 Outcome check_sampling(const edgekit_sampling& sampling);
-// What only a vocabulary decides.
-Outcome check_biases(const edgekit_sampling& sampling, uint32_t vocab);
+// What only a vocabulary decides: biases and the mask.
+Outcome check_vocabulary(const edgekit_sampling& sampling, uint32_t vocab);
 
 constexpr uint32_t mask_words(uint32_t vocab) { return (vocab + 31) / 32; }
 
