@@ -56,6 +56,10 @@ class Emitter(ABC, Generic[V]):
         """An activation of the manifest (docs/format.md)."""
 
     @abstractmethod
+    def sigmoid(self, x: V) -> V:
+        """1 / (1 + exp(-x))."""
+
+    @abstractmethod
     def norm(self, norm: Json, x: V, heads: int = 0) -> V:
         """RMS or layer norm over the width, or over each of `heads` parts of it."""
 
@@ -99,15 +103,15 @@ def segment(model: Json, e: Emitter[V], after: int | None, given: tuple[V, ...])
     block computed), up to the next feed-forward block."""
     blocks = model["blocks"]
     x = embed(model, e, given[0]) if after is None else block_output(blocks[after], e, *given)
-    before = x
+    before = x if after is None else given[0]  # what the preceding block read: none is parallel to a parallel one
     begin = 0 if after is None else after + 1
     layer = sum(b["kind"] == "attention" for b in blocks[:begin])
     for index in range(begin, len(blocks)):
         block = blocks[index]
-        source = block_input(block, e, before if block.get("parallel") else x)
+        before = before if block.get("parallel") else x
+        source = block_input(block, e, before)
         if block["kind"] != "attention":
             return Stop(index, (x, source))
-        before = x
         x = block_output(block, e, x, attention(e, block, source, layer))
         layer += 1
     return Stop(None, (head(model, e, x),))
@@ -115,13 +119,13 @@ def segment(model: Json, e: Emitter[V], after: int | None, given: tuple[V, ...])
 
 def embed(model: Json, e: Emitter[V], ids: V) -> V:
     """Tokens to the residual stream."""
-    told = model["embedding"]
-    x = e.lookup(Part(told["matrix"]), ids)
-    x = e.scale(x, told["scale"]) if told["scale"] != 1 else x
-    x = e.linear(x, Part(told["project"])) if "project" in told else x
-    if "position" in told:
-        x = e.add(x, e.lookup(Part(told["position"]), e.positions()))
-    return e.norm(told["norm"], x) if "norm" in told else x
+    table = model["embedding"]
+    x = e.lookup(Part(table["matrix"]), ids)
+    x = e.scale(x, table["scale"]) if table["scale"] != 1 else x
+    x = e.linear(x, Part(table["project"])) if "project" in table else x
+    if "position" in table:
+        x = e.add(x, e.lookup(Part(table["position"]), e.positions()))
+    return e.norm(table["norm"], x) if "norm" in table else x
 
 
 def block_input(block: Json, e: Emitter[V], x: V) -> V:
@@ -133,6 +137,7 @@ def block_input(block: Json, e: Emitter[V], x: V) -> V:
 def block_output(block: Json, e: Emitter[V], x: V, out: V) -> V:
     """The residual with what a block computed."""
     out = e.norm(block["post_norm"], out) if "post_norm" in block else out
+    out = e.scale(out, block["residual_scale"]) if "residual_scale" in block else out
     x = e.add(x, out)
     return e.norm(block["out_norm"], x) if "out_norm" in block else x
 
@@ -153,7 +158,8 @@ def attention(e: Emitter[V], block: Json, x: V, layer: int) -> V:
 def feed_forward(e: Emitter[V], block: Json, x: V) -> V:
     """A feed-forward block in primitive operations. Of a mixture, every expert is computed."""
     if block["kind"] == "ffn":
-        return neurons(e, block, block["matrices"][0], x, block.get("down_bias"))
+        out = neurons(e, block, block["matrices"][0], x, block.get("down_bias"))
+        return e.mul(out, e.sigmoid(e.linear(x, Part(block["output_gate"])))) if "output_gate" in block else out
     weights = e.route(e.linear(x, Part(block["router"])), block["top_k"], block["normalize"])
     total: V | None = None
     for i, matrix in enumerate(block["matrices"]):
@@ -176,8 +182,9 @@ def neurons(e: Emitter[V], block: Json, matrix: str, x: V, bias: str | None) -> 
 
 def head(model: Json, e: Emitter[V], x: V) -> V:
     """The residual stream to logits."""
-    told: dict[str, Any] = model["head"]
+    table: dict[str, Any] = model["head"]
     x = e.norm(model["final_norm"], x) if "final_norm" in model else x
-    x = e.linear(x, Part(told["project"])) if "project" in told else x
-    x = e.linear(x, Part(told["matrix"]), told.get("bias"))
-    return e.cap(x, told["softcap"]) if told["softcap"] else x
+    x = e.linear(x, Part(table["project"])) if "project" in table else x
+    x = e.linear(x, Part(table["matrix"]), table.get("bias"))
+    x = e.scale(x, table["scale"]) if "scale" in table else x
+    return e.cap(x, table["softcap"]) if table["softcap"] else x

@@ -60,22 +60,23 @@ class Reference:
         if "position" in e:
             x = x + self._matrix(e["position"])[0][np.arange(n) + e["position_offset"]]
         x = self._norm(e.get("norm"), x)
-        before = x
+        before = x  # what the preceding block read
         for block in m["blocks"]:
-            source = self._norm(block.get("pre_norm"), before if block.get("parallel") else x)
+            before = before if block.get("parallel") else x
+            source = self._norm(block.get("pre_norm"), before)
             if block.get("pre_relu"):
                 source = np.maximum(source, 0)
             if block["kind"] == "attention":
-                before = x
                 out = self._attention(block, source, length or n)
             else:
                 out = self._ffn(block, source)
-            x = self._norm(block.get("out_norm"), x + self._norm(block.get("post_norm"), out))
+            out = self._norm(block.get("post_norm"), out) * block.get("residual_scale", 1.0)
+            x = self._norm(block.get("out_norm"), x + out)
         x = self._norm(m.get("final_norm"), x)
         head = m["head"]
         if "project" in head:
             x = x @ self._matrix(head["project"])[0].T
-        out = x @ self._matrix(head["matrix"])[0].T + self._vector(head.get("bias"))
+        out = (x @ self._matrix(head["matrix"])[0].T + self._vector(head.get("bias"))) * head.get("scale", 1.0)
         return head["softcap"] * np.tanh(out / head["softcap"]) if head["softcap"] else out
 
     def _matrix(self, name: str) -> list[F64]:
@@ -151,7 +152,8 @@ class Reference:
 
     def _ffn(self, b: Json, x: F64) -> F64:
         if b["kind"] == "ffn":
-            return self._neurons(b, b["matrices"][0], x) + self._vector(b.get("down_bias"))
+            y = self._neurons(b, b["matrices"][0], x) + self._vector(b.get("down_bias"))
+            return y / (1 + np.exp(-x @ self._matrix(b["output_gate"])[0].T)) if "output_gate" in b else y
         p = _softmax(x @ self._matrix(b["router"])[0].T)
         out = np.zeros_like(x)
         for t in range(len(x)):

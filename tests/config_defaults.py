@@ -1,13 +1,15 @@
 """Makes edgekit/arch/defaults.json from the config classes of the installed transformers.
 
-    python -m tests.config_defaults
+    python -m tests.config_defaults [NEW_MODEL_TYPE ...]
 
-The table is committed; tests/test_config_defaults.py compares it with the installed transformers.
+A new family needs its line before it can be imported. The table is committed;
+ tests/test_config_defaults.py compares it with the installed transformers.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,9 @@ def family(model_type: str) -> dict[str, Any]:
     made = kind()
     # What the class computes when it is made and never declares: legacy names that its own code reads.
     rope = values.pop("rope_parameters", "none") is None and made.rope_parameters
-    if rope and "full_attention" in rope:
+    if rope and "full_attention" in rope and model_type == "olmo3":
+        values |= {"rope_theta": rope["full_attention"]["rope_theta"]}
+    elif rope and "full_attention" in rope:
         values["rope_theta"] = rope["full_attention"]["rope_theta"]
         values["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
     elif rope and model_type == "gpt_neox":
@@ -40,6 +44,8 @@ def family(model_type: str) -> dict[str, Any]:
         values["sliding_window_pattern"] = made._sliding_window_pattern
     if "attention_types" in values:
         values["attention_types"] = made.attention_types
+    if "time_step_limit" in values:
+        values["time_step_limit"] = None  # it holds an infinity, which JSON has not
     return {"aliases": aliases, "defaults": dict(sorted(values.items()))}
 
 
@@ -50,6 +56,4 @@ def text(model_types: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    from edgekit.arch import known_model_types
-
-    TABLE.write_text(text([t for t in known_model_types() if t != "openelm"]))
+    TABLE.write_text(text(sorted({*json.loads(TABLE.read_text()), *sys.argv[1:]})))

@@ -145,6 +145,9 @@ class CoreAiEmitter(StaticEmitter[Value]):
         y = ops.relu(self.sub(x, self.number(threshold)) if kind == "shifted_relu" else x)
         return self.mul(y, y) if kind == "relu2" else y
 
+    def sigmoid(self, x: Value) -> Value:
+        return ops.sigmoid(x)
+
     def largest(self, x: Value) -> Value:
         return ops.broadcasting_maximum(ops.reduce_max(unary.abs_(x), i32s(-1)), self.number(LEAST_LARGEST))
 

@@ -188,6 +188,7 @@ OPS: dict[str, Op] = {
     "abs": _on(np.abs),
     "tanh": _on(np.tanh),
     "relu": _on(lambda x: np.maximum(x, 0)),
+    "sigmoid": _on(lambda x: 1 / (1 + np.exp(-x))),
     "silu": _on(lambda x: x / (1 + np.exp(-x))),
     "gelu": _on(_gelu),
     "gelu_tanh": _on(lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))),

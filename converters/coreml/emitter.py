@@ -113,6 +113,9 @@ class MilEmitter(StaticEmitter[Var]):
         y = mb.relu(x=mb.sub(x=x, y=self.number(threshold)) if kind == "shifted_relu" else x)
         return mb.mul(x=y, y=y) if kind == "relu2" else y
 
+    def sigmoid(self, x: Var) -> Var:
+        return mb.sigmoid(x=x)
+
     def largest(self, x: Var) -> Var:
         most = mb.reduce_max(x=mb.abs(x=x), axes=[-1], keep_dims=True)
         return mb.maximum(x=most, y=self.number(LEAST_LARGEST))

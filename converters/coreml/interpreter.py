@@ -268,6 +268,7 @@ OPS: dict[str, Op] = {
     "abs": _elementwise(np.abs, "x"),
     "tanh": _elementwise(np.tanh, "x"),
     "relu": lambda i: np.maximum(_wide(i["x"]), 0),
+    "sigmoid": lambda i: 1 / (1 + np.exp(-_wide(i["x"]))),
     "silu": lambda i: _wide(i["x"]) / (1 + np.exp(-_wide(i["x"]))),
     "gelu": _gelu,
     "rsqrt": lambda i: 1 / np.sqrt(_wide(i["x"]) + float(i["epsilon"])),

@@ -141,6 +141,9 @@ class MlxModel(Emitter[Array]):
         y = mx.maximum(x - threshold if kind == "shifted_relu" else x, 0)
         return y * y if kind == "relu2" else y
 
+    def sigmoid(self, x: Array) -> Array:
+        return mx.sigmoid(x)
+
     def norm(self, norm: Json, x: Array, heads: int = 0) -> Array:
         shape = x.shape
         y = x.reshape(*shape[:-1], heads, -1) if heads else x

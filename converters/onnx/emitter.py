@@ -97,6 +97,9 @@ class OnnxEmitter(OnnxWeights):
         y = self.op("Relu", self.op("Sub", x, self.number(threshold)) if kind == "shifted_relu" else x)
         return self.op("Mul", y, y) if kind == "relu2" else y
 
+    def sigmoid(self, x: Value) -> Value:
+        return self.op("Sigmoid", x)
+
     def norm(self, norm: Json, x: Value, heads: int = 0) -> Value:
         weight = norm.get("weight")
         scale = self._vector(weight) if weight else self._ones()

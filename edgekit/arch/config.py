@@ -127,9 +127,9 @@ class Config:
             raise self.bad(key, value, "a finite number")
         return float(value)
 
-    def positive(self, key: str) -> float:
+    def positive(self, key: str, otherwise: float | None = None) -> float:
         """A finite number above zero, not so small that its inverse overflows."""
-        value = self.number(key)
+        value = self.number(key, otherwise)
         if value < 1e-30:
             raise self.bad(key, value, "a positive number")
         return value

@@ -25,6 +25,7 @@ class Matrix:
         ranges: output rows of the checkpoint's tensor that belong to this matrix, in order; empty
             for all (fused projections are told apart this way).
         transposed: the checkpoint stores [inputs, outputs] (GPT-2's Conv1D).
+        index: the checkpoint's tensor stacks several matrices along a first axis, and this is one of them.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Matrix:
     cols: int
     ranges: Ranges = ()
     transposed: bool = False
+    index: int | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,10 @@ class Rope:
 
 @dataclass(frozen=True)
 class Attention:
-    """Causal attention with grouped queries; `window` 0 means unlimited, `rope` None no rotation."""
+    """Causal attention with grouped queries; `window` 0 means unlimited, `rope` None no rotation.
+
+    `residual_scale`, here and in feed-forward blocks: of what the block adds to the residual (Granite).
+    """
 
     heads: int
     kv_heads: int
@@ -106,6 +111,7 @@ class Attention:
     post_norm: Norm | None = None
     out_norm: Norm | None = None
     pre_relu: bool = False
+    residual_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -140,9 +146,10 @@ class Predictor:
 class Ffn:
     """A feed-forward block, dense (`experts` empty, one entry in `bundles`) or a mixture of experts.
 
-    `parallel`: reads the residual from before the preceding attention was added (GPT-NeoX). `up_relu`: ReLU
-    on up too (dReLU, arXiv 2406.05955). `pre_relu`, here and in attention: ReLU after the pre norm. `reuse`: of
-    experts, how often those that are wanted were kept, by the share of them held (a calibration measures it).
+    `parallel`: reads the residual that the preceding block read: attention (GPT-NeoX), or the experts beside which
+    this is the shared one. `up_relu`: ReLU on up too (dReLU, arXiv 2406.05955). `pre_relu`, here and in attention:
+    ReLU after the pre norm. `reuse`: of experts, how often those that are wanted were kept, by the share of them held
+    (a calibration measures it). `output_gate` [1, hidden]: its sigmoid scales the output (a shared expert's gate).
     """
 
     size: int
@@ -164,6 +171,8 @@ class Ffn:
     pre_norm: Norm | None = None
     post_norm: Norm | None = None
     out_norm: Norm | None = None
+    residual_scale: float = 1.0
+    output_gate: Matrix | None = None
 
     @property
     def gated(self) -> bool:
@@ -175,7 +184,7 @@ Block = Attention | Ffn
 
 @dataclass(frozen=True)
 class Model:
-    """A whole decoder. `head` may be the embedding itself (tied)."""
+    """A whole decoder. `head` may be the embedding itself (tied); `head_scale` multiplies the logits."""
 
     model_type: str
     vocab_size: int
@@ -194,5 +203,6 @@ class Model:
     head_bias: Vector | None = None
     head_project: Matrix | None = None
     head_softcap: float = 0.0
+    head_scale: float = 1.0
     eos_token_ids: tuple[int, ...] = ()
     bos_token_id: int | None = None

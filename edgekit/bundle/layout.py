@@ -212,6 +212,8 @@ def _resident(model: Model) -> list[Matrix]:
             listed.append(block.router)
         elif block.predictor is not None:
             listed += [block.predictor.down, block.predictor.up]
+        if isinstance(block, Ffn) and block.output_gate is not None:
+            listed.append(block.output_gate)
     if model.head_project is not None:
         listed.append(model.head_project)
     return listed + ([model.head] if model.head is not model.embedding else [])

@@ -102,6 +102,8 @@ def _ffn(b: Ffn, matrices: set[str]) -> Json:
     }
     if b.up_relu:
         table["up_relu"] = True
+    if b.output_gate is not None:
+        table["output_gate"] = b.output_gate.name
     selector = selector_name(b.bundles[0].name)
     if selector in matrices:
         table["selector"] = selector
@@ -120,6 +122,8 @@ def model_json(model: Model, layout: Layout) -> Json:
         table = _attention(b) if isinstance(b, Attention) else _ffn(b, matrices)
         if b.pre_relu:
             table["pre_relu"] = True
+        if b.residual_scale != 1:
+            table["residual_scale"] = b.residual_scale
         norms = {"pre_norm": _norm(b.pre_norm), "post_norm": _norm(b.post_norm), "out_norm": _norm(b.out_norm)}
         blocks.append(_some(table | norms))
     embedding = {
@@ -135,6 +139,7 @@ def model_json(model: Model, layout: Layout) -> Json:
         "bias": _name(model.head_bias),
         "project": model.head_project.name if model.head_project else None,
         "softcap": model.head_softcap,
+        "scale": model.head_scale if model.head_scale != 1 else None,
     }
     return _some(
         {

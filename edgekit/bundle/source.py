@@ -20,7 +20,8 @@ class RowSource:
     """
 
     def __init__(self, checkpoint: Checkpoint, matrix: Matrix, by_column: bool, order: str | None = None) -> None:
-        self.tensor = checkpoint.tensor(matrix.tensor)
+        stored = checkpoint.tensor(matrix.tensor)
+        self.tensor = stored if matrix.index is None else stored.item(matrix.index)
         self.order = None if order is None else read_order(checkpoint, order)
         self.ranges = matrix.ranges or ((0, matrix.rows),)
         self.sideways = matrix.transposed != by_column

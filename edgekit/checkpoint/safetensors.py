@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,11 @@ class Tensor:
     def nbytes(self) -> int:
         """Bytes in the file."""
         return self.shape[0] * self.row_items * DTYPES[self.dtype][1] if self.shape else DTYPES[self.dtype][1]
+
+    def item(self, index: int) -> Tensor:
+        """One of the tensors that this one stacks along its first axis."""
+        at = self.offset + index * self.row_items * DTYPES[self.dtype][1]
+        return replace(self, shape=self.shape[1:], offset=at)
 
     def read(self, begin: int = 0, end: int | None = None) -> npt.NDArray[np.generic]:
         """Rows [begin, end) in the stored dtype (bf16 as uint16), shape [end - begin, ...].

@@ -32,6 +32,11 @@ WIDE = {
     "llama_mha",
     "llama_odd_sizes",
     "opt_wide",
+    "olmo3",
+    "olmo3_yarn",
+    "smollm3_windows",
+    "nemotron",
+    "nemotron_biased",
 }
 NAMES = [*sorted(tiny.MAKERS), "openelm"]
 F32_KINDS = ["onnx", "onnx-exact", "onnx-flash", "mlx", "mlx-exact"]
@@ -39,7 +44,8 @@ F16_KINDS = ["coreml", "coreml-flash", "coreai"]
 # What mlx_lm has no code for, or code that computes something else: refused, by name.
 NOT_MLX = {
     "gpt_neo", "gpt_neox", "gpt_neox_serial", "openelm", "llama_relu2", "opt", "opt_post_norm_projected", "opt_wide",
-    "phi3_longrope", "qwen2_windows",
+    "phi3_longrope", "qwen2_windows", "granitemoe", "granitemoehybrid", "granitemoehybrid_dense", "smollm3_windows",
+    "qwen2_moe", "qwen2_moe_windows", "phi4_mini",
 }  # fmt: skip
 
 

@@ -29,6 +29,7 @@ std::vector<Class> classify(const Manifest& m, uint32_t select, uint32_t parts) 
   for (const Block& b : m.blocks) {
     for (int32_t i : {b.q, b.k, b.v, b.o}) mark(i, projections);
     mark(b.router, attention);
+    mark(b.output_gate, attention);
     for (int32_t i : {b.predict_down, b.predict_up}) mark(i, select == EDGEKIT_SELECT_PREDICTED ? attention : unused);
     for (int32_t i : b.matrices) mark(i, ffn);
     mark(b.selector, selector);

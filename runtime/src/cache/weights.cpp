@@ -76,6 +76,7 @@ void Weights::list_chunks() {
     if (b.kind != Block::ffn) return;
     both(whole, selective, b.selector);
     both(whole, selective, b.matrices[0]);
+    both(whole, selective, b.output_gate);
   };
   if (plan_.parts != EDGEKIT_COMPUTE_ALL) {
     for (size_t i = 0; i < m.blocks.size(); ++i) block_chunks(m.blocks[i], blocks_[i].whole, blocks_[i].selective);

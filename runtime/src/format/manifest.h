@@ -61,7 +61,8 @@ enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu, relu2, threshold,
 struct Block {
   enum Kind : uint8_t { attention, ffn, experts } kind = attention;
   Norm pre_norm, post_norm, out_norm;
-  bool pre_relu = false;  // ReLU after the pre norm
+  bool pre_relu = false;     // ReLU after the pre norm
+  float residual_scale = 1;  // of what the block adds to the residual
   // attention
   int32_t q = kNone, k = kNone, v = kNone, o = kNone;  // matrices
   int32_t q_bias = kNone, k_bias = kNone, v_bias = kNone, o_bias = kNone;
@@ -73,7 +74,7 @@ struct Block {
   Activation activation = Activation::silu;
   bool gated = false;
   bool up_relu = false;   // act(gate) * relu(up)
-  bool parallel = false;  // reads the residual from before the preceding attention was added
+  bool parallel = false;  // reads the residual that the preceding block read
   float threshold = 0;
   uint32_t size = 0;  // neurons (of each expert)
   std::vector<int32_t> matrices;
@@ -84,6 +85,7 @@ struct Block {
   int32_t predict_down = kNone, predict_up = kNone, predict_bias = kNone;
   int32_t cuts = kNone;  // f32 [kCuts]: |act| below which a tenth, two tenths, ... of the neurons lie
   int32_t gate_bias = kNone, up_bias = kNone, down_bias = kNone;
+  int32_t output_gate = kNone;  // matrix [1, hidden]: its sigmoid scales the output; ffn only
   int32_t router = kNone;
   uint32_t top_k = 0;
   bool normalize = false;
@@ -97,7 +99,7 @@ struct Manifest {
   float embedding_scale = 1;
   Norm embedding_norm, final_norm;
   int32_t head = kNone, head_bias = kNone, head_project = kNone;
-  float head_softcap = 0;
+  float head_softcap = 0, head_scale = 1;
   std::vector<Rope> ropes;
   std::vector<Block> blocks;
   std::vector<Matrix> matrices;

@@ -139,6 +139,7 @@ class ModelReader : Fields {
   }
 
   Outcome selection(const JsonNode& node, Block& b) {
+    EK_ASSIGN(b.output_gate, matrix_ref(node, "output_gate", 1, out_.hidden_size, true));
     EK_ASSIGN(b.selector, matrix_ref(node, "selector", b.size, out_.hidden_size, true));
     EK_ASSIGN(b.cuts, vector(node, "cuts", kCuts, true));
     if (!has(node, "predictor")) return Nothing{};
@@ -161,13 +162,16 @@ class ModelReader : Fields {
     if (has(node, "pre_relu")) {
       EK_ASSIGN(b.pre_relu, boolean(node, "pre_relu"));
     }
+    double residual_scale;
+    EK_ASSIGN(residual_scale, number(node, "residual_scale", 1.0));
+    b.residual_scale = static_cast<float>(residual_scale);
     if (kind == "attention") {
       EK_TRY(attention(node, b));
     } else if (kind == "ffn" || kind == "experts") {
       b.kind = kind == "ffn" ? Block::ffn : Block::experts;
       EK_TRY(ffn(node, b));
-      const bool after_attention = !out_.blocks.empty() && out_.blocks.back().kind == Block::attention;
-      if (b.parallel && !after_attention) return bad("parallel", "without an attention before it");
+      const bool beside = !out_.blocks.empty() && !out_.blocks.back().parallel;
+      if (b.parallel && !beside) return bad("parallel", "without a block before it that is not parallel itself");
     } else {
       return fail(EDGEKIT_UNSUPPORTED, "block kind '" + kind + "' is unknown to this runtime");
     }
@@ -199,7 +203,7 @@ class ModelReader : Fields {
 
   Outcome ends(const JsonNode& embedding, const JsonNode& head) {
     const uint32_t hidden = out_.hidden_size;
-    double scale, softcap;
+    double scale, softcap, logit_scale;
     EK_ASSIGN(out_.embedding, matrix_ref(embedding, "matrix", out_.vocab_size, 0));
     const uint32_t width = out_.matrices[static_cast<size_t>(out_.embedding)].parts[0].cols;
     EK_ASSIGN(scale, number(embedding, "scale", 1.0));
@@ -222,6 +226,8 @@ class ModelReader : Fields {
     EK_ASSIGN(out_.head_bias, vector(head, "bias", out_.vocab_size, true));
     EK_ASSIGN(softcap, number(head, "softcap", 0.0));
     out_.head_softcap = static_cast<float>(softcap);
+    EK_ASSIGN(logit_scale, number(head, "scale", 1.0));
+    out_.head_scale = static_cast<float>(logit_scale);
     return Nothing{};
   }
 };

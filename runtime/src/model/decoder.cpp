@@ -108,11 +108,12 @@ Outcome Decoder::compute_block(const Pass& pass, size_t block, KvCache* cache) {
   return Nothing{};
 }
 
-// x += post_norm(out), then out_norm over the sum.
+// x += residual_scale * post_norm(out), then out_norm over the sum.
 void Decoder::add_residual(const Pass& pass, const Block& b) {
   float *x = s_.x.data(), *out = s_.out.data();
   if (b.post_norm.kind != Norm::none) norms_.apply(b.post_norm, out, pass.count, out);
   const size_t total = size_t{pass.count} * s_.width.hidden;
+  for (size_t i = 0; i < total && b.residual_scale != 1.0f; ++i) out[i] *= b.residual_scale;
   for (size_t i = 0; i < total; ++i) x[i] += out[i];
   if (b.out_norm.kind != Norm::none) norms_.apply(b.out_norm, x, pass.count, x);
 }
@@ -139,6 +140,7 @@ Outcome Decoder::logits(uint32_t tokens, float* out) {
   }
   EK_TRY(linear_.multiply(m_.head, x, stride, tokens, w_.vector(m_.head_bias), out, m_.vocab_size));
   const size_t total = size_t{tokens} * m_.vocab_size;
+  for (size_t i = 0; i < total && m_.head_scale != 1.0f; ++i) out[i] *= m_.head_scale;
   for (size_t i = 0; i < total && m_.head_softcap > 0; ++i) {
     out[i] = m_.head_softcap * std::tanh(out[i] / m_.head_softcap);
   }

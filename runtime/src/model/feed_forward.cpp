@@ -1,6 +1,7 @@
 #include "model/feed_forward.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "model/ops.h"
 #include "select/select.h"
@@ -8,6 +9,24 @@
 namespace edgekit {
 
 Outcome FeedForward::forward(const Pass& pass, size_t block) {
+  const Block& b = w_.manifest().blocks[block];
+  EK_TRY(compute(pass, block));
+  return b.output_gate == kNone ? Outcome(Nothing{}) : apply_output_gate(pass, b);
+}
+
+// out[t] *= sigmoid(gate . x[t])
+Outcome FeedForward::apply_output_gate(const Pass& pass, const Block& b) {
+  float* gate = s_.gate.data();  // [count]
+  EK_TRY(linear_.multiply(b.output_gate, s_.normed.data(), s_.width.hidden, pass.count, nullptr, gate, 1));
+  for (uint32_t t = 0; t < pass.count; ++t) {
+    const float scale = 1.0f / (1.0f + std::exp(-gate[t]));
+    float* out = s_.out.row(t);
+    for (uint32_t i = 0; i < w_.manifest().hidden_size; ++i) out[i] *= scale;
+  }
+  return Nothing{};
+}
+
+Outcome FeedForward::compute(const Pass& pass, size_t block) {
   const Block& b = w_.manifest().blocks[block];
   const float* bias = w_.vector(b.down_bias);
   for (uint32_t t = 0; t < pass.count; ++t) {

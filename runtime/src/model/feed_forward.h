@@ -23,6 +23,8 @@ class FeedForward {
   Outcome add_for_tokens(const Block& b, int32_t matrix, bool expert, const float* x, uint32_t tokens, float* out);
 
  private:
+  Outcome compute(const Pass& pass, size_t block);
+  Outcome apply_output_gate(const Pass& pass, const Block& b);
   Outcome add_for_one(const Block& b, const float* x, float* out);
   void project_in(const Block& b, const Rows& rows, const float* x, uint32_t tokens);
   void project_in_tile(const Block& b, const Rows& rows, uint32_t r0, uint32_t n, const float* x, uint32_t tokens,

@@ -38,11 +38,11 @@ Outcome LookAhead::read_neurons(const Pass& pass, size_t block) {
   return Nothing{};
 }
 
-// The next block behind attention, when it is a mixture.
+// The next mixture, when only attention and dense blocks beside a mixture lie before it.
 Outcome LookAhead::read_experts(const Pass& pass, size_t block) {
   const auto& blocks = w_.manifest().blocks;
   size_t i = block + 1;
-  while (i < blocks.size() && blocks[i].kind == Block::attention) ++i;
+  while (i < blocks.size() && (blocks[i].kind == Block::attention || blocks[i].parallel)) ++i;
   if (i == blocks.size() || blocks[i].kind != Block::experts || !w_.resident(blocks[i].router)) return Nothing{};
   const Block& next = blocks[i];
   const uint32_t n = static_cast<uint32_t>(next.matrices.size());
