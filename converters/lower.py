@@ -8,10 +8,12 @@ is: a node's output in a graph, or an array computed at once.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from edgekit.converters.weights import Json, Part, feed_forward_parts
+from edgekit.errors import ConvertError
 
 V = TypeVar("V")
 
@@ -65,10 +67,15 @@ class Emitter(ABC, Generic[V]):
 
     @abstractmethod
     def attend(self, q: V, k: V, v: V, block: Json, layer: int) -> V:
-        """Rotates, appends to the cache of attention block `layer`, attends: [1, tokens, heads * head_dim]."""
+        """Rotates, appends to the cache of block `layer`, attends: [1, tokens, heads * head_dim]. Layers count the
+        blocks that look at other tokens."""
 
     @abstractmethod
-    def route(self, logits: V, top_k: int, normalize: bool) -> V:
+    def convolve(self, x: V, block: Json, layer: int) -> V:
+        """Appends x [1, tokens, width] to the cache of block `layer` and mixes each channel over the block's taps."""
+
+    @abstractmethod
+    def route(self, logits: V, block: Json) -> V:
         """Weight of each expert, zero for those not chosen: [1, tokens, experts]."""
 
     @abstractmethod
@@ -105,14 +112,14 @@ def segment(model: Json, e: Emitter[V], after: int | None, given: tuple[V, ...])
     x = embed(model, e, given[0]) if after is None else block_output(blocks[after], e, *given)
     before = x if after is None else given[0]  # what the preceding block read: none is parallel to a parallel one
     begin = 0 if after is None else after + 1
-    layer = sum(b["kind"] == "attention" for b in blocks[:begin])
+    layer = len(mixers(blocks[:begin]))
     for index in range(begin, len(blocks)):
         block = blocks[index]
         before = before if block.get("parallel") else x
         source = block_input(block, e, before)
-        if block["kind"] != "attention":
+        if block["kind"] not in MIXERS:
             return Stop(index, (x, source))
-        x = block_output(block, e, x, attention(e, block, source, layer))
+        x = block_output(block, e, x, MIXERS[block["kind"]](e, block, source, layer))
         layer += 1
     return Stop(None, (head(model, e, x),))
 
@@ -155,12 +162,47 @@ def attention(e: Emitter[V], block: Json, x: V, layer: int) -> V:
     return e.linear(e.attend(q, k, v, block, layer), Part(block["o"]), block.get("o_bias"))
 
 
+def convolution(e: Emitter[V], block: Json, x: V, layer: int) -> V:
+    """A gated short convolution."""
+
+    def project(which: str) -> V:
+        return e.linear(x, Part(block[which]), block.get(f"{which}_bias"))
+
+    mixed = e.convolve(e.mul(project("gate_in"), project("value")), block, layer)
+    return e.linear(e.mul(project("gate_out"), mixed), Part(block["o"]), block.get("o_bias"))
+
+
+MIXERS: dict[str, Callable[[Emitter[Any], Json, Any, int], Any]] = {
+    "attention": attention,
+    "convolution": convolution,
+}
+
+
+def mixers(blocks: Sequence[Json]) -> list[Json]:
+    """The blocks that look at other tokens; each has a cache, by its place among them."""
+    return [b for b in blocks if b["kind"] in MIXERS]
+
+
+def refuse_other_mixers(model: Json, kind: str, known: Sequence[str]) -> None:
+    """Refuses a model whose blocks an export does not write.
+
+    Raises:
+        ConvertError: names the blocks.
+    """
+    found = {b["kind"] for b in mixers(model["blocks"])} - set(known)
+    if found:
+        raise ConvertError(
+            f"{kind}: this model has blocks of the kind {', '.join(sorted(found))}, which that export does not write; "
+            "run the bundle itself, or export onnx or mlx-exact"
+        )
+
+
 def feed_forward(e: Emitter[V], block: Json, x: V) -> V:
     """A feed-forward block in primitive operations. Of a mixture, every expert is computed."""
     if block["kind"] == "ffn":
         out = neurons(e, block, block["matrices"][0], x, block.get("down_bias"))
         return e.mul(out, e.sigmoid(e.linear(x, Part(block["output_gate"])))) if "output_gate" in block else out
-    weights = e.route(e.linear(x, Part(block["router"])), block["top_k"], block["normalize"])
+    weights = e.route(e.linear(x, Part(block["router"]), block.get("router_bias")), block)
     total: V | None = None
     for i, matrix in enumerate(block["matrices"]):
         out = e.mul(neurons(e, block, matrix, x, None), e.column(weights, i))

@@ -231,6 +231,21 @@ class StaticEmitter(Emitter[V]):
         second = self.add(self.mul(b, cos), self.mul(a, sin))
         return self.join([first, second, *rest])
 
+    def probabilities(self, logits: V, block: Json) -> tuple[V, V]:
+        """Of a router's experts, and what they are ranked by."""
+        p = self.sigmoid(logits) if block.get("scoring") == "sigmoid" else self.softmax(logits)
+        return p, p if block.get("choice_bias") is None else self.add(p, self.vector(block["choice_bias"]))
+
+    def weighted(self, best: V, total: V, block: Json) -> V:
+        """The weights of chosen experts from their probabilities, whose sum is `total`."""
+        if block["normalize"]:
+            eps = block.get("normalize_eps", 0.0)
+            best = self.div(best, self.add(total, self.number(eps)) if eps else total)
+        return self.scale(best, block["routed_scale"]) if "routed_scale" in block else best
+
+    def convolve(self, x: V, block: Json, layer: int) -> V:
+        raise AssertionError("refused before the walk begins")  # refuse_other_mixers
+
     def attend(self, q: V, k: V, v: V, block: Json, layer: int) -> V:
         heads, kv, d = block["heads"], block["kv_heads"], block["head_dim"]
 

@@ -68,6 +68,8 @@ class Reference:
                 source = np.maximum(source, 0)
             if block["kind"] == "attention":
                 out = self._attention(block, source, length or n)
+            elif block["kind"] == "convolution":
+                out = self._convolution(block, source)
             else:
                 out = self._ffn(block, source)
             out = self._norm(block.get("post_norm"), out) * block.get("residual_scale", 1.0)
@@ -139,6 +141,18 @@ class Reference:
         out: F64 = mixed @ self._matrix(b["o"])[0].T + self._vector(b.get("o_bias"))
         return out
 
+    def _linear(self, b: Json, which: str, x: F64) -> F64:
+        out: F64 = x @ self._matrix(b[which])[0].T + self._vector(b.get(f"{which}_bias"))
+        return out
+
+    def _convolution(self, b: Json, x: F64) -> F64:
+        taps, width = b["taps"], x.shape[-1]
+        kernel = self.weights.vector(b["kernel"]).astype(np.float64).reshape(width, taps)
+        u = self._linear(b, "gate_in", x) * self._linear(b, "value", x)
+        u = np.concatenate([np.zeros((taps - 1, width)), u])
+        mixed = sum(u[j : j + len(x)] * kernel[:, j] for j in range(taps)) + self._vector(b.get("kernel_bias"))
+        return self._linear(b, "o", self._linear(b, "gate_out", x) * mixed)
+
     def _neurons(self, b: Json, name: str, x: F64) -> F64:
         *inputs, down = [*(self._matrix(b["selector"]) if "selector" in b else []), *self._matrix(name)]
         up = x @ inputs[-1].T + self._vector(b.get("up_bias"))
@@ -154,11 +168,14 @@ class Reference:
         if b["kind"] == "ffn":
             y = self._neurons(b, b["matrices"][0], x) + self._vector(b.get("down_bias"))
             return y / (1 + np.exp(-x @ self._matrix(b["output_gate"])[0].T)) if "output_gate" in b else y
-        p = _softmax(x @ self._matrix(b["router"])[0].T)
+        scores = x @ self._matrix(b["router"])[0].T + self._vector(b.get("router_bias"))
+        p = 1 / (1 + np.exp(-scores)) if b.get("scoring") == "sigmoid" else _softmax(scores)
+        ranked = p + self._vector(b.get("choice_bias"))
         out = np.zeros_like(x)
         for t in range(len(x)):
-            chosen = np.argsort(-p[t], kind="stable")[: b["top_k"]]
-            weight = p[t][chosen] / (p[t][chosen].sum() if b["normalize"] else 1)
+            chosen = np.argsort(-ranked[t], kind="stable")[: b["top_k"]]
+            weight = p[t][chosen] / (p[t][chosen].sum() + b.get("normalize_eps", 0.0) if b["normalize"] else 1)
+            weight = weight * b.get("routed_scale", 1.0)
             for e, w in zip(chosen, weight, strict=True):
                 out[t] += w * self._neurons(b, b["matrices"][e], x[t : t + 1])[0]
         return out

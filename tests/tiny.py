@@ -40,6 +40,7 @@ HYBRID: dict[str, Any] = {
     "mamba_n_heads": 4,
     "mamba_d_state": 8,
 }
+LFM2: dict[str, Any] = dict(GQA)
 LONG = {"short_factor": [1.0 + i / 8 for i in range(8)], "long_factor": [2.0 + i for i in range(8)]}
 
 MAKERS: dict[str, Callable[[], Any]] = {
@@ -159,6 +160,26 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "cohere2": lambda: tf.Cohere2Config(**{**GQA, "num_hidden_layers": 4}, sliding_window=9, logit_scale=0.25),
     "nemotron": lambda: tf.NemotronConfig(**GQA),
     "nemotron_biased": lambda: tf.NemotronConfig(**GQA, attention_bias=True, mlp_bias=True, head_dim=32),
+    "lfm2": lambda: tf.Lfm2Config(
+        **LFM2, block_auto_adjust_ff_dim=False, layer_types=["conv", "full_attention", "conv"]
+    ),
+    "lfm2_biased": lambda: tf.Lfm2Config(
+        **{**LFM2, "hidden_size": 56},
+        full_attn_idxs=[1],
+        conv_bias=True,
+        conv_L_cache=4,
+        block_multiple_of=24,
+        tie_word_embeddings=False,
+    ),
+    "lfm2_moe": lambda: tf.Lfm2MoeConfig(
+        **LFM2,
+        layer_types=["conv", "full_attention", "conv"],
+        moe_intermediate_size=48,
+        num_experts=6,
+        num_experts_per_tok=2,
+        num_dense_layers=1,
+        routed_scaling_factor=1.5,
+    ),
     "qwen3_moe": lambda: tf.Qwen3MoeConfig(
         **GQA,
         head_dim=32,
@@ -178,6 +199,9 @@ def make(name: str, folder: Path, dtype: torch.dtype = torch.float32, **save: An
     config._attn_implementation = "eager"
     model = tf.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            if name.endswith("expert_bias"):
+                buffer.add_(torch.randn_like(buffer) * 0.1)
         for parameter in model.parameters():  # norms and biases must not stay at one and zero
             if parameter.dim() == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.1)

@@ -36,7 +36,7 @@ class MlxModel(Emitter[Array]):
     def reset(self) -> None:
         """Forgets all tokens."""
         self.position = self.count = 0
-        self.cache: dict[int, tuple[Array, Array]] = {}
+        self.cache: dict[int, tuple[Array, ...]] = {}
 
     def __call__(self, tokens: list[int]) -> F32:
         """Appends tokens; their logits f32 [tokens, vocabulary]."""
@@ -212,11 +212,23 @@ class MlxModel(Emitter[Array]):
         scores = scores if mask is None else mx.where(mask, scores, mx.array(-float("inf"), scores.dtype))
         return mx.softmax(scores, axis=-1, precise=True) @ mx.repeat(v, group, axis=1)
 
-    def route(self, logits: Array, top_k: int, normalize: bool) -> Array:
-        p = mx.softmax(logits, axis=-1, precise=True)
-        chosen = mx.argsort(-p, axis=-1)[..., :top_k]
+    def convolve(self, x: Array, block: Json, layer: int) -> Array:
+        taps, width = block["taps"], x.shape[-1]
+        kernel = self._vector(block["kernel"]).reshape(width, taps)
+        (before,) = self.cache.get(layer, (mx.zeros((1, taps - 1, width), x.dtype),))
+        joined = mx.concatenate([before, x], axis=1)
+        self.cache[layer] = (joined[:, self.count :],)
+        mixed = sum((joined[:, j : j + self.count] * kernel[:, j] for j in range(taps)), mx.zeros_like(x))
+        return mixed if block.get("kernel_bias") is None else mixed + self._vector(block["kernel_bias"])
+
+    def route(self, logits: Array, block: Json) -> Array:
+        p = mx.sigmoid(logits) if block.get("scoring") == "sigmoid" else mx.softmax(logits, axis=-1, precise=True)
+        ranked = p if block.get("choice_bias") is None else p + self._vector(block["choice_bias"])
+        chosen = mx.argsort(-ranked, axis=-1)[..., : block["top_k"]]
         best = mx.take_along_axis(p, chosen, axis=-1)
-        best = best / best.sum(axis=-1, keepdims=True) if normalize else best
+        if block["normalize"]:
+            best = best / (best.sum(axis=-1, keepdims=True) + block.get("normalize_eps", 0.0))
+        best = best * block.get("routed_scale", 1.0)
         return mx.put_along_axis(mx.zeros_like(p), chosen, best, axis=-1)
 
     def column(self, x: Array, index: int) -> Array:

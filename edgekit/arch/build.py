@@ -8,6 +8,7 @@ from typing import Any
 
 from edgekit.arch.attention import AttentionBuilder
 from edgekit.arch.config import LIMIT, Config, decoder_config, shown
+from edgekit.arch.convolution import ConvolutionBuilder
 from edgekit.arch.families import FAMILIES
 from edgekit.arch.family import Family
 from edgekit.arch.feed_forward import FeedForwardBuilder
@@ -76,7 +77,7 @@ def describe(
     return _Builder(Config(config, family), shapes, head_differs).model(generation or {})
 
 
-class _Builder(AttentionBuilder, FeedForwardBuilder):
+class _Builder(AttentionBuilder, ConvolutionBuilder, FeedForwardBuilder):
     """The whole model."""
 
     def __init__(self, config: Config, shapes: Shapes, head_differs: bool) -> None:
@@ -91,7 +92,8 @@ class _Builder(AttentionBuilder, FeedForwardBuilder):
         projects = self._has(f.project_in)
         blocks: list[Block] = []
         for i in range(self.layers):
-            blocks += [self.attention(i), *self.feed_forwards(i)]
+            mixer = self.convolution(i) if self.layer_kind(i) == "conv" else self.attention(i)
+            blocks += [mixer, *self.feed_forwards(i)]
         head_name = head_tensor(f, self.shapes)
         tied = c.flag("tied") and not self.head_differs
         if not tied and head_name not in self.shapes:

@@ -154,7 +154,7 @@ class Config:
         Raises:
             UnsupportedModelError: the runtime has no such function.
         """
-        value = self.get("activation")
+        value = self.get("activation", self.family.activation or None)
         if not isinstance(value, str) or value not in ACTIVATIONS:
             raise self.bad("activation", value, f"a known activation; known: {', '.join(sorted(ACTIVATIONS))}")
         return ACTIVATIONS[value]

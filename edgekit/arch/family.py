@@ -58,6 +58,13 @@ class Family:
         partial_rotary: whether the family rotates only a part of each head; others ignore the key.
         rope_aliases: rope type in a config -> what it means in this family.
         required_values: config key -> the only values with which edgekit computes what the model means.
+        kinds: what a layer may be, by the config's layer_types.
+        conv_in, conv, conv_o: of layers of the kind "conv": a fused projection [gate in, gate out, value], the
+            kernel and the projection out; biases by `conv_bias`.
+        activation: of feed-forward blocks, where the config has no key for it.
+        router_scores: what makes probabilities of the router's scores; `choice_bias` names a vector added to them for
+            the choice alone, where the config's use_expert_bias says so; `normalize_eps` is added to the sum that
+            normalizes.
         norm_order: "pre" (before each sublayer) or "config" (OPT's do_layer_norm_before).
         parallel: whether feed-forward blocks read what attention read.
         expert_gate_up: gate and up of all experts in one tensor [experts, 2 * size, hidden]; `expert_down` is then
@@ -113,7 +120,9 @@ class Family:
     project_in: str = ""
     project_out: str = ""
     scale: Literal["head_dim", "query_pre_attn_scalar", "attention_multiplier", "one"] = "head_dim"
-    windows: Literal["none", "all", "layer_types", "alternating", "attention_types", "no_rope"] = "none"
+    windows: Literal["none", "all", "layer_types", "alternating", "attention_types", "no_rope", "full_attn_idxs"] = (
+        "none"
+    )
     window_pattern: int = 0
     no_rope: Literal["", "no_rope_layers", "full_attention", "position_embedding_type"] = ""
     rope_interleaved: bool = False
@@ -129,4 +138,13 @@ class Family:
     rope_aliases: Mapping[str, str] = field(default_factory=dict)
     required_values: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     conv1d: bool = False
+    kinds: frozenset[str] = frozenset({"full_attention", "sliding_attention"})
+    conv_in: str = ""
+    conv: str = ""
+    conv_o: str = ""
+    conv_bias: str = ""
+    activation: str = ""
+    router_scores: Literal["softmax", "sigmoid"] = "softmax"
+    choice_bias: str = ""
+    normalize_eps: float = 0.0
     normalize_experts: Literal["always", "config"] = "always"

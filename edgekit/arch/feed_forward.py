@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from edgekit.arch.config import LIMIT
-from edgekit.arch.spec import Activation, Bundled, Ffn, Matrix, Ranges
+from edgekit.arch.spec import Activation, Bundled, Ffn, Matrix, Ranges, Vector
 from edgekit.arch.tensors import Tensors
 from edgekit.errors import UnsupportedModelError
 
@@ -67,8 +67,19 @@ class FeedForwardBuilder(Tensors):
             router=self.matrix(at + "router", self._name(f.router, i), count, self.hidden),
             top_k=top_k,
             normalize=f.normalize_experts == "always" or c.flag("norm_topk_prob"),
+            scoring=f.router_scores,
+            choice_bias=self._choice_bias(i, count),
+            normalize_eps=f.normalize_eps,
+            routed_scale=c.number("routed_scaling_factor", 1.0),
             **self._common(i, "ffn"),
         )
+
+    def _choice_bias(self, i: int, count: int) -> Vector | None:
+        if not self.f.choice_bias or not self.c.flag("use_expert_bias"):
+            return None
+        tensor = self._name(self.f.choice_bias, i)
+        self._check(tensor, (count,))
+        return Vector(f"layers.{i}.choice_bias", count, tensor)
 
     def _expert(self, i: int, e: int, count: int, size: int) -> Bundled:
         f, name = self.f, f"layers.{i}.ffn.{e}"
@@ -117,12 +128,21 @@ class FeedForwardBuilder(Tensors):
         dense = self.c.get("mlp_only_layers", [])
         if not isinstance(dense, list) or not all(type(x) is int for x in dense):
             raise self.c.bad("mlp_only_layers", dense, "a list of layers")
-        if not self.f.router or i in dense or self.c.get("experts") == 0:
+        first = self.c.checked("num_dense_layers", self.c.get("num_dense_layers", 0), 0)
+        if not self.f.router or i < first or i in dense or self.c.get("experts") == 0:
             return False
         return (i + 1) % self.c.size("decoder_sparse_step", 1) == 0
 
     def _ffn_size(self, i: int) -> int:
         multipliers = self.c.get("ffn_multipliers")
+        if self.c.flag("block_auto_adjust_ff_dim"):  # LFM2
+            size = int(2 * self.c.size("ffn") / 3)
+            by = self.c.size("block_multiple_of")
+            factor = self.c.get("block_ffn_dim_multiplier")
+            if factor is None:
+                return self.c.checked("ffn", size)
+            wish = int(self.c.positive("block_ffn_dim_multiplier") * size)
+            return self.c.checked("ffn", by * -(-wish // by))
         if multipliers is None:
             return self.c.per_layer("ffn", i, 4 * self.hidden)
         # OpenELM's make_divisible: the nearest multiple, but not less than nine tenths.

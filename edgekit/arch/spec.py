@@ -115,6 +115,31 @@ class Attention:
 
 
 @dataclass(frozen=True)
+class Convolution:
+    """A gated short convolution (LFM2): o (gate_out x * conv(gate_in x * value x)), depthwise and causal.
+
+    `kernel` holds `taps` weights for each channel, the last of them for the token at hand.
+    """
+
+    taps: int
+    gate_in: Matrix
+    gate_out: Matrix
+    value: Matrix
+    o: Matrix
+    kernel: Vector
+    gate_in_bias: Vector | None = None
+    gate_out_bias: Vector | None = None
+    value_bias: Vector | None = None
+    o_bias: Vector | None = None
+    kernel_bias: Vector | None = None
+    pre_norm: Norm | None = None
+    post_norm: Norm | None = None
+    out_norm: Norm | None = None
+    pre_relu: bool = False
+    residual_scale: float = 1.0
+
+
+@dataclass(frozen=True)
 class Bundled:
     """The matrices whose row i (column i of down) make neuron i's bundle; gate is None if plain.
 
@@ -146,10 +171,18 @@ class Predictor:
 class Ffn:
     """A feed-forward block, dense (`experts` empty, one entry in `bundles`) or a mixture of experts.
 
-    `parallel`: reads the residual that the preceding block read: attention (GPT-NeoX), or the experts beside which
-    this is the shared one. `up_relu`: ReLU on up too (dReLU, arXiv 2406.05955). `pre_relu`, here and in attention:
-    ReLU after the pre norm. `reuse`: of experts, how often those that are wanted were kept, by the share of them held
-    (a calibration measures it). `output_gate` [1, hidden]: its sigmoid scales the output (a shared expert's gate).
+    Attributes:
+        parallel: reads the residual that the preceding block read: attention (GPT-NeoX), or the experts beside which
+            this is the shared one.
+        up_relu: ReLU on up too (dReLU, arXiv 2406.05955).
+        pre_relu: here and in other blocks: ReLU after the pre norm.
+        output_gate: [1, hidden]; its sigmoid scales the output (a shared expert's gate).
+        scoring: what makes probabilities of the router's scores, to which `router_bias` is added first.
+        choice_bias: [experts], added to probabilities for the choice alone.
+        normalize_eps: added to the sum of probabilities that normalizes.
+        routed_scale: multiplies the weights of experts in the end.
+        reuse: of experts, how often those that are wanted were kept, by the share of them held (a calibration
+            measures it).
     """
 
     size: int
@@ -163,6 +196,11 @@ class Ffn:
     router: Matrix | None = None
     top_k: int = 0
     normalize: bool = False
+    scoring: Literal["softmax", "sigmoid"] = "softmax"
+    router_bias: Vector | None = None
+    choice_bias: Vector | None = None
+    normalize_eps: float = 0.0
+    routed_scale: float = 1.0
     predictor: Predictor | None = None
     cuts: Vector | None = None
     reuse: tuple[tuple[float, float], ...] = ()
@@ -179,7 +217,8 @@ class Ffn:
         return self.bundles[0].gate is not None
 
 
-Block = Attention | Ffn
+Mixer = Attention | Convolution  # what looks at other tokens
+Block = Mixer | Ffn
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,8 @@ class Tensors:
         """ "sliding_attention" or "full_attention", by the family's rule."""
         c, rule = self.c, self.f.windows
         sliding = False
+        if rule == "full_attn_idxs":
+            return self._full_attention_listed(i)
         if rule == "all":
             sliding = self._windowed()
         elif rule == "attention_types":
@@ -189,6 +191,15 @@ class Tensors:
                 return self._listed_kind(listed, i)
             sliding = self._unlisted(rule, i)
         return "sliding_attention" if sliding else "full_attention"
+
+    def _full_attention_listed(self, i: int) -> str:
+        """The kind of an LFM2 layer."""
+        listed, full = self.c.get("layer_types"), self.c.get("full_attn_idxs")
+        if listed is not None:
+            return self._listed_kind(listed, i)
+        if full is not None and (not isinstance(full, list) or not all(type(x) is int for x in full)):
+            raise self.c.bad("full_attn_idxs", full, "a list of layers")
+        return "full_attention" if full is None or i in full else "conv"
 
     def _unlisted(self, rule: str, i: int) -> bool:
         """Whether a layer has a window where the config does not list the kinds of layers."""
@@ -228,8 +239,8 @@ class Tensors:
         if not isinstance(listed, list) or len(listed) != self.layers:
             raise self.c.bad("layer_types", listed, "a list with one kind per layer")
         kind = OLDER_KINDS.get(listed[i], listed[i]) if isinstance(listed[i], str) else listed[i]
-        if kind not in ("sliding_attention", "full_attention"):
-            raise self.c.bad("layer_types", kind, "'sliding_attention' or 'full_attention'")
+        if not isinstance(kind, str) or kind not in self.f.kinds:
+            raise self.c.bad("layer_types", kind, " or ".join(sorted(map(repr, self.f.kinds))))
         if kind == "sliding_attention" and not self._windowed():
             raise UnsupportedModelError(
                 "config.json: layer_types has sliding layers, but no sliding_window is in force"

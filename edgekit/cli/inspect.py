@@ -87,6 +87,8 @@ def _block(b: dict[str, Any]) -> str:
     if b["kind"] == "attention":
         window = f", window {b['window']}" if b["window"] else ""
         return f"attention {b['heads']}/{b['kv_heads']} heads of {b['head_dim']}{window}"
+    if b["kind"] == "convolution":
+        return f"convolution of {b['taps']} tokens"
     gate = "gated " if b["gated"] else ""
     if b["kind"] == "experts":
         return f"{gate}{b['activation']} experts {b['top_k']} of {len(b['matrices'])} x {b['size']}"

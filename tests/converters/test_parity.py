@@ -45,8 +45,11 @@ F16_KINDS = ["coreml", "coreml-flash", "coreai"]
 NOT_MLX = {
     "gpt_neo", "gpt_neox", "gpt_neox_serial", "openelm", "llama_relu2", "opt", "opt_post_norm_projected", "opt_wide",
     "phi3_longrope", "qwen2_windows", "granitemoe", "granitemoehybrid", "granitemoehybrid_dense", "smollm3_windows",
-    "qwen2_moe", "qwen2_moe_windows", "phi4_mini",
+    "qwen2_moe", "qwen2_moe_windows", "phi4_mini", "lfm2", "lfm2_biased", "lfm2_moe",
 }  # fmt: skip
+
+
+NO_STATES = {"lfm2", "lfm2_biased", "lfm2_moe"}  # blocks whose caches Apple's formats are not written with
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +106,10 @@ def test_architectures_in_f32(name: str, kind: str, bundles) -> None:
 @pytest.mark.parametrize("kind", F16_KINDS)
 @pytest.mark.parametrize("name", NAMES)
 def test_architectures_in_f16(name: str, kind: str, bundles) -> None:
+    if name in NO_STATES:
+        with pytest.raises(ConvertError, match=f"{kind}: this model has blocks of the kind convolution"):
+            export(bundles(name, "f16"), kind)
+        return
     assert difference(bundles(name, "f16"), kind) <= (HALF_WIDE if name in WIDE else HALF)
 
 

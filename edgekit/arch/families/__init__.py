@@ -7,6 +7,7 @@ from edgekit.arch.families import (
     gpt_neo,
     gpt_neox,
     granite,
+    lfm2,
     llama,
     mixtral,
     nemotron,
@@ -44,4 +45,6 @@ FAMILIES: tuple[Family, ...] = (
     olmoe.OLMOE,
     cohere2.COHERE2,
     nemotron.NEMOTRON,
+    lfm2.LFM2,
+    lfm2.LFM2_MOE,
 )

@@ -59,7 +59,8 @@ struct Rope {
 enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu, relu2, threshold, shifted_relu };
 
 struct Block {
-  enum Kind : uint8_t { attention, ffn, experts } kind = attention;
+  enum Kind : uint8_t { attention, convolution, ffn, experts } kind = attention;
+  bool feed_forward() const { return kind == ffn || kind == experts; }  // else it looks at other tokens
   Norm pre_norm, post_norm, out_norm;
   bool pre_relu = false;     // ReLU after the pre norm
   float residual_scale = 1;  // of what the block adds to the residual
@@ -70,6 +71,17 @@ struct Block {
   int32_t rope = kNone;
   float scale = 1, softcap = 0;
   Norm q_norm, k_norm;
+  // convolution: of `window` tokens; a token keeps kv_heads * head_dim = hidden_size values, no second part
+  int32_t gate_in = kNone, gate_out = kNone, value = kNone;  // matrices [hidden, hidden], and o
+  int32_t gate_in_bias = kNone, gate_out_bias = kNone, value_bias = kNone, kernel_bias = kNone;
+  int32_t kernel = kNone;  // f32 [hidden][window], the last for the token at hand
+  // The matrices of a block that looks at other tokens, in the order of use.
+  template <class Each>
+  void for_each_projection(const Each& each) const {
+    for (int32_t i : {q, k, v, gate_in, value, gate_out, o}) {
+      if (i != kNone) each(i);
+    }
+  }
   // ffn and experts
   Activation activation = Activation::silu;
   bool gated = false;
@@ -87,8 +99,11 @@ struct Block {
   int32_t gate_bias = kNone, up_bias = kNone, down_bias = kNone;
   int32_t output_gate = kNone;  // matrix [1, hidden]: its sigmoid scales the output; ffn only
   int32_t router = kNone;
+  enum Scoring : uint8_t { softmax, sigmoid } scoring = softmax;
+  int32_t router_bias = kNone, choice_bias = kNone;  // f32 [experts]: of scores; of probabilities, for the choice alone
   uint32_t top_k = 0;
   bool normalize = false;
+  float normalize_eps = 0, routed_scale = 1;
 };
 
 struct Manifest {

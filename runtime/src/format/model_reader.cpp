@@ -4,6 +4,8 @@ namespace edgekit {
 
 namespace {
 
+constexpr uint32_t kMaxTaps = 64;  // of a convolution
+
 class ModelReader : Fields {
  public:
   ModelReader(const Json& json, Names& names, Manifest& out) : Fields(json, names, out) {}
@@ -91,6 +93,25 @@ class ModelReader : Fields {
     return Nothing{};
   }
 
+  Outcome convolution(const JsonNode& node, Block& b) {
+    const uint32_t hidden = out_.hidden_size;
+    b.kv_heads = 1;
+    b.head_dim = hidden;
+    EK_ASSIGN(b.window, size(node, "taps"));
+    if (b.window > kMaxTaps) return bad("taps", "too many");
+    EK_ASSIGN(b.gate_in, matrix_ref(node, "gate_in", hidden, hidden));
+    EK_ASSIGN(b.gate_out, matrix_ref(node, "gate_out", hidden, hidden));
+    EK_ASSIGN(b.value, matrix_ref(node, "value", hidden, hidden));
+    EK_ASSIGN(b.o, matrix_ref(node, "o", hidden, hidden));
+    EK_ASSIGN(b.kernel, vector(node, "kernel", uint64_t{hidden} * b.window));
+    EK_ASSIGN(b.gate_in_bias, vector(node, "gate_in_bias", hidden, true));
+    EK_ASSIGN(b.gate_out_bias, vector(node, "gate_out_bias", hidden, true));
+    EK_ASSIGN(b.value_bias, vector(node, "value_bias", hidden, true));
+    EK_ASSIGN(b.o_bias, vector(node, "o_bias", hidden, true));
+    EK_ASSIGN(b.kernel_bias, vector(node, "kernel_bias", hidden, true));
+    return Nothing{};
+  }
+
   Outcome ffn(const JsonNode& node, Block& b) {
     static const std::unordered_map<std::string, Activation> kActivations = {
         {"silu", Activation::silu},
@@ -135,7 +156,26 @@ class ModelReader : Fields {
     EK_ASSIGN(b.router, matrix_ref(node, "router", list->count, out_.hidden_size));
     EK_ASSIGN(b.top_k, size(node, "top_k"));
     EK_ASSIGN(b.normalize, boolean(node, "normalize"));
+    EK_TRY(routing(node, b));
     return b.top_k <= list->count ? Outcome(Nothing{}) : bad("top_k", "more than there are experts");
+  }
+
+  Outcome routing(const JsonNode& node, Block& b) {
+    double normalize_eps, routed_scale;
+    EK_ASSIGN(b.router_bias, vector(node, "router_bias", b.matrices.size(), true));
+    EK_ASSIGN(b.choice_bias, vector(node, "choice_bias", b.matrices.size(), true));
+    EK_ASSIGN(normalize_eps, number(node, "normalize_eps", 0.0));
+    EK_ASSIGN(routed_scale, number(node, "routed_scale", 1.0));
+    b.normalize_eps = static_cast<float>(normalize_eps);
+    b.routed_scale = static_cast<float>(routed_scale);
+    if (!has(node, "scoring")) return Nothing{};
+    std::string scoring;
+    EK_ASSIGN(scoring, string(node, "scoring"));
+    if (scoring != "softmax" && scoring != "sigmoid") {
+      return fail(EDGEKIT_UNSUPPORTED, "scoring '" + scoring + "' of experts is unknown to this runtime");
+    }
+    b.scoring = scoring == "sigmoid" ? Block::sigmoid : Block::softmax;
+    return Nothing{};
   }
 
   Outcome selection(const JsonNode& node, Block& b) {
@@ -167,6 +207,9 @@ class ModelReader : Fields {
     b.residual_scale = static_cast<float>(residual_scale);
     if (kind == "attention") {
       EK_TRY(attention(node, b));
+    } else if (kind == "convolution") {
+      b.kind = Block::convolution;
+      EK_TRY(convolution(node, b));
     } else if (kind == "ffn" || kind == "experts") {
       b.kind = kind == "ffn" ? Block::ffn : Block::experts;
       EK_TRY(ffn(node, b));

@@ -26,6 +26,7 @@ Outcome Attention::forward(const Pass& pass, size_t block, KvCache& cache) {
   EK_TRY(linear_.multiply(b.v, x, width.hidden, n, w_.vector(b.v_bias), v, width.kv));
   rotate(pass, b);
   for (uint32_t t = 0; t < n; ++t) cache.put(block, pass.position + t, s_.k.row(t), s_.v.row(t));
+  s_.clear_tails(n, b.heads * b.head_dim);
   attend(pass, block, cache);
   return linear_.multiply(b.o, s_.mixed.data(), width.q, n, w_.vector(b.o_bias), s_.out.data(), width.hidden);
 }

@@ -17,6 +17,7 @@ Decoder::Decoder(Weights& weights, Workspace& workspace, ThreadPool& pool, const
       norms_(resources_),
       linear_(resources_),
       attention_(resources_, linear_),
+      convolution_(resources_, linear_),
       neurons_(resources_, linear_),
       gathered_(resources_, neurons_),
       predictor_(resources_, linear_),
@@ -93,15 +94,16 @@ void Decoder::begin_block(const Pass& pass, size_t block) {
   if (next_is_parallel) std::copy_n(s_.x.data(), size_t{pass.count} * s_.width.hidden, s_.before.data());
   norms_.apply_input(b, b.parallel ? s_.before.data() : s_.x.data(), pass.count, s_.normed.data());
   const SelectionState& state = pass.selection;
-  if (b.kind != Block::attention && state.capture != nullptr) {
+  if (b.feed_forward() && state.capture != nullptr) {
     state.capture(static_cast<uint32_t>(block), s_.normed.data(), pass.count, s_.width.hidden, state.capture_user);
   }
 }
 
-// `cache` may be null for blocks without attention.
+// `cache` may be null for feed-forward blocks.
 Outcome Decoder::compute_block(const Pass& pass, size_t block, KvCache* cache) {
   switch (m_.blocks[block].kind) {
     case Block::attention: return attention_.forward(pass, block, *cache);
+    case Block::convolution: return convolution_.forward(pass, block, *cache);
     case Block::ffn: return feed_forward_.forward(pass, block);
     case Block::experts: return mixture_.forward(pass, block);
   }

@@ -243,7 +243,7 @@ Outcome Session::feed_forward(uint32_t block, const float* x, uint32_t tokens, f
   if (model_.settings.compute == EDGEKIT_COMPUTE_ALL) {
     return fail(EDGEKIT_INVALID_ARGUMENT, "the model was not opened for its feed-forward blocks (parts)");
   }
-  if (block >= blocks.size() || blocks[block].kind == Block::attention) {
+  if (block >= blocks.size() || !blocks[block].feed_forward()) {
     return fail(EDGEKIT_INVALID_ARGUMENT, "block " + std::to_string(block) + " is not a feed-forward block");
   }
   EK_TRY(check_batch(tokens));
@@ -252,7 +252,7 @@ Outcome Session::feed_forward(uint32_t block, const float* x, uint32_t tokens, f
   selection_.prompt = tokens > 1;
   EK_TRY(model_.decoder->forward_block(block, x, tokens, selection_, out));
   bool first = true;
-  for (uint32_t i = 0; i < block; ++i) first = first && blocks[i].kind == Block::attention;
+  for (uint32_t i = 0; i < block; ++i) first = first && !blocks[i].feed_forward();
   count_pass(begin, first ? tokens : 0, tokens > 1);
   return Nothing{};
 }
@@ -262,7 +262,7 @@ Outcome Session::linear(uint32_t matrix, const float* x, uint32_t columns, uint3
   const auto is = [&](int32_t index) { return index == int64_t{matrix}; };
   bool known = is(all.head) || is(all.head_project) || is(all.embedding_project);
   for (const Block& b : all.blocks) {
-    known = known || (b.kind == Block::attention && (is(b.q) || is(b.k) || is(b.v) || is(b.o)));
+    b.for_each_projection([&](int32_t i) { known = known || is(i); });
   }
   if (model_.settings.compute != EDGEKIT_COMPUTE_LINEAR || !known) {
     return fail(EDGEKIT_INVALID_ARGUMENT, "matrix " + std::to_string(matrix) +

@@ -21,11 +21,12 @@ Outcome Mixture::forward(const Pass& pass, size_t block) {
 // Fills the weights of all experts for each token, and starts reading those that any of them chose.
 Outcome Mixture::route(const Pass& pass, const Block& b) {
   const uint32_t n = static_cast<uint32_t>(b.matrices.size()), stride = s_.width.experts;
-  EK_TRY(linear_.multiply(b.router, s_.normed.data(), s_.width.hidden, pass.count, nullptr, s_.router.data(), stride));
+  EK_TRY(linear_.multiply(b.router, s_.normed.data(), s_.width.hidden, pass.count, w_.vector(b.router_bias),
+                          s_.router.data(), stride));
   std::fill_n(s_.expert_used.data(), n, uint8_t{0});
   for (uint32_t t = 0; t < pass.count; ++t) {
-    softmax(s_.router.row(t), n);
-    choose_experts(b, s_.router.row(t), s_.expert_order.data(), s_.expert_used.data());
+    score_experts(b, s_.router.row(t));
+    choose_experts(b, w_.vector(b.choice_bias), s_.router.row(t), s_.expert_order.data(), s_.expert_used.data());
   }
   uint32_t used = 0;
   for (uint32_t e = 0; e < n; ++e) {

@@ -40,9 +40,9 @@ uint64_t file_bytes(const Manifest& m, uint32_t position, uint32_t earliest, con
   uint64_t total = sizeof(Header) + 8 + uint64_t{position} * 4;
   for (size_t i = 0; i < m.blocks.size(); ++i) {
     const Block& b = m.blocks[i];
-    if (b.kind != Block::attention) continue;
+    if (cache.parts(i) == 0) continue;
     const uint64_t rows = position - cache.first_kept(i, earliest);
-    total += 2 * uint64_t{b.kv_heads} * (8 + rows * row_bytes(b, cache));
+    total += uint64_t{cache.parts(i)} * b.kv_heads * (8 + rows * row_bytes(b, cache));
   }
   return total;
 }
@@ -112,15 +112,15 @@ struct HeadSpan {
   }
 };
 
-// Calls each(HeadSpan) -> bool for the keys and the values of every head of every block.
+// Calls each(HeadSpan) -> bool for what every head of every block keeps.
 template <class Each>
 bool for_each_head(const Manifest& m, uint32_t position, uint32_t earliest, KvCache& cache, const Each& each) {
   for (size_t i = 0; i < m.blocks.size(); ++i) {
     const Block& b = m.blocks[i];
-    if (b.kind != Block::attention) continue;
-    for (uint32_t n = 0; n < 2 * b.kv_heads; ++n) {
-      const KvCache::Part part = n % 2 == 0 ? KvCache::keys : KvCache::values;
-      if (!each(HeadSpan{cache, i, part, n / 2, cache.first_kept(i, earliest), position, row_bytes(b, cache)})) {
+    const uint32_t parts = cache.parts(i);
+    for (uint32_t n = 0; n < parts * b.kv_heads; ++n) {
+      const KvCache::Part part = n % parts == 0 ? KvCache::keys : KvCache::values;
+      if (!each(HeadSpan{cache, i, part, n / parts, cache.first_kept(i, earliest), position, row_bytes(b, cache)})) {
         return false;
       }
     }
@@ -142,7 +142,7 @@ bool read_head(int fd, const HeadSpan& span) {
 bool fits(const Manifest& m, uint32_t position, uint32_t earliest, const KvCache& cache) {
   bool out = earliest <= position;
   for (size_t i = 0; i < m.blocks.size() && out; ++i) {
-    out = m.blocks[i].kind != Block::attention || position - cache.first_kept(i, earliest) <= cache.rows(i);
+    out = cache.parts(i) == 0 || position - cache.first_kept(i, earliest) <= cache.rows(i);
   }
   return out;
 }

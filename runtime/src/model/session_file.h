@@ -1,6 +1,6 @@
 // A session's tokens, keys and values in a file, so that a prompt need not be read again.
 //
-//   header (64 bytes) | tokens: checksum, int32 [position] | per attention block and head: keys, values
+//   header (64 bytes) | tokens: checksum, int32 [position] | per block and head: keys, values (a convolution: keys)
 //
 // Keys and values are a checksum and the rows [first, position)[head_dim]: first is 0, or with a sliding window
 // the earliest position that the session may still look at. Checksums have 8 bytes, all numbers are little-endian.

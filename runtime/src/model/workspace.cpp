@@ -52,6 +52,7 @@ Widths widths_of(const Manifest& m) {
   for (const Block& b : m.blocks) {
     w.q = std::max(w.q, pad(uint64_t{b.heads} * b.head_dim));
     w.kv = std::max(w.kv, pad(uint64_t{b.kv_heads} * b.head_dim));
+    if (b.kind == Block::convolution) w.q = std::max(w.q, w.hidden);
     w.ffn = std::max(w.ffn, pad(b.size));
     w.parallel = w.parallel || b.parallel;
     w.output_gate = w.output_gate || b.output_gate != kNone;
@@ -72,6 +73,10 @@ Widths widths_of(const Manifest& m) {
     w.embed = std::max(w.embed, pad(m.matrices[static_cast<size_t>(m.head_project)].rows));
   }
   return w;
+}
+
+void Workspace::clear_tails(uint32_t tokens, uint32_t used) {
+  for (uint32_t t = 0; t < tokens; ++t) std::fill(mixed.row(t) + used, mixed.row(t) + pad(used), 0.0f);
 }
 
 uint64_t workspace_bytes(const Manifest& m, uint32_t batch, uint32_t context, uint32_t threads, uint64_t unit_bytes) {

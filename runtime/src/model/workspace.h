@@ -29,8 +29,8 @@ struct Workspace {
   Array<float> x;                     // [batch][hidden]: the residual
   Array<float> before;                // [batch][hidden]: the residual that the block before a parallel one read
   Array<float> normed;                // [batch][hidden]: a block's input, after its norm
-  Array<float> q, mixed;              // [batch][q]: queries, and values mixed by their scores
-  Array<float> k, v;                  // [batch][kv]
+  Array<float> q, mixed;              // [batch][q]: queries or a gate, and values mixed over tokens
+  Array<float> k, v;                  // [batch][kv]: keys and values, or the inputs of a convolution and a gate
   Array<float> out;                   // [batch][hidden]: a block's output
   Array<float> h;                     // [batch][ffn]: the values of neurons
   Array<float> slices;                // [kSlices][hidden]: partial sums of a block's output for one token
@@ -53,6 +53,9 @@ struct Workspace {
   Array<uint8_t> expert_used;         // [experts]: 1 if a token of the pass chose it
   Array<int32_t> expert_matrices;     // [experts]: of those that are used
   Array<float> picked_x, picked_out;  // [batch][hidden]: input and output of the tokens of one expert
+
+  // Zeros in `mixed` behind `used` values of each token: blocks of other widths have written there.
+  void clear_tails(uint32_t tokens, uint32_t used);
 };
 
 uint64_t workspace_bytes(const Manifest& manifest, uint32_t batch, uint32_t context, uint32_t threads,
