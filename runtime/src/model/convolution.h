@@ -9,8 +9,7 @@ namespace edgekit {
 
 class Convolution {
  public:
-  Convolution(const Resources& r, Linear& linear)
-      : w_(r.weights), s_(r.workspace), pool_(r.pool), linear_(linear) {}
+  Convolution(const Resources& r, Linear& linear) : w_(r.weights), s_(r.workspace), pool_(r.pool), linear_(linear) {}
 
   // From the workspace's normed [count][hidden] to its out [count][hidden]; the inputs of the convolution go to the
   // cache, from which all of them are read, so that tokens give the same whether they come one by one or together.

@@ -4,7 +4,6 @@
 #include <mutex>
 
 #include "core/clock.h"
-#include "model/session_file.h"
 
 namespace edgekit {
 
@@ -20,7 +19,8 @@ size_t usage_blocks(const Manifest& m, uint32_t select) {
 
 uint64_t session_bytes(const Manifest& m, uint32_t context, const Settings& s) {
   const uint64_t state = s.compute != EDGEKIT_COMPUTE_ALL ? 0 : Buffer::charge(state_bytes(m, context, s.draft));
-  return state + NeuronUsage::charge(usage_blocks(m, s.select), widths_of(m).ffn);
+  const uint64_t copies = s.compute != EDGEKIT_COMPUTE_ALL ? 0 : Checkpoints::charge(m, s.wide_kv ? 4 : 2);
+  return state + copies + NeuronUsage::charge(usage_blocks(m, s.select), widths_of(m).ffn);
 }
 
 namespace {
@@ -133,6 +133,7 @@ Result<std::unique_ptr<Session>> Session::create(Model& model) {
               KvCache::allocate(model.budget, m, model.plan.context, model.plan.max_batch, model.settings.wide_kv));
     EK_ASSIGN(out->state_,
               Buffer::allocate(model.budget, state_bytes(m, model.plan.context, out->draft_most_), "session state"));
+    EK_ASSIGN(out->checkpoints_, Checkpoints::allocate(model.budget, m, out->cache_.value_bytes()));
   }
   EK_ASSIGN(out->selection_.usage,
             NeuronUsage::allocate(model.budget, usage_blocks(m, model.plan.select), widths_of(m).ffn));
@@ -143,64 +144,6 @@ Result<std::unique_ptr<Session>> Session::create(Model& model) {
 void Session::capture(edgekit_capture_callback callback, void* user) {
   selection_.capture = callback;
   selection_.capture_user = user;
-}
-
-void Session::reset() {
-  cancelled_.store(false);
-  forget_next();
-  position_ = 0;
-  cache_.clear();
-  selection_.usage.clear();
-  has_logits_ = seeded_ = false;
-}
-
-// What a file cannot hold, or what has nothing to hold.
-Outcome Session::check_whole() const {
-  if (model_.settings.compute != EDGEKIT_COMPUTE_ALL) {
-    return fail(EDGEKIT_INVALID_ARGUMENT, "this model was opened for parts of it only, and has no tokens");
-  }
-  if (model_.plan.select == EDGEKIT_SELECT_PROMPT) {
-    return fail(EDGEKIT_INVALID_ARGUMENT,
-                "what selection by prompt learned from a prompt is not saved; use another selection");
-  }
-  return Nothing{};
-}
-
-Outcome Session::save(const std::string& path) {
-  EK_TRY(check_whole());
-  return save_session(path, model_.bundle->manifest(), history(), position_, cache_);
-}
-
-Outcome Session::restore(const std::string& path) {
-  EK_TRY(check_whole());
-  reset();
-  uint32_t position;
-  EK_ASSIGN(position, restore_session(path, model_.bundle->manifest(), history(), cache_));
-  position_ = position;
-  return Nothing{};
-}
-
-Outcome Session::rewind(uint32_t position) {
-  if (position > position_) {
-    return fail(EDGEKIT_INVALID_ARGUMENT,
-                "the session has " + std::to_string(position_) + " tokens, not " + std::to_string(position));
-  }
-  forget_next();
-  if (position == position_) return Nothing{};
-  if (position != 0 && position < cache_.earliest()) {
-    return fail(EDGEKIT_INVALID_ARGUMENT, "the session can go back to token " + std::to_string(cache_.earliest()) +
-                                              ", not to " + std::to_string(position) +
-                                              ": layers with a sliding window keep only their window; reset the "
-                                              "session and evaluate the text again");
-  }
-  position_ = position;
-  has_logits_ = false;
-  return Nothing{};
-}
-
-uint32_t Session::tokens(int32_t* out, uint32_t room) const {
-  std::copy_n(history(), std::min(room, position_), out);
-  return position_;
 }
 
 Outcome Session::check(const int32_t* tokens, uint32_t count) const {
@@ -229,6 +172,7 @@ Outcome Session::eval(const int32_t* tokens, uint32_t count, float* last, float*
   const Moment begin = now();
   const bool prompt = count > 1 || position_ == 0;
   selection_.prompt = prompt;
+  if (prompt) checkpoints_.keep(cache_, position_);
   auto outcome = eval_batches(tokens, count, last, all);
   if (!outcome.ok()) {
     cancelled_.store(false);
