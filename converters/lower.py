@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from edgekit.converters.weights import Json, Part, feed_forward_parts
+from edgekit.converters.weights import Json, Part, feed_forward_parts, part_of
 from edgekit.errors import ConvertError
 
 V = TypeVar("V")
+QUICK_GELU = 1.702  # x * sigmoid(1.702 x)
 
 
 class Emitter(ABC, Generic[V]):
@@ -56,6 +57,10 @@ class Emitter(ABC, Generic[V]):
     @abstractmethod
     def activate(self, kind: str, threshold: float, x: V) -> V:
         """An activation of the manifest (docs/format.md)."""
+
+    @abstractmethod
+    def clamp(self, x: V, least: float | None, most: float) -> V:
+        """x, but not below `least` and not above `most`."""
 
     @abstractmethod
     def sigmoid(self, x: V) -> V:
@@ -200,26 +205,43 @@ def refuse_other_mixers(model: Json, kind: str, known: Sequence[str]) -> None:
 def feed_forward(e: Emitter[V], block: Json, x: V) -> V:
     """A feed-forward block in primitive operations. Of a mixture, every expert is computed."""
     if block["kind"] == "ffn":
-        out = neurons(e, block, block["matrices"][0], x, block.get("down_bias"))
+        out = neurons(e, block, block["matrices"][0], x, 0)
         return e.mul(out, e.sigmoid(e.linear(x, Part(block["output_gate"])))) if "output_gate" in block else out
     weights = e.route(e.linear(x, Part(block["router"]), block.get("router_bias")), block)
     total: V | None = None
     for i, matrix in enumerate(block["matrices"]):
-        out = e.mul(neurons(e, block, matrix, x, None), e.column(weights, i))
+        out = e.mul(neurons(e, block, matrix, x, i), e.column(weights, i))
         total = out if total is None else e.add(total, out)
     assert total is not None
     return total
 
 
-def neurons(e: Emitter[V], block: Json, matrix: str, x: V, bias: str | None) -> V:
+def neurons(e: Emitter[V], block: Json, matrix: str, x: V, expert: int) -> V:
     """All neurons of a dense block or of one expert."""
     gate, up, down = feed_forward_parts(block, matrix)
-    y = e.linear(x, up, block.get("up_bias"))
+
+    def bias(which: str) -> str | None:
+        name = block.get(f"{which}_bias")
+        return name if name is None or block["kind"] == "ffn" else part_of(name, expert, len(block["matrices"]))
+
+    y = e.linear(x, up, bias("up"))
     if gate is None:
-        return e.mix(e.activate(block["activation"], block["threshold"], y), down, bias)
+        return e.mix(activated(e, block, y), down, bias("down"))
+    z = e.linear(x, gate, bias("gate"))
+    if "limit" in block:
+        y, z = e.clamp(y, -block["limit"], block["limit"]), e.clamp(z, None, block["limit"])
     y = e.activate("relu", 0, y) if block.get("up_relu") else y
-    gated = e.activate(block["activation"], block["threshold"], e.linear(x, gate, block.get("gate_bias")))
-    return e.mix(e.mul(gated, y), down, bias)
+    z = activated(e, block, z)
+    gated = e.mul(z, y)
+    gated = e.add(gated, e.scale(z, block["up_add"])) if "up_add" in block else gated
+    return e.mix(gated, down, bias("down"))
+
+
+def activated(e: Emitter[V], block: Json, x: V) -> V:
+    """A block's activation."""
+    if block["activation"] == "quick_gelu":
+        return e.mul(x, e.sigmoid(e.scale(x, QUICK_GELU)))
+    return e.activate(block["activation"], block["threshold"], x)
 
 
 def head(model: Json, e: Emitter[V], x: V) -> V:

@@ -27,6 +27,8 @@ def _activate(name: str, threshold: float, x: F64) -> F64:
         out = np.vectorize(lambda v: 0.5 * v * (1 + math.erf(v / math.sqrt(2))), otypes=[np.float64])(x)
     elif name == "gelu_tanh":
         out = 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    elif name == "quick_gelu":
+        out = x / (1 + np.exp(-1.702 * x))
     elif name == "relu2":
         out = np.maximum(x, 0) ** 2
     elif name == "shifted_relu":
@@ -137,7 +139,11 @@ class Reference:
             scores = b["softcap"] * np.tanh(scores / b["softcap"])
         distance = np.arange(n)[:, None] - np.arange(n)[None, :]
         hidden = (distance < 0) | ((distance >= b["window"]) if b["window"] else False)
-        mixed = np.einsum("hqk,khd->qhd", _softmax(np.where(hidden, -np.inf, scores)), v).reshape(n, -1)
+        scores = np.where(hidden, -np.inf, scores)
+        if "sinks" in b:  # a position that takes weight and gives nothing
+            sinks = np.broadcast_to(self._vector(b["sinks"]), (1, n, b["heads"])).transpose(2, 1, 0)
+            scores = np.concatenate([scores, sinks], axis=-1)
+        mixed = np.einsum("hqk,khd->qhd", _softmax(scores)[..., :n], v).reshape(n, -1)
         out: F64 = mixed @ self._matrix(b["o"])[0].T + self._vector(b.get("o_bias"))
         return out
 
@@ -153,20 +159,25 @@ class Reference:
         mixed = sum(u[j : j + len(x)] * kernel[:, j] for j in range(taps)) + self._vector(b.get("kernel_bias"))
         return self._linear(b, "o", self._linear(b, "gate_out", x) * mixed)
 
-    def _neurons(self, b: Json, name: str, x: F64) -> F64:
+    def _neurons(self, b: Json, name: str, x: F64, expert: int = 0) -> F64:
+        def bias(which: str, count: int) -> F64 | float:
+            whole = self._vector(b.get(which))
+            return whole[expert * count : (expert + 1) * count] if isinstance(whole, np.ndarray) else whole
+
         *inputs, down = [*(self._matrix(b["selector"]) if "selector" in b else []), *self._matrix(name)]
-        up = x @ inputs[-1].T + self._vector(b.get("up_bias"))
+        up, limit = x @ inputs[-1].T + bias("up_bias", b["size"]), b.get("limit", np.inf)
         if b["gated"]:
             up = np.maximum(up, 0) if b.get("up_relu") else up
-            gate = x @ inputs[0].T + self._vector(b.get("gate_bias"))
+            gate = np.minimum(x @ inputs[0].T + bias("gate_bias", b["size"]), limit)
+            up = np.clip(up, -limit, limit) + b.get("up_add", 0.0)
             up = _activate(b["activation"], b["threshold"], gate) * up
         else:
             up = _activate(b["activation"], b["threshold"], up)
-        return up @ down
+        return up @ down + bias("down_bias", x.shape[-1])
 
     def _ffn(self, b: Json, x: F64) -> F64:
         if b["kind"] == "ffn":
-            y = self._neurons(b, b["matrices"][0], x) + self._vector(b.get("down_bias"))
+            y = self._neurons(b, b["matrices"][0], x)
             return y / (1 + np.exp(-x @ self._matrix(b["output_gate"])[0].T)) if "output_gate" in b else y
         scores = x @ self._matrix(b["router"])[0].T + self._vector(b.get("router_bias"))
         p = 1 / (1 + np.exp(-scores)) if b.get("scoring") == "sigmoid" else _softmax(scores)
@@ -177,5 +188,5 @@ class Reference:
             weight = p[t][chosen] / (p[t][chosen].sum() + b.get("normalize_eps", 0.0) if b["normalize"] else 1)
             weight = weight * b.get("routed_scale", 1.0)
             for e, w in zip(chosen, weight, strict=True):
-                out[t] += w * self._neurons(b, b["matrices"][e], x[t : t + 1])[0]
+                out[t] += w * self._neurons(b, b["matrices"][e], x[t : t + 1], e)[0]
         return out

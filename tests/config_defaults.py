@@ -31,6 +31,8 @@ def family(model_type: str) -> dict[str, Any]:
     rope = values.pop("rope_parameters", "none") is None and made.rope_parameters
     if rope and "full_attention" in rope and model_type == "olmo3":
         values |= {"rope_theta": rope["full_attention"]["rope_theta"]}
+    elif rope and model_type == "gpt_oss":
+        values |= {"rope_theta": rope["rope_theta"]}
     elif rope and "full_attention" in rope:
         values["rope_theta"] = rope["full_attention"]["rope_theta"]
         values["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
@@ -39,7 +41,7 @@ def family(model_type: str) -> dict[str, Any]:
     elif rope:
         values |= {k: v for k, v in rope.items() if k != "rope_type"}
     if rope:
-        values |= {"rope_parameters": None, "rope_scaling": None}
+        values |= {"rope_parameters": rope if model_type == "gpt_oss" else None, "rope_scaling": None}
     if hasattr(made, "_sliding_window_pattern"):
         values["sliding_window_pattern"] = made._sliding_window_pattern
     if "attention_types" in values:

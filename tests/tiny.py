@@ -180,6 +180,23 @@ MAKERS: dict[str, Callable[[], Any]] = {
         num_dense_layers=1,
         routed_scaling_factor=1.5,
     ),
+    "gpt_oss": lambda: tf.GptOssConfig(
+        **{**GQA, "num_hidden_layers": 4},
+        head_dim=32,
+        sliding_window=9,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        swiglu_limit=1.5,
+        rope_parameters={
+            "rope_type": "yarn",
+            "rope_theta": 150000.0,
+            "factor": 4.0,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "truncate": False,
+            "original_max_position_embeddings": 32,
+        },
+    ),
     "qwen3_moe": lambda: tf.Qwen3MoeConfig(
         **GQA,
         head_dim=32,

@@ -145,6 +145,10 @@ class CoreAiEmitter(StaticEmitter[Value]):
         y = ops.relu(self.sub(x, self.number(threshold)) if kind == "shifted_relu" else x)
         return self.mul(y, y) if kind == "relu2" else y
 
+    def clamp(self, x: Value, least: float | None, most: float) -> Value:
+        x = x if least is None else ops.broadcasting_maximum(x, self.number(least))
+        return ops.broadcasting_minimum(x, self.number(most))
+
     def sigmoid(self, x: Value) -> Value:
         return ops.sigmoid(x)
 

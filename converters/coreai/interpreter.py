@@ -182,6 +182,7 @@ OPS: dict[str, Op] = {
     "mul": _on(np.multiply),
     "divide": _on(np.divide),
     "maximum": _on(np.maximum),
+    "minimum": _on(np.minimum),
     "greater": _on(np.greater),
     "where": lambda c, a, b: np.where(c, a, b),
     "batch_matmul": _on(np.matmul),

@@ -113,6 +113,10 @@ class MilEmitter(StaticEmitter[Var]):
         y = mb.relu(x=mb.sub(x=x, y=self.number(threshold)) if kind == "shifted_relu" else x)
         return mb.mul(x=y, y=y) if kind == "relu2" else y
 
+    def clamp(self, x: Var, least: float | None, most: float) -> Var:
+        x = x if least is None else mb.maximum(x=x, y=self.number(least))
+        return mb.minimum(x=x, y=self.number(most))
+
     def sigmoid(self, x: Var) -> Var:
         return mb.sigmoid(x=x)
 

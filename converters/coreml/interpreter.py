@@ -265,6 +265,7 @@ OPS: dict[str, Op] = {
     "mul": _elementwise(np.multiply, "x", "y"),
     "real_div": _elementwise(np.divide, "x", "y"),
     "maximum": _elementwise(np.maximum, "x", "y"),
+    "minimum": _elementwise(np.minimum, "x", "y"),
     "abs": _elementwise(np.abs, "x"),
     "tanh": _elementwise(np.tanh, "x"),
     "relu": lambda i: np.maximum(_wide(i["x"]), 0),

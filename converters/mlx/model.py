@@ -16,7 +16,7 @@ import numpy as np
 from edgekit.codecs.base import F32
 from edgekit.converters.lower import Emitter, feed_forward, lower
 from edgekit.converters.mlx.export_exact import CONFIG, WEIGHTS
-from edgekit.converters.weights import Json, Part
+from edgekit.converters.weights import Json, Part, find_vector
 
 Array = mx.array
 FeedForward = Callable[[int, F32], F32]  # (block, x [tokens, hidden]) -> the block's output
@@ -49,7 +49,8 @@ class MlxModel(Emitter[Array]):
     # --- weights -----------------------------------------------------------------------------
 
     def _vector(self, name: str) -> Array:
-        return self.stored[name].astype(self.dtype)
+        out: Array = find_vector(name, self.stored.__getitem__).astype(self.dtype)
+        return out
 
     def _scales(self, name: str) -> tuple[Array, Array]:
         return self.stored[f"{name}.scales"].astype(self.dtype), self.stored[f"{name}.biases"].astype(self.dtype)
@@ -141,6 +142,9 @@ class MlxModel(Emitter[Array]):
         y = mx.maximum(x - threshold if kind == "shifted_relu" else x, 0)
         return y * y if kind == "relu2" else y
 
+    def clamp(self, x: Array, least: float | None, most: float) -> Array:
+        return mx.minimum(x if least is None else mx.maximum(x, least), most)
+
     def sigmoid(self, x: Array) -> Array:
         return mx.sigmoid(x)
 
@@ -191,8 +195,8 @@ class MlxModel(Emitter[Array]):
             keys, values = (mx.concatenate([old, new], axis=2) for old, new in zip(before, (keys, values), strict=True))
         self.cache[layer] = (keys, values)
         mask = self._mask(block["window"])
-        if block["softcap"]:
-            out = self._capped(queries, keys, values, mask, block)
+        if block["softcap"] or "sinks" in block:
+            out = self._scored(queries, keys, values, mask, block)
         else:
             out = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=block["scale"], mask=mask)
         return out.transpose(0, 2, 1, 3).reshape(1, self.count, -1)
@@ -206,11 +210,15 @@ class MlxModel(Emitter[Array]):
         seen = distance >= 0
         return seen & (distance < window) if window else seen
 
-    def _capped(self, q: Array, k: Array, v: Array, mask: Array | None, block: Json) -> Array:
+    def _scored(self, q: Array, k: Array, v: Array, mask: Array | None, block: Json) -> Array:
         group = block["heads"] // block["kv_heads"]
-        scores = self.cap((q @ mx.repeat(k, group, axis=1).swapaxes(-1, -2)) * block["scale"], block["softcap"])
+        scores = (q @ mx.repeat(k, group, axis=1).swapaxes(-1, -2)) * block["scale"]
+        scores = self.cap(scores, block["softcap"]) if block["softcap"] else scores
         scores = scores if mask is None else mx.where(mask, scores, mx.array(-float("inf"), scores.dtype))
-        return mx.softmax(scores, axis=-1, precise=True) @ mx.repeat(v, group, axis=1)
+        if "sinks" in block:
+            sinks = mx.broadcast_to(self._vector(block["sinks"])[None, :, None, None], (*scores.shape[:-1], 1))
+            scores = mx.concatenate([scores, sinks], axis=-1)
+        return mx.softmax(scores, axis=-1, precise=True)[..., : k.shape[2]] @ mx.repeat(v, group, axis=1)
 
     def convolve(self, x: Array, block: Json, layer: int) -> Array:
         taps, width = block["taps"], x.shape[-1]

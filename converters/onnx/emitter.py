@@ -103,6 +103,9 @@ class OnnxEmitter(OnnxWeights):
         y = self.op("Relu", self.op("Sub", x, self.number(threshold)) if kind == "shifted_relu" else x)
         return self.op("Mul", y, y) if kind == "relu2" else y
 
+    def clamp(self, x: Value, least: float | None, most: float) -> Value:
+        return self.op("Clip", x, None if least is None else self.number(least), self.number(most))
+
     def sigmoid(self, x: Value) -> Value:
         return self.op("Sigmoid", x)
 
@@ -172,9 +175,12 @@ class OnnxEmitter(OnnxWeights):
                 q, k = (self._rotated(x, block["rope"], n, dim) for x, n in ((q, heads), (k, kv)))
         if d % HEAD_STEP:
             q, k, v = (self._padded(x, n, d) for x, n in ((q, heads), (k, kv), (v, kv)))
+        given: list[Value | None] = [q, k, v, *self.pasts[layer], self.seqlens, self.total, *rotary]
+        if "sinks" in block:  # behind the tables of a rotation, positions and a bias of scores
+            given += [None] * (11 - len(given)) + [self._vector(block["sinks"])]
         out, key, value = self.ops(
             "GroupQueryAttention",
-            [q, k, v, *self.pasts[layer], self.seqlens, self.total, *rotary],
+            given,
             3,
             MS,
             num_heads=heads,

@@ -53,6 +53,7 @@ class AttentionBuilder(Tensors):
             out,
             c.flag("norm_relu"),
             c.number("residual_multiplier", 1.0),
+            self.vector(at + "sinks", self._name(f.sinks, i), heads) if f.sinks else None,
         )
 
     def _softcap(self, key: str) -> float:

@@ -69,12 +69,21 @@ def describe(
     config = decoder_config(config)
     family = find_family(config.get("model_type"))
     for key, allowed in {**REQUIRED_VALUES, **family.required_values}.items():
-        if config.get(key, allowed[0]) not in allowed:
+        if config.get(key, allowed[0]) not in allowed and not (
+            key == "quantization_config" and _undone(config, family)
+        ):
             raise UnsupportedModelError(
                 f"config.json: {key} is {shown(config[key])}, which edgekit does not compute for "
                 f"{family.model_types[0]}"
             )
     return _Builder(Config(config, family), shapes, head_differs).model(generation or {})
+
+
+def _undone(config: Mapping[str, Any], family: Family) -> bool:
+    """Whether reading the checkpoint undoes its quantization."""
+    given = config["quantization_config"]
+    method = given.get("quant_method") if isinstance(given, Mapping) else None
+    return isinstance(method, str) and method in family.packed
 
 
 class _Builder(AttentionBuilder, ConvolutionBuilder, FeedForwardBuilder):

@@ -41,6 +41,7 @@ ACTIVATIONS: dict[str, str] = {
     "relu_squared": "relu2",
     "threshold": "threshold",
     "shifted_relu": "shifted_relu",
+    "quick_gelu": "quick_gelu",
 }
 
 

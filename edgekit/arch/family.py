@@ -69,6 +69,10 @@ class Family:
         parallel: whether feed-forward blocks read what attention read.
         expert_gate_up: gate and up of all experts in one tensor [experts, 2 * size, hidden]; `expert_down` is then
             [experts, hidden, size].
+        expert_pairs: of each expert, a tensor [hidden, 2 * size] with gate and up in turn (or its MXFP4 blocks
+            [2 * size, hidden]); `expert_down` is then [experts, size, hidden]. Each has a bias, as has the router.
+        sinks: scores of a position that is not there, one for each head.
+        packed: values of quant_method in a quantization_config that reading a checkpoint undoes.
         shared_gate, shared_up, shared_gate_up, shared_down: a dense block beside the experts, of the config's
             `shared_size`; `shared_router`: [1, hidden], whose sigmoid scales it.
     """
@@ -98,6 +102,9 @@ class Family:
     expert_up: str = ""
     expert_down: str = ""
     expert_gate_up: str = ""
+    expert_pairs: str = ""
+    sinks: str = ""
+    packed: frozenset[str] = frozenset()
     shared_gate: str = ""
     shared_up: str = ""
     shared_gate_up: str = ""

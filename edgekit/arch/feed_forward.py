@@ -7,6 +7,7 @@ from typing import Any, cast
 from edgekit.arch.config import LIMIT
 from edgekit.arch.spec import Activation, Bundled, Ffn, Matrix, Ranges, Vector
 from edgekit.arch.tensors import Tensors
+from edgekit.checkpoint.mxfp4 import BLOCKS
 from edgekit.errors import UnsupportedModelError
 
 
@@ -30,6 +31,8 @@ class FeedForwardBuilder(Tensors):
             "up_relu": c.flag("ffn_up_relu"),
             "pre_relu": c.flag("norm_relu"),
             "residual_scale": c.number("residual_multiplier", 1.0),
+            "limit": c.number("swiglu_limit", 0.0),
+            "up_add": 1.0 if f.expert_pairs else 0.0,
             "pre_norm": pre,
             "post_norm": post,
             "out_norm": out,
@@ -56,7 +59,7 @@ class FeedForwardBuilder(Tensors):
     def _experts(self, i: int) -> Ffn:
         c, f, at = self.c, self.f, f"layers.{i}."
         size, count = c.size("expert_size"), c.size("experts")
-        if count > LIMIT // 4 or (not f.expert_gate_up and count > len(self.shapes)):
+        if count > LIMIT // 4 or (not (f.expert_gate_up or f.expert_pairs) and count > len(self.shapes)):
             raise UnsupportedModelError(f"config.json: {count} experts are more than the checkpoint has")
         top_k = c.size("top_k")
         if top_k > count:
@@ -71,18 +74,48 @@ class FeedForwardBuilder(Tensors):
             choice_bias=self._choice_bias(i, count),
             normalize_eps=f.normalize_eps,
             routed_scale=c.number("routed_scaling_factor", 1.0),
+            **(self._pair_biases(i, count, size) if f.expert_pairs else {}),
             **self._common(i, "ffn"),
         )
+
+    def _pair_biases(self, i: int, count: int, size: int) -> dict[str, Vector]:
+        """Biases of gpt-oss's experts and router."""
+        f, at = self.f, f"layers.{i}."
+        both, down = (self._name(f"{template}_bias", i) for template in (f.expert_pairs, f.expert_down))
+        self._check(both, (count, 2 * size))
+        self._check(down, (count, self.hidden))
+        whole = 2 * size * count
+        return {
+            "gate_bias": Vector(at + "gate_bias", size * count, both, ((0, whole),), step=2),
+            "up_bias": Vector(at + "up_bias", size * count, both, ((1, whole),), step=2),
+            "down_bias": Vector(at + "down_bias", self.hidden * count, down),
+            "router_bias": self.vector(at + "router_bias", self._name(f.router, i) + ".bias", count),
+        }
+
+    def _paired(self, i: int, e: int, count: int, size: int) -> Bundled:
+        """An expert of gpt-oss, as numbers or in MXFP4."""
+        name, hidden = f"layers.{i}.ffn.{e}", self.hidden
+        both, down = self._name(self.f.expert_pairs, i), self._name(self.f.expert_down, i)
+        packed = both + BLOCKS in self.shapes
+        both, down = (both + BLOCKS, down + BLOCKS) if packed else (both, down)
+        self._check(both, (count, 2 * size, hidden) if packed else (count, hidden, 2 * size))
+        self._check(down, (count, hidden, size) if packed else (count, size, hidden))
+
+        def every_second(part: str, first: int) -> Matrix:
+            return Matrix(f"{name}.{part}", both, size, hidden, ((first, 2 * size),), not packed, e, 2)
+
+        down_matrix = Matrix(f"{name}.down", down, hidden, size, transposed=not packed, index=e)
+        return Bundled(name, every_second("up", 1), down_matrix, every_second("gate", 0))
 
     def _choice_bias(self, i: int, count: int) -> Vector | None:
         if not self.f.choice_bias or not self.c.flag("use_expert_bias"):
             return None
-        tensor = self._name(self.f.choice_bias, i)
-        self._check(tensor, (count,))
-        return Vector(f"layers.{i}.choice_bias", count, tensor)
+        return self.vector(f"layers.{i}.choice_bias", self._name(self.f.choice_bias, i), count)
 
     def _expert(self, i: int, e: int, count: int, size: int) -> Bundled:
         f, name = self.f, f"layers.{i}.ffn.{e}"
+        if f.expert_pairs:
+            return self._paired(i, e, count, size)
         if not f.expert_gate_up:
             return self._bundle(name, (f.expert_gate, f.expert_up, "", f.expert_down), size, i, e)
         both, down = self._name(f.expert_gate_up, i), self._name(f.expert_down, i)

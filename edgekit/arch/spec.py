@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "threshold", "shifted_relu"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "threshold", "shifted_relu", "quick_gelu"]
 Ranges = tuple[tuple[int, int], ...]
 
 
@@ -26,6 +26,7 @@ class Matrix:
             for all (fused projections are told apart this way).
         transposed: the checkpoint stores [inputs, outputs] (GPT-2's Conv1D).
         index: the checkpoint's tensor stacks several matrices along a first axis, and this is one of them.
+        step: every how many rows of each range belong to it, from its first on.
     """
 
     name: str
@@ -35,13 +36,14 @@ class Matrix:
     ranges: Ranges = ()
     transposed: bool = False
     index: int | None = None
+    step: int = 1
 
 
 @dataclass(frozen=True)
 class Vector:
     """A small f32 tensor: from the checkpoint (`tensor`, `ranges`, plus `add`) or given as `values`.
 
-    `order` names a tensor of indices: element i is then element order[i] of that.
+    `order` names a tensor of indices: element i is then element order[i] of that. `step` is as for matrices.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Vector:
     add: float = 0.0
     values: tuple[float, ...] | None = None
     order: str | None = None
+    step: int = 1
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,8 @@ class Rope:
 class Attention:
     """Causal attention with grouped queries; `window` 0 means unlimited, `rope` None no rotation.
 
-    `residual_scale`, here and in feed-forward blocks: of what the block adds to the residual (Granite).
+    `residual_scale`, here and in feed-forward blocks: of what the block adds to the residual (Granite). `sinks`
+    [heads]: scores of a position that takes weight and gives nothing (gpt-oss).
     """
 
     heads: int
@@ -112,6 +116,7 @@ class Attention:
     out_norm: Norm | None = None
     pre_relu: bool = False
     residual_scale: float = 1.0
+    sinks: Vector | None = None
 
 
 @dataclass(frozen=True)
@@ -176,6 +181,9 @@ class Ffn:
             this is the shared one.
         up_relu: ReLU on up too (dReLU, arXiv 2406.05955).
         pre_relu: here and in other blocks: ReLU after the pre norm.
+        limit: of gated blocks: gate is at most this before its activation, up within plus and minus this; 0 for none.
+        up_add: of gated blocks: added to up.
+        gate_bias, up_bias, down_bias: of a mixture one row for each expert, in one vector.
         output_gate: [1, hidden]; its sigmoid scales the output (a shared expert's gate).
         scoring: what makes probabilities of the router's scores, to which `router_bias` is added first.
         choice_bias: [experts], added to probabilities for the choice alone.
@@ -211,6 +219,8 @@ class Ffn:
     out_norm: Norm | None = None
     residual_scale: float = 1.0
     output_gate: Matrix | None = None
+    limit: float = 0.0
+    up_add: float = 0.0
 
     @property
     def gated(self) -> bool:

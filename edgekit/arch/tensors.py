@@ -65,6 +65,11 @@ class Tensors:
         self._check(tensor + ".weight", stored)
         return Matrix(name, tensor + ".weight", rows, cols, ranges, conv1d)
 
+    def vector(self, name: str, tensor: str, count: int) -> Vector:
+        """A vector of the checkpoint, whose tensor's name is whole."""
+        self._check(tensor, (count,))
+        return Vector(name, count, tensor)
+
     def stacked(
         self, name: str, tensor: str, index: int, count: int, rows: int, cols: int, ranges: Ranges = (), whole: int = 0
     ) -> Matrix:

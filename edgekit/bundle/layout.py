@@ -185,7 +185,7 @@ def norms_of(block: Block) -> list[Norm]:
 def _block_vectors(block: Block) -> list[Vector | None]:
     vectors: list[Vector | None] = [v for n in norms_of(block) for v in (n.weight, n.bias)]
     if isinstance(block, Attention):
-        return [*vectors, block.q_bias, block.k_bias, block.v_bias, block.o_bias]
+        return [*vectors, block.q_bias, block.k_bias, block.v_bias, block.o_bias, block.sinks]
     if isinstance(block, Convolution):
         biases = [block.gate_in_bias, block.gate_out_bias, block.value_bias, block.o_bias]
         return [*vectors, block.kernel, *biases, block.kernel_bias]

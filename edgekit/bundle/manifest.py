@@ -78,6 +78,7 @@ def _attention(b: Attention) -> Json:
         "o_bias": _name(b.o_bias),
         "q_norm": _norm(b.q_norm, True),
         "k_norm": _norm(b.k_norm, True),
+        "sinks": _name(b.sinks),
     }
 
 
@@ -123,6 +124,10 @@ def _ffn(b: Ffn, matrices: set[str]) -> Json:
     }
     if b.up_relu:
         table["up_relu"] = True
+    if b.limit:
+        table["limit"] = b.limit
+    if b.up_add:
+        table["up_add"] = b.up_add
     if b.output_gate is not None:
         table["output_gate"] = b.output_gate.name
     selector = selector_name(b.bundles[0].name)

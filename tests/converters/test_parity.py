@@ -45,7 +45,7 @@ F16_KINDS = ["coreml", "coreml-flash", "coreai"]
 NOT_MLX = {
     "gpt_neo", "gpt_neox", "gpt_neox_serial", "openelm", "llama_relu2", "opt", "opt_post_norm_projected", "opt_wide",
     "phi3_longrope", "qwen2_windows", "granitemoe", "granitemoehybrid", "granitemoehybrid_dense", "smollm3_windows",
-    "qwen2_moe", "qwen2_moe_windows", "phi4_mini", "lfm2", "lfm2_biased", "lfm2_moe",
+    "qwen2_moe", "qwen2_moe_windows", "phi4_mini", "lfm2", "lfm2_biased", "lfm2_moe", "gpt_oss",
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from edgekit.arch.families import (
     gpt2,
     gpt_neo,
     gpt_neox,
+    gpt_oss,
     granite,
     lfm2,
     llama,
@@ -47,4 +48,5 @@ FAMILIES: tuple[Family, ...] = (
     nemotron.NEMOTRON,
     lfm2.LFM2,
     lfm2.LFM2_MOE,
+    gpt_oss.GPT_OSS,
 )

@@ -56,7 +56,7 @@ struct Rope {
   double base = 0, factor = 0;  // dynamic NTK
 };
 
-enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu, relu2, threshold, shifted_relu };
+enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu, relu2, threshold, shifted_relu, quick_gelu };
 
 struct Block {
   enum Kind : uint8_t { attention, convolution, ffn, experts } kind = attention;
@@ -71,6 +71,7 @@ struct Block {
   int32_t rope = kNone;
   float scale = 1, softcap = 0;
   Norm q_norm, k_norm;
+  int32_t sinks = kNone;  // f32 [heads]: scores of a position that takes weight and gives nothing
   // convolution: of `window` tokens; a token keeps kv_heads * head_dim = hidden_size values, no second part
   int32_t gate_in = kNone, gate_out = kNone, value = kNone;  // matrices [hidden, hidden], and o
   int32_t gate_in_bias = kNone, gate_out_bias = kNone, value_bias = kNone, kernel_bias = kNone;
@@ -88,7 +89,8 @@ struct Block {
   bool up_relu = false;   // act(gate) * relu(up)
   bool parallel = false;  // reads the residual that the preceding block read
   float threshold = 0;
-  uint32_t size = 0;  // neurons (of each expert)
+  float limit = 0, up_add = 0;  // gated: of gate and up before the activation, 0 for none; added to up then
+  uint32_t size = 0;            // neurons (of each expert)
   std::vector<int32_t> matrices;
   // A matrix of its own for what decides whether a neuron is active: gate rows, or up rows without a
   // gate. matrices[0] then holds the other parts.
@@ -96,7 +98,7 @@ struct Block {
   // Low-rank predictor: neuron i is expected to be active when up[i] . (down x) + bias[i] > 0.
   int32_t predict_down = kNone, predict_up = kNone, predict_bias = kNone;
   int32_t cuts = kNone;  // f32 [kCuts]: |act| below which a tenth, two tenths, ... of the neurons lie
-  int32_t gate_bias = kNone, up_bias = kNone, down_bias = kNone;
+  int32_t gate_bias = kNone, up_bias = kNone, down_bias = kNone;  // of experts [experts][size or hidden]
   int32_t output_gate = kNone;  // matrix [1, hidden]: its sigmoid scales the output; ffn only
   int32_t router = kNone;
   enum Scoring : uint8_t { softmax, sigmoid } scoring = softmax;

@@ -82,6 +82,7 @@ class ModelReader : Fields {
     EK_ASSIGN(b.o_bias, vector(node, "o_bias", hidden, true));
     EK_ASSIGN(b.q_norm, norm(node, "q_norm", q, b.head_dim));
     EK_ASSIGN(b.k_norm, norm(node, "k_norm", kv, b.head_dim));
+    EK_ASSIGN(b.sinks, vector(node, "sinks", b.heads, true));
     if (has(node, "rope")) {
       uint64_t index;
       EK_ASSIGN(index, integer(node, "rope", kMaxSize));
@@ -113,14 +114,14 @@ class ModelReader : Fields {
   }
 
   Outcome ffn(const JsonNode& node, Block& b) {
-    static const std::unordered_map<std::string, Activation> kActivations = {
-        {"silu", Activation::silu},
-        {"gelu", Activation::gelu},
-        {"gelu_tanh", Activation::gelu_tanh},
-        {"relu", Activation::relu},
-        {"relu2", Activation::relu2},
-        {"threshold", Activation::threshold},
-        {"shifted_relu", Activation::shifted_relu}};
+    static const std::unordered_map<std::string, Activation> kActivations = {{"silu", Activation::silu},
+                                                                             {"gelu", Activation::gelu},
+                                                                             {"gelu_tanh", Activation::gelu_tanh},
+                                                                             {"relu", Activation::relu},
+                                                                             {"relu2", Activation::relu2},
+                                                                             {"threshold", Activation::threshold},
+                                                                             {"shifted_relu", Activation::shifted_relu},
+                                                                             {"quick_gelu", Activation::quick_gelu}};
     std::string activation;
     double threshold;
     EK_ASSIGN(activation, string(node, "activation"));
@@ -137,9 +138,11 @@ class ModelReader : Fields {
       EK_ASSIGN(b.up_relu, boolean(node, "up_relu"));
     }
     EK_ASSIGN(b.size, size(node, "size"));
-    EK_ASSIGN(b.gate_bias, vector(node, "gate_bias", b.size, true));
-    EK_ASSIGN(b.up_bias, vector(node, "up_bias", b.size, true));
-    EK_ASSIGN(b.down_bias, vector(node, "down_bias", out_.hidden_size, true));
+    double limit, up_add;
+    EK_ASSIGN(limit, number(node, "limit", 0.0));
+    EK_ASSIGN(up_add, number(node, "up_add", 0.0));
+    b.limit = static_cast<float>(limit);
+    b.up_add = static_cast<float>(up_add);
     if (b.kind == Block::ffn) EK_TRY(selection(node, b));
     const int parts = (b.gated ? 3 : 2) - (b.selector != kNone ? 1 : 0);
     const JsonNode* list;
@@ -152,6 +155,10 @@ class ModelReader : Fields {
       EK_ASSIGN(index, matrix_named(name.value(), b.size, out_.hidden_size, parts));
       b.matrices.push_back(index);
     }
+    const uint64_t experts = b.matrices.size();
+    EK_ASSIGN(b.gate_bias, vector(node, "gate_bias", experts * b.size, true));
+    EK_ASSIGN(b.up_bias, vector(node, "up_bias", experts * b.size, true));
+    EK_ASSIGN(b.down_bias, vector(node, "down_bias", experts * out_.hidden_size, true));
     if (b.kind == Block::ffn) return b.matrices.size() == 1 ? Outcome(Nothing{}) : bad("matrices", "one");
     EK_ASSIGN(b.router, matrix_ref(node, "router", list->count, out_.hidden_size));
     EK_ASSIGN(b.top_k, size(node, "top_k"));
