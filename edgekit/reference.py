@@ -80,8 +80,8 @@ class Reference:
         head = m["head"]
         if "project" in head:
             x = x @ self._matrix(head["project"])[0].T
-        out = (x @ self._matrix(head["matrix"])[0].T + self._vector(head.get("bias"))) * head.get("scale", 1.0)
-        return head["softcap"] * np.tanh(out / head["softcap"]) if head["softcap"] else out
+        y: F64 = (x @ self._matrix(head["matrix"])[0].T + self._vector(head.get("bias"))) * head.get("scale", 1.0)
+        return head["softcap"] * np.tanh(y / head["softcap"]) if head["softcap"] else y
 
     def _matrix(self, name: str) -> list[F64]:
         if name not in self._cache:

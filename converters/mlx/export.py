@@ -142,7 +142,7 @@ def _refuse(model: Model, config: Json) -> None:
                 raise ConvertError(f"mlx_lm's '{kind}' computes {wanted}, not {block.activation}; export 'mlx-exact'")
             if block.up_relu or block.pre_relu:
                 raise ConvertError(f"mlx_lm's '{kind}' has no extra ReLU; export 'mlx-exact'")
-        elif block.window and kind not in WINDOWED:
+        elif isinstance(block, Attention) and block.window and kind not in WINDOWED:
             raise ConvertError(f"mlx_lm's '{kind}' has no sliding window; export 'mlx-exact'")
     if any(rope.long_inv_freq is not None for rope in model.ropes):
         raise ConvertError(f"mlx_lm's '{kind}' uses LongRoPE's long factors at every length; export 'mlx-exact'")

@@ -74,11 +74,11 @@ class FeedForwardBuilder(Tensors):
             choice_bias=self._choice_bias(i, count),
             normalize_eps=f.normalize_eps,
             routed_scale=c.number("routed_scaling_factor", 1.0),
-            **(self._pair_biases(i, count, size) if f.expert_pairs else {}),
             **self._common(i, "ffn"),
+            **(self._pair_biases(i, count, size) if f.expert_pairs else {}),
         )
 
-    def _pair_biases(self, i: int, count: int, size: int) -> dict[str, Vector]:
+    def _pair_biases(self, i: int, count: int, size: int) -> dict[str, Any]:
         """Biases of gpt-oss's experts and router."""
         f, at = self.f, f"layers.{i}."
         both, down = (self._name(f"{template}_bias", i) for template in (f.expert_pairs, f.expert_down))
@@ -168,14 +168,8 @@ class FeedForwardBuilder(Tensors):
 
     def _ffn_size(self, i: int) -> int:
         multipliers = self.c.get("ffn_multipliers")
-        if self.c.flag("block_auto_adjust_ff_dim"):  # LFM2
-            size = int(2 * self.c.size("ffn") / 3)
-            by = self.c.size("block_multiple_of")
-            factor = self.c.get("block_ffn_dim_multiplier")
-            if factor is None:
-                return self.c.checked("ffn", size)
-            wish = int(self.c.positive("block_ffn_dim_multiplier") * size)
-            return self.c.checked("ffn", by * -(-wish // by))
+        if self.c.flag("block_auto_adjust_ff_dim"):
+            return self._adjusted_ffn_size()
         if multipliers is None:
             return self.c.per_layer("ffn", i, 4 * self.hidden)
         # OpenELM's make_divisible: the nearest multiple, but not less than nine tenths.
@@ -186,3 +180,11 @@ class FeedForwardBuilder(Tensors):
         wish = float(ours) * self.hidden
         size = max(by, int(wish + by / 2) // by * by)
         return self.c.checked("ffn_multipliers", size + by if size < 0.9 * wish else size)
+
+    def _adjusted_ffn_size(self) -> int:
+        """LFM2's: two thirds of the config's, times a factor, up to the next multiple."""
+        size, by = int(2 * self.c.size("ffn") / 3), self.c.size("block_multiple_of")
+        if self.c.get("block_ffn_dim_multiplier") is None:
+            return self.c.checked("ffn", size)
+        least = int(self.c.positive("block_ffn_dim_multiplier") * size)
+        return self.c.checked("ffn", by * -(-least // by))

@@ -32,8 +32,8 @@ class Mxfp4Tensor(Tensor):
         """One of the tensors that this one stacks along its first axis."""
         assert self.blocks is not None
         assert self.scales is not None
-        inner = {"blocks": self.blocks.item(index), "scales": self.scales.item(index)}
-        return replace(self, shape=self.shape[1:], **inner)
+        blocks, scales = self.blocks.item(index), self.scales.item(index)
+        return replace(self, shape=self.shape[1:], blocks=blocks, scales=scales)
 
     def read(self, begin: int = 0, end: int | None = None) -> npt.NDArray[np.generic]:
         """Rows [begin, end), f32 [end - begin, ...].
