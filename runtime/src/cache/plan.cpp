@@ -140,9 +140,7 @@ Error too_small(uint64_t ram, const Plan& plan) {
 
 }  // namespace
 
-uint32_t kv_parts(const Block& b) {
-  return b.kind == Block::attention ? 2 : b.kind == Block::convolution ? 1 : 0;
-}
+uint32_t kv_parts(const Block& b) { return b.kind == Block::attention ? 2 : b.kind == Block::convolution ? 1 : 0; }
 
 uint32_t kv_rows(const Block& b, uint32_t context, uint32_t batch) {
   if (b.window == 0) return context;
