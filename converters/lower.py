@@ -8,12 +8,15 @@ is: a node's output in a graph, or an array computed at once.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from edgekit.converters.weights import Json, Part, feed_forward_parts
+from edgekit.converters.weights import Json, Part, feed_forward_parts, part_of
+from edgekit.errors import ConvertError
 
 V = TypeVar("V")
+QUICK_GELU = 1.702  # x * sigmoid(1.702 x)
 
 
 class Emitter(ABC, Generic[V]):
@@ -56,15 +59,28 @@ class Emitter(ABC, Generic[V]):
         """An activation of the manifest (docs/format.md)."""
 
     @abstractmethod
+    def clamp(self, x: V, least: float | None, most: float) -> V:
+        """x, but not below `least` and not above `most`."""
+
+    @abstractmethod
+    def sigmoid(self, x: V) -> V:
+        """1 / (1 + exp(-x))."""
+
+    @abstractmethod
     def norm(self, norm: Json, x: V, heads: int = 0) -> V:
         """RMS or layer norm over the width, or over each of `heads` parts of it."""
 
     @abstractmethod
     def attend(self, q: V, k: V, v: V, block: Json, layer: int) -> V:
-        """Rotates, appends to the cache of attention block `layer`, attends: [1, tokens, heads * head_dim]."""
+        """Rotates, appends to the cache of block `layer`, attends: [1, tokens, heads * head_dim]. Layers count the
+        blocks that look at other tokens."""
 
     @abstractmethod
-    def route(self, logits: V, top_k: int, normalize: bool) -> V:
+    def convolve(self, x: V, block: Json, layer: int) -> V:
+        """Appends x [1, tokens, width] to the cache of block `layer` and mixes each channel over the block's taps."""
+
+    @abstractmethod
+    def route(self, logits: V, block: Json) -> V:
         """Weight of each expert, zero for those not chosen: [1, tokens, experts]."""
 
     @abstractmethod
@@ -99,29 +115,29 @@ def segment(model: Json, e: Emitter[V], after: int | None, given: tuple[V, ...])
     block computed), up to the next feed-forward block."""
     blocks = model["blocks"]
     x = embed(model, e, given[0]) if after is None else block_output(blocks[after], e, *given)
-    before = x
+    before = x if after is None else given[0]  # what the preceding block read: none is parallel to a parallel one
     begin = 0 if after is None else after + 1
-    layer = sum(b["kind"] == "attention" for b in blocks[:begin])
+    layer = len(mixers(blocks[:begin]))
     for index in range(begin, len(blocks)):
         block = blocks[index]
-        source = block_input(block, e, before if block.get("parallel") else x)
-        if block["kind"] != "attention":
+        before = before if block.get("parallel") else x
+        source = block_input(block, e, before)
+        if block["kind"] not in MIXERS:
             return Stop(index, (x, source))
-        before = x
-        x = block_output(block, e, x, attention(e, block, source, layer))
+        x = block_output(block, e, x, MIXERS[block["kind"]](e, block, source, layer))
         layer += 1
     return Stop(None, (head(model, e, x),))
 
 
 def embed(model: Json, e: Emitter[V], ids: V) -> V:
     """Tokens to the residual stream."""
-    told = model["embedding"]
-    x = e.lookup(Part(told["matrix"]), ids)
-    x = e.scale(x, told["scale"]) if told["scale"] != 1 else x
-    x = e.linear(x, Part(told["project"])) if "project" in told else x
-    if "position" in told:
-        x = e.add(x, e.lookup(Part(told["position"]), e.positions()))
-    return e.norm(told["norm"], x) if "norm" in told else x
+    table = model["embedding"]
+    x = e.lookup(Part(table["matrix"]), ids)
+    x = e.scale(x, table["scale"]) if table["scale"] != 1 else x
+    x = e.linear(x, Part(table["project"])) if "project" in table else x
+    if "position" in table:
+        x = e.add(x, e.lookup(Part(table["position"]), e.positions()))
+    return e.norm(table["norm"], x) if "norm" in table else x
 
 
 def block_input(block: Json, e: Emitter[V], x: V) -> V:
@@ -133,6 +149,7 @@ def block_input(block: Json, e: Emitter[V], x: V) -> V:
 def block_output(block: Json, e: Emitter[V], x: V, out: V) -> V:
     """The residual with what a block computed."""
     out = e.norm(block["post_norm"], out) if "post_norm" in block else out
+    out = e.scale(out, block["residual_scale"]) if "residual_scale" in block else out
     x = e.add(x, out)
     return e.norm(block["out_norm"], x) if "out_norm" in block else x
 
@@ -150,34 +167,88 @@ def attention(e: Emitter[V], block: Json, x: V, layer: int) -> V:
     return e.linear(e.attend(q, k, v, block, layer), Part(block["o"]), block.get("o_bias"))
 
 
+def convolution(e: Emitter[V], block: Json, x: V, layer: int) -> V:
+    """A gated short convolution."""
+
+    def project(which: str) -> V:
+        return e.linear(x, Part(block[which]), block.get(f"{which}_bias"))
+
+    mixed = e.convolve(e.mul(project("gate_in"), project("value")), block, layer)
+    return e.linear(e.mul(project("gate_out"), mixed), Part(block["o"]), block.get("o_bias"))
+
+
+MIXERS: dict[str, Callable[[Emitter[Any], Json, Any, int], Any]] = {
+    "attention": attention,
+    "convolution": convolution,
+}
+
+
+def mixers(blocks: Sequence[Json]) -> list[Json]:
+    """The blocks that look at other tokens; each has a cache, by its place among them."""
+    return [b for b in blocks if b["kind"] in MIXERS]
+
+
+def refuse_other_mixers(model: Json, kind: str, known: Sequence[str]) -> None:
+    """Refuses a model whose blocks an export does not write.
+
+    Raises:
+        ConvertError: names the blocks.
+    """
+    found = {b["kind"] for b in mixers(model["blocks"])} - set(known)
+    if found:
+        raise ConvertError(
+            f"{kind}: this model has blocks of the kind {', '.join(sorted(found))}, which that export does not write; "
+            "run the bundle itself, or export onnx or mlx-exact"
+        )
+
+
 def feed_forward(e: Emitter[V], block: Json, x: V) -> V:
     """A feed-forward block in primitive operations. Of a mixture, every expert is computed."""
     if block["kind"] == "ffn":
-        return neurons(e, block, block["matrices"][0], x, block.get("down_bias"))
-    weights = e.route(e.linear(x, Part(block["router"])), block["top_k"], block["normalize"])
+        out = neurons(e, block, block["matrices"][0], x, 0)
+        return e.mul(out, e.sigmoid(e.linear(x, Part(block["output_gate"])))) if "output_gate" in block else out
+    weights = e.route(e.linear(x, Part(block["router"]), block.get("router_bias")), block)
     total: V | None = None
     for i, matrix in enumerate(block["matrices"]):
-        out = e.mul(neurons(e, block, matrix, x, None), e.column(weights, i))
+        out = e.mul(neurons(e, block, matrix, x, i), e.column(weights, i))
         total = out if total is None else e.add(total, out)
     assert total is not None
     return total
 
 
-def neurons(e: Emitter[V], block: Json, matrix: str, x: V, bias: str | None) -> V:
+def neurons(e: Emitter[V], block: Json, matrix: str, x: V, expert: int) -> V:
     """All neurons of a dense block or of one expert."""
     gate, up, down = feed_forward_parts(block, matrix)
-    y = e.linear(x, up, block.get("up_bias"))
+
+    def bias(which: str) -> str | None:
+        name = block.get(f"{which}_bias")
+        return name if name is None or block["kind"] == "ffn" else part_of(name, expert, len(block["matrices"]))
+
+    y = e.linear(x, up, bias("up"))
     if gate is None:
-        return e.mix(e.activate(block["activation"], block["threshold"], y), down, bias)
+        return e.mix(activated(e, block, y), down, bias("down"))
+    z = e.linear(x, gate, bias("gate"))
+    if "limit" in block:
+        y, z = e.clamp(y, -block["limit"], block["limit"]), e.clamp(z, None, block["limit"])
     y = e.activate("relu", 0, y) if block.get("up_relu") else y
-    gated = e.activate(block["activation"], block["threshold"], e.linear(x, gate, block.get("gate_bias")))
-    return e.mix(e.mul(gated, y), down, bias)
+    z = activated(e, block, z)
+    gated = e.mul(z, y)
+    gated = e.add(gated, e.scale(z, block["up_add"])) if "up_add" in block else gated
+    return e.mix(gated, down, bias("down"))
+
+
+def activated(e: Emitter[V], block: Json, x: V) -> V:
+    """A block's activation."""
+    if block["activation"] == "quick_gelu":
+        return e.mul(x, e.sigmoid(e.scale(x, QUICK_GELU)))
+    return e.activate(block["activation"], block["threshold"], x)
 
 
 def head(model: Json, e: Emitter[V], x: V) -> V:
     """The residual stream to logits."""
-    told: dict[str, Any] = model["head"]
+    table: dict[str, Any] = model["head"]
     x = e.norm(model["final_norm"], x) if "final_norm" in model else x
-    x = e.linear(x, Part(told["project"])) if "project" in told else x
-    x = e.linear(x, Part(told["matrix"]), told.get("bias"))
-    return e.cap(x, told["softcap"]) if told["softcap"] else x
+    x = e.linear(x, Part(table["project"])) if "project" in table else x
+    x = e.linear(x, Part(table["matrix"]), table.get("bias"))
+    x = e.scale(x, table["scale"]) if "scale" in table else x
+    return e.cap(x, table["softcap"]) if table["softcap"] else x

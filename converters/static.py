@@ -231,6 +231,28 @@ class StaticEmitter(Emitter[V]):
         second = self.add(self.mul(b, cos), self.mul(a, sin))
         return self.join([first, second, *rest])
 
+    def probabilities(self, logits: V, block: Json) -> tuple[V, V]:
+        """Of a router's experts, and what they are ranked by."""
+        p = self.sigmoid(logits) if block.get("scoring") == "sigmoid" else self.softmax(logits)
+        return p, p if block.get("choice_bias") is None else self.add(p, self.vector(block["choice_bias"]))
+
+    def weighted(self, best: V, total: V, block: Json) -> V:
+        """The weights of chosen experts from their probabilities, whose sum is `total`."""
+        if block["normalize"]:
+            eps = block.get("normalize_eps", 0.0)
+            best = self.div(best, self.add(total, self.number(eps)) if eps else total)
+        return self.scale(best, block["routed_scale"]) if "routed_scale" in block else best
+
+    def convolve(self, x: V, block: Json, layer: int) -> V:
+        raise AssertionError("refused before the walk begins")  # refuse_other_mixers
+
+    def _sinks(self, block: Json) -> V:
+        """Scores of a position that is not there, [kv_heads, heads of each, tokens, 1]."""
+        heads, kv = block["heads"], block["kv_heads"]
+        sinks = self.w.vector(block["sinks"]).astype(self.dtype).reshape(kv, heads // kv, 1, 1)
+        whole = np.broadcast_to(sinks, (kv, heads // kv, self.tokens, 1))
+        return self.constant(f"{block['sinks']}.{self.tokens}", np.ascontiguousarray(whole))
+
     def attend(self, q: V, k: V, v: V, block: Json, layer: int) -> V:
         heads, kv, d = block["heads"], block["kv_heads"], block["head_dim"]
 
@@ -247,6 +269,10 @@ class StaticEmitter(Emitter[V]):
         scores = self.cap(scores, block["softcap"]) if block["softcap"] else scores
         if block["window"] not in self._masks:
             self._masks[block["window"]] = self.mask(block["window"])
-        p = self.softmax(self.add(scores, self._masks[block["window"]]))
+        scores = self.add(scores, self._masks[block["window"]])
+        if "sinks" in block:
+            p, _ = self.split(self.softmax(self.join([scores, self._sinks(block)])), [self.context, 1])
+        else:
+            p = self.softmax(scores)
         mixed = self.reshape(self.product(p, values, False), 1, heads, self.tokens, d)
         return self.reshape(self.transpose(mixed, 0, 2, 1, 3), 1, self.tokens, heads * d)

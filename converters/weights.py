@@ -6,6 +6,7 @@ feed-forward block lies as [neurons, outputs], because a neuron's bundle holds i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from edgekit.codecs.forms import AffineForm, ComputedForm, DenseForm, LookupForm
 from edgekit.solvers.nearest import affine_arrays
 
 Json = dict[str, Any]
+PART = re.compile(r"(.*)\.part(\d+)of(\d+)")
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,8 @@ class Weights:
         return codec_of(self.kind(part)).form
 
     def vector(self, name: str) -> F32:
-        """A vector, f32 [count]."""
-        out: F32 = self.bundle.vector(name).astype(np.float32)
+        """A vector, f32 [count], or a part of one, named by `part_of`."""
+        out: F32 = find_vector(name, self.bundle.vector).astype(np.float32)
         return out
 
     def get(self, part: Part) -> Weight:
@@ -153,6 +155,21 @@ def feed_forward_parts(block: Json, matrix: str) -> tuple[Part | None, Part, Par
 def stored_bits(bits: int) -> int:
     """The width, 4 or 8, in which other formats hold affine codes of so many bits."""
     return 4 if bits <= 4 else 8
+
+
+def part_of(vector: str, index: int, count: int) -> str:
+    """The name of one of `count` equal parts of a vector: an expert's biases."""
+    return f"{vector}.part{index}of{count}"
+
+
+def find_vector(name: str, find: Callable[[str], Any]) -> Any:
+    """What `find` has under a vector's name, or the part of it that `part_of` named."""
+    part = PART.fullmatch(name)
+    if part is None:
+        return find(name)
+    whole, index, count = find(part[1]), int(part[2]), int(part[3])
+    size = len(whole) // count
+    return whole[index * size : (index + 1) * size]
 
 
 def bitstream(codes: U8, bits: int) -> U8:

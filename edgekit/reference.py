@@ -27,6 +27,8 @@ def _activate(name: str, threshold: float, x: F64) -> F64:
         out = np.vectorize(lambda v: 0.5 * v * (1 + math.erf(v / math.sqrt(2))), otypes=[np.float64])(x)
     elif name == "gelu_tanh":
         out = 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    elif name == "quick_gelu":
+        out = x / (1 + np.exp(-1.702 * x))
     elif name == "relu2":
         out = np.maximum(x, 0) ** 2
     elif name == "shifted_relu":
@@ -60,23 +62,26 @@ class Reference:
         if "position" in e:
             x = x + self._matrix(e["position"])[0][np.arange(n) + e["position_offset"]]
         x = self._norm(e.get("norm"), x)
-        before = x
+        before = x  # what the preceding block read
         for block in m["blocks"]:
-            source = self._norm(block.get("pre_norm"), before if block.get("parallel") else x)
+            before = before if block.get("parallel") else x
+            source = self._norm(block.get("pre_norm"), before)
             if block.get("pre_relu"):
                 source = np.maximum(source, 0)
             if block["kind"] == "attention":
-                before = x
                 out = self._attention(block, source, length or n)
+            elif block["kind"] == "convolution":
+                out = self._convolution(block, source)
             else:
                 out = self._ffn(block, source)
-            x = self._norm(block.get("out_norm"), x + self._norm(block.get("post_norm"), out))
+            out = self._norm(block.get("post_norm"), out) * block.get("residual_scale", 1.0)
+            x = self._norm(block.get("out_norm"), x + out)
         x = self._norm(m.get("final_norm"), x)
         head = m["head"]
         if "project" in head:
             x = x @ self._matrix(head["project"])[0].T
-        out = x @ self._matrix(head["matrix"])[0].T + self._vector(head.get("bias"))
-        return head["softcap"] * np.tanh(out / head["softcap"]) if head["softcap"] else out
+        y: F64 = (x @ self._matrix(head["matrix"])[0].T + self._vector(head.get("bias"))) * head.get("scale", 1.0)
+        return head["softcap"] * np.tanh(y / head["softcap"]) if head["softcap"] else y
 
     def _matrix(self, name: str) -> list[F64]:
         if name not in self._cache:
@@ -134,29 +139,54 @@ class Reference:
             scores = b["softcap"] * np.tanh(scores / b["softcap"])
         distance = np.arange(n)[:, None] - np.arange(n)[None, :]
         hidden = (distance < 0) | ((distance >= b["window"]) if b["window"] else False)
-        mixed = np.einsum("hqk,khd->qhd", _softmax(np.where(hidden, -np.inf, scores)), v).reshape(n, -1)
+        scores = np.where(hidden, -np.inf, scores)
+        if "sinks" in b:  # a position that takes weight and gives nothing
+            sinks = np.broadcast_to(self._vector(b["sinks"]), (1, n, b["heads"])).transpose(2, 1, 0)
+            scores = np.concatenate([scores, sinks], axis=-1)
+        mixed = np.einsum("hqk,khd->qhd", _softmax(scores)[..., :n], v).reshape(n, -1)
         out: F64 = mixed @ self._matrix(b["o"])[0].T + self._vector(b.get("o_bias"))
         return out
 
-    def _neurons(self, b: Json, name: str, x: F64) -> F64:
+    def _linear(self, b: Json, which: str, x: F64) -> F64:
+        out: F64 = x @ self._matrix(b[which])[0].T + self._vector(b.get(f"{which}_bias"))
+        return out
+
+    def _convolution(self, b: Json, x: F64) -> F64:
+        taps, width = b["taps"], x.shape[-1]
+        kernel = self.weights.vector(b["kernel"]).astype(np.float64).reshape(width, taps)
+        u = self._linear(b, "gate_in", x) * self._linear(b, "value", x)
+        u = np.concatenate([np.zeros((taps - 1, width)), u])
+        mixed = sum(u[j : j + len(x)] * kernel[:, j] for j in range(taps)) + self._vector(b.get("kernel_bias"))
+        return self._linear(b, "o", self._linear(b, "gate_out", x) * mixed)
+
+    def _neurons(self, b: Json, name: str, x: F64, expert: int = 0) -> F64:
+        def bias(which: str, count: int) -> F64 | float:
+            whole = self._vector(b.get(which))
+            return whole[expert * count : (expert + 1) * count] if isinstance(whole, np.ndarray) else whole
+
         *inputs, down = [*(self._matrix(b["selector"]) if "selector" in b else []), *self._matrix(name)]
-        up = x @ inputs[-1].T + self._vector(b.get("up_bias"))
+        up, limit = x @ inputs[-1].T + bias("up_bias", b["size"]), b.get("limit", np.inf)
         if b["gated"]:
             up = np.maximum(up, 0) if b.get("up_relu") else up
-            gate = x @ inputs[0].T + self._vector(b.get("gate_bias"))
+            gate = np.minimum(x @ inputs[0].T + bias("gate_bias", b["size"]), limit)
+            up = np.clip(up, -limit, limit) + b.get("up_add", 0.0)
             up = _activate(b["activation"], b["threshold"], gate) * up
         else:
             up = _activate(b["activation"], b["threshold"], up)
-        return up @ down
+        return up @ down + bias("down_bias", x.shape[-1])
 
     def _ffn(self, b: Json, x: F64) -> F64:
         if b["kind"] == "ffn":
-            return self._neurons(b, b["matrices"][0], x) + self._vector(b.get("down_bias"))
-        p = _softmax(x @ self._matrix(b["router"])[0].T)
+            y = self._neurons(b, b["matrices"][0], x)
+            return y / (1 + np.exp(-x @ self._matrix(b["output_gate"])[0].T)) if "output_gate" in b else y
+        scores = x @ self._matrix(b["router"])[0].T + self._vector(b.get("router_bias"))
+        p = 1 / (1 + np.exp(-scores)) if b.get("scoring") == "sigmoid" else _softmax(scores)
+        ranked = p + self._vector(b.get("choice_bias"))
         out = np.zeros_like(x)
         for t in range(len(x)):
-            chosen = np.argsort(-p[t], kind="stable")[: b["top_k"]]
-            weight = p[t][chosen] / (p[t][chosen].sum() if b["normalize"] else 1)
+            chosen = np.argsort(-ranked[t], kind="stable")[: b["top_k"]]
+            weight = p[t][chosen] / (p[t][chosen].sum() + b.get("normalize_eps", 0.0) if b["normalize"] else 1)
+            weight = weight * b.get("routed_scale", 1.0)
             for e, w in zip(chosen, weight, strict=True):
-                out[t] += w * self._neurons(b, b["matrices"][e], x[t : t + 1])[0]
+                out[t] += w * self._neurons(b, b["matrices"][e], x[t : t + 1], e)[0]
         return out

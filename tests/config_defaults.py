@@ -1,13 +1,15 @@
 """Makes edgekit/arch/defaults.json from the config classes of the installed transformers.
 
-    python -m tests.config_defaults
+    python -m tests.config_defaults [NEW_MODEL_TYPE ...]
 
-The table is committed; tests/test_config_defaults.py compares it with the installed transformers.
+A new family needs its line before it can be imported. The table is committed;
+ tests/test_config_defaults.py compares it with the installed transformers.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,11 @@ def family(model_type: str) -> dict[str, Any]:
     made = kind()
     # What the class computes when it is made and never declares: legacy names that its own code reads.
     rope = values.pop("rope_parameters", "none") is None and made.rope_parameters
-    if rope and "full_attention" in rope:
+    if rope and "full_attention" in rope and model_type == "olmo3":
+        values |= {"rope_theta": rope["full_attention"]["rope_theta"]}
+    elif rope and model_type == "gpt_oss":
+        values |= {"rope_theta": rope["rope_theta"]}
+    elif rope and "full_attention" in rope:
         values["rope_theta"] = rope["full_attention"]["rope_theta"]
         values["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
     elif rope and model_type == "gpt_neox":
@@ -35,11 +41,13 @@ def family(model_type: str) -> dict[str, Any]:
     elif rope:
         values |= {k: v for k, v in rope.items() if k != "rope_type"}
     if rope:
-        values |= {"rope_parameters": None, "rope_scaling": None}
+        values |= {"rope_parameters": rope if model_type == "gpt_oss" else None, "rope_scaling": None}
     if hasattr(made, "_sliding_window_pattern"):
         values["sliding_window_pattern"] = made._sliding_window_pattern
     if "attention_types" in values:
         values["attention_types"] = made.attention_types
+    if "time_step_limit" in values:
+        values["time_step_limit"] = None  # it holds an infinity, which JSON has not
     return {"aliases": aliases, "defaults": dict(sorted(values.items()))}
 
 
@@ -50,6 +58,4 @@ def text(model_types: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    from edgekit.arch import known_model_types
-
-    TABLE.write_text(text([t for t in known_model_types() if t != "openelm"]))
+    TABLE.write_text(text(sorted({*json.loads(TABLE.read_text()), *sys.argv[1:]})))

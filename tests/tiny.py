@@ -28,6 +28,19 @@ def rope(kind: str, **more: Any) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **more}}
 
 
+GRANITE = {
+    "embedding_multiplier": 3.0,
+    "residual_multiplier": 0.5,
+    "attention_multiplier": 0.2,
+    "logits_scaling": 4.0,
+}
+HYBRID: dict[str, Any] = {
+    "layer_types": ["full_attention"] * 3,
+    "shared_intermediate_size": 80,
+    "mamba_n_heads": 4,
+    "mamba_d_state": 8,
+}
+LFM2: dict[str, Any] = dict(GQA)
 LONG = {"short_factor": [1.0 + i / 8 for i in range(8)], "long_factor": [2.0 + i for i in range(8)]}
 
 MAKERS: dict[str, Callable[[], Any]] = {
@@ -67,6 +80,18 @@ MAKERS: dict[str, Callable[[], Any]] = {
         **GQA, original_max_position_embeddings=24, **rope("longrope", original_max_position_embeddings=24, **LONG)
     ),
     "phi3_partial": lambda: tf.Phi3Config(**GQA, **rope("default", partial_rotary_factor=0.5)),
+    "phi4_mini": lambda: tf.Phi3Config(
+        **{**GQA, "max_position_embeddings": 96},
+        tie_word_embeddings=True,
+        original_max_position_embeddings=24,
+        **rope(
+            "longrope",
+            partial_rotary_factor=0.75,
+            original_max_position_embeddings=24,
+            short_factor=[1.0 + i / 8 for i in range(6)],
+            long_factor=[2.0 + i for i in range(6)],
+        ),
+    ),
     "olmo2": lambda: tf.Olmo2Config(**GQA),
     "opt": lambda: tf.OPTConfig(**OPT, ffn_dim=96, word_embed_proj_dim=64),
     "opt_post_norm_projected": lambda: tf.OPTConfig(
@@ -89,6 +114,89 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "gpt_neox": lambda: tf.GPTNeoXConfig(**SIZES),
     "gpt_neox_serial": lambda: tf.GPTNeoXConfig(**SIZES, use_parallel_residual=False, rotary_pct=0.5),
     "mixtral": lambda: tf.MixtralConfig(**GQA, num_local_experts=4, num_experts_per_tok=2, sliding_window=None),
+    "smollm3": lambda: tf.SmolLM3Config(**GQA, no_rope_layers=[1, 0, 1]),
+    "smollm3_windows": lambda: tf.SmolLM3Config(
+        **GQA, no_rope_layer_interval=2, use_sliding_window=True, sliding_window=9
+    ),
+    "olmo3": lambda: tf.Olmo3Config(**{**GQA, "num_hidden_layers": 4}, sliding_window=9),
+    "olmo3_yarn": lambda: tf.Olmo3Config(
+        **{**GQA, "num_hidden_layers": 4},
+        sliding_window=9,
+        rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+    ),
+    "granite": lambda: tf.GraniteConfig(**GQA, **GRANITE),
+    "granitemoe": lambda: tf.GraniteMoeConfig(**GQA, **GRANITE, num_local_experts=4, num_experts_per_tok=2),
+    "granitemoehybrid": lambda: tf.GraniteMoeHybridConfig(
+        **GQA, **GRANITE, **HYBRID, num_local_experts=4, num_experts_per_tok=2, position_embedding_type="rope"
+    ),
+    "granitemoehybrid_dense": lambda: tf.GraniteMoeHybridConfig(**GQA, **GRANITE, **HYBRID, num_local_experts=0),
+    "qwen2_moe": lambda: tf.Qwen2MoeConfig(
+        **GQA,
+        num_experts=6,
+        num_experts_per_tok=2,
+        moe_intermediate_size=48,
+        shared_expert_intermediate_size=80,
+        mlp_only_layers=[1],
+    ),
+    "qwen2_moe_windows": lambda: tf.Qwen2MoeConfig(
+        **GQA,
+        num_experts=5,
+        num_experts_per_tok=2,
+        moe_intermediate_size=48,
+        shared_expert_intermediate_size=32,
+        norm_topk_prob=True,
+        use_sliding_window=True,
+        sliding_window=9,
+        max_window_layers=2,
+    ),
+    "qwen2_moe_everywhere": lambda: tf.Qwen2MoeConfig(
+        **GQA,
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=48,
+        shared_expert_intermediate_size=32,
+    ),
+    "olmoe": lambda: tf.OlmoeConfig(**GQA, num_experts=6, num_experts_per_tok=2),
+    "cohere2": lambda: tf.Cohere2Config(**{**GQA, "num_hidden_layers": 4}, sliding_window=9, logit_scale=0.25),
+    "nemotron": lambda: tf.NemotronConfig(**GQA),
+    "nemotron_biased": lambda: tf.NemotronConfig(**GQA, attention_bias=True, mlp_bias=True, head_dim=32),
+    "lfm2": lambda: tf.Lfm2Config(
+        **LFM2, block_auto_adjust_ff_dim=False, layer_types=["conv", "full_attention", "conv"]
+    ),
+    "lfm2_biased": lambda: tf.Lfm2Config(
+        **{**LFM2, "hidden_size": 56},
+        full_attn_idxs=[1],
+        conv_bias=True,
+        conv_L_cache=4,
+        block_multiple_of=24,
+        tie_word_embeddings=False,
+    ),
+    "lfm2_moe": lambda: tf.Lfm2MoeConfig(
+        **LFM2,
+        layer_types=["conv", "full_attention", "conv"],
+        moe_intermediate_size=48,
+        num_experts=6,
+        num_experts_per_tok=2,
+        num_dense_layers=1,
+        routed_scaling_factor=1.5,
+    ),
+    "gpt_oss": lambda: tf.GptOssConfig(
+        **{**GQA, "num_hidden_layers": 4},
+        head_dim=32,
+        sliding_window=9,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        swiglu_limit=1.5,
+        rope_parameters={
+            "rope_type": "yarn",
+            "rope_theta": 150000.0,
+            "factor": 4.0,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "truncate": False,
+            "original_max_position_embeddings": 32,
+        },
+    ),
     "qwen3_moe": lambda: tf.Qwen3MoeConfig(
         **GQA,
         head_dim=32,
@@ -108,6 +216,9 @@ def make(name: str, folder: Path, dtype: torch.dtype = torch.float32, **save: An
     config._attn_implementation = "eager"
     model = tf.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            if name.endswith("expert_bias"):
+                buffer.add_(torch.randn_like(buffer) * 0.1)
         for parameter in model.parameters():  # norms and biases must not stay at one and zero
             if parameter.dim() == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.1)

@@ -18,7 +18,7 @@ from coreai.authoring import reduction_ops as ops
 from coreai.authoring.constant import constant
 
 from edgekit.converters.static import HIDDEN_SCORE, LEAST_LARGEST, Array, StaticEmitter, Store
-from edgekit.converters.weights import Part, bitstream, stored_bits
+from edgekit.converters.weights import Json, Part, bitstream, stored_bits
 
 Value = Any
 ELEMENTS: dict[str, Any] = {"float16": F16Type.get, "float32": F32Type.get, "int32": lambda: IntegerType.get_signed(32)}
@@ -145,6 +145,13 @@ class CoreAiEmitter(StaticEmitter[Value]):
         y = ops.relu(self.sub(x, self.number(threshold)) if kind == "shifted_relu" else x)
         return self.mul(y, y) if kind == "relu2" else y
 
+    def clamp(self, x: Value, least: float | None, most: float) -> Value:
+        x = x if least is None else ops.broadcasting_maximum(x, self.number(least))
+        return ops.broadcasting_minimum(x, self.number(most))
+
+    def sigmoid(self, x: Value) -> Value:
+        return ops.sigmoid(x)
+
     def largest(self, x: Value) -> Value:
         return ops.broadcasting_maximum(ops.reduce_max(unary.abs_(x), i32s(-1)), self.number(LEAST_LARGEST))
 
@@ -214,13 +221,12 @@ class CoreAiEmitter(StaticEmitter[Value]):
             out = ops.broadcasting_where(seen, out, self.number(HIDDEN_SCORE))
         return out
 
-    def route(self, logits: Value, top_k: int, normalize: bool) -> Value:
-        p = self.softmax(logits)
-        which = ops.argsort(p, i16(2), constant(np.array(True)), constant(np.array(True)))
-        which, _ = self.split(which, [top_k, int(p.type.shape[-1]) - top_k])
+    def route(self, logits: Value, block: Json) -> Value:
+        p, ranked = self.probabilities(logits, block)
+        which = ops.argsort(ranked, i16(2), constant(np.array(True)), constant(np.array(True)))
+        which, _ = self.split(which, [block["top_k"], int(p.type.shape[-1]) - block["top_k"]])
         best = ops.gather_along_axis(p, which, i16(2))
-        if normalize:
-            best = self.div(best, ops.reduce_sum(best, i32s(-1)))
+        best = self.weighted(best, ops.reduce_sum(best, i32s(-1)), block)
         return ops.scatter_along_axis(p.type, self.scale(p, 0), which, best, i16(2), scatter_mode="update")
 
     def column(self, x: Value, index: int) -> Value:

@@ -15,7 +15,7 @@ from coreai.authoring.graph import graph
 
 from edgekit.converters.base import Job
 from edgekit.converters.coreai.emitter import Constants, CoreAiEmitter
-from edgekit.converters.lower import lower
+from edgekit.converters.lower import lower, refuse_other_mixers
 from edgekit.converters.rope import reach
 from edgekit.converters.static import Store
 from edgekit.converters.weights import Json
@@ -28,9 +28,10 @@ def export(job: Job) -> None:
     """Writes model.aimodel and the tokenizer.
 
     Raises:
-        ConvertError: the context is out of reach.
+        ConvertError: the context is out of reach, or the model has other blocks.
     """
     model = job.weights.model
+    refuse_other_mixers(model, job.kind, ("attention",))
     context = reach(model, job.choices.context)
     chunk = min(job.choices.chunk, context)
     store = Store(job.weights, job.choices.precision)

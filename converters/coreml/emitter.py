@@ -14,7 +14,7 @@ from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import types
 
 from edgekit.converters.static import HIDDEN_SCORE, LEAST_LARGEST, Array, StaticEmitter, Store
-from edgekit.converters.weights import Part, stored_bits
+from edgekit.converters.weights import Json, Part, stored_bits
 
 Var = Any  # coremltools has no types
 CODES = {b: types.string_to_nptype(f"uint{b}") for b in (1, 2, 3, 4, 6, 8)}
@@ -113,6 +113,13 @@ class MilEmitter(StaticEmitter[Var]):
         y = mb.relu(x=mb.sub(x=x, y=self.number(threshold)) if kind == "shifted_relu" else x)
         return mb.mul(x=y, y=y) if kind == "relu2" else y
 
+    def clamp(self, x: Var, least: float | None, most: float) -> Var:
+        x = x if least is None else mb.maximum(x=x, y=self.number(least))
+        return mb.minimum(x=x, y=self.number(most))
+
+    def sigmoid(self, x: Var) -> Var:
+        return mb.sigmoid(x=x)
+
     def largest(self, x: Var) -> Var:
         most = mb.reduce_max(x=mb.abs(x=x), axes=[-1], keep_dims=True)
         return mb.maximum(x=most, y=self.number(LEAST_LARGEST))
@@ -180,11 +187,12 @@ class MilEmitter(StaticEmitter[Var]):
             seen = mb.logical_and(x=seen, y=mb.greater(x=every, y=mb.sub(x=at, y=np.int32(window))))
         return mb.select(cond=seen, a=self.number(0), b=self.number(HIDDEN_SCORE))
 
-    def route(self, logits: Var, top_k: int, normalize: bool) -> Var:
-        p = mb.softmax(x=logits, axis=-1)
-        best, which = mb.topk(x=p, k=top_k, axis=-1, ascending=False)
-        if normalize:
-            best = mb.real_div(x=best, y=mb.reduce_sum(x=best, axes=[-1], keep_dims=True))
+    def route(self, logits: Var, block: Json) -> Var:
+        p, ranked = self.probabilities(logits, block)
+        best, which = mb.topk(x=ranked, k=block["top_k"], axis=-1, ascending=False)
+        if ranked is not p:
+            best = mb.gather_along_axis(x=p, indices=which, axis=-1, validate_indices=False)
+        best = self.weighted(best, mb.reduce_sum(x=best, axes=[-1], keep_dims=True), block)
         return mb.scatter_along_axis(
             data=self.scale(p, 0), indices=which, updates=best, axis=-1, mode="update", validate_indices=False
         )

@@ -12,7 +12,7 @@ from coremltools.converters.mil.mil import Function, Program, types
 
 from edgekit.converters.base import Job
 from edgekit.converters.coreml.emitter import MilEmitter
-from edgekit.converters.lower import lower, segment
+from edgekit.converters.lower import lower, refuse_other_mixers, segment
 from edgekit.converters.rope import reach
 from edgekit.converters.static import Store
 from edgekit.converters.weights import Json
@@ -30,9 +30,10 @@ def export(job: Job) -> None:
     (edgekit_session_feed_forward); the last returns logits. Names end in `_prefill` for a chunk of tokens.
 
     Raises:
-        ConvertError: the context is out of reach.
+        ConvertError: the context is out of reach, or the model has other blocks.
     """
     model = job.weights.model
+    refuse_other_mixers(model, job.kind, ("attention",))
     context = reach(model, job.choices.context)
     chunk = min(job.choices.chunk, context)
     store = Store(job.weights, job.choices.precision)

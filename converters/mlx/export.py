@@ -25,13 +25,19 @@ from edgekit.errors import ConvertError
 # model_type -> what mlx_lm puts in front of the checkpoint's names
 PREFIXES = {
     "llama": "", "mistral": "", "qwen2": "", "qwen3": "", "qwen3_moe": "", "mixtral": "", "gemma3_text": "",
-    "phi3": "", "olmo2": "", "gpt2": "model.", "gpt_neox": "",
+    "phi3": "", "olmo2": "", "gpt2": "model.", "gpt_neox": "", "smollm3": "", "granite": "", "olmo3": "", "olmoe": "",
+    "qwen2_moe": "", "cohere2": "", "nemotron": "",
 }  # fmt: skip
-ACTIVATIONS = {"gemma3_text": "gelu_tanh", "gpt2": "gelu_tanh", "gpt_neox": "gelu_tanh"}  # what its code computes
+ACTIVATIONS = {
+    "gemma3_text": "gelu_tanh",
+    "gpt2": "gelu_tanh",
+    "gpt_neox": "gelu_tanh",
+    "nemotron": "relu2",
+}  # what its code computes
 # mlx_lm's llama has SiLU only. x sigmoid(c x) is ReLU but for |x| < 10 / c, where it is off by 0.28 / c at most:
 # c goes into gate, its inverse into up and down, powers of two, so that no code changes.
 STEEPNESS = {"f32": 2.0**20, "f16": 2.0**10}
-WINDOWED = ("llama", "mistral", "gemma3_text")
+WINDOWED = ("llama", "mistral", "gemma3_text", "olmo3", "cohere2")
 EXPERT = re.compile(r"(.*)\.experts\.(\d+)\.(\w+)\.weight")
 EXPERT_NAMES = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
 
@@ -125,7 +131,7 @@ def _refuse(model: Model, config: Json) -> None:
     kind = model.model_type
     if kind not in PREFIXES:
         raise ConvertError(
-            f"mlx_lm has no model '{kind}'; it knows of ours: {', '.join(PREFIXES)}. 'mlx-exact' takes every model"
+            f"'{kind}' is not written for mlx_lm, only {', '.join(PREFIXES)}; 'mlx-exact' takes every model"
         )
     wanted = ACTIVATIONS.get(kind, "silu")
     for block in model.blocks:
@@ -136,14 +142,25 @@ def _refuse(model: Model, config: Json) -> None:
                 raise ConvertError(f"mlx_lm's '{kind}' computes {wanted}, not {block.activation}; export 'mlx-exact'")
             if block.up_relu or block.pre_relu:
                 raise ConvertError(f"mlx_lm's '{kind}' has no extra ReLU; export 'mlx-exact'")
-        elif block.window and kind not in WINDOWED:
+        elif isinstance(block, Attention) and block.window and kind not in WINDOWED:
             raise ConvertError(f"mlx_lm's '{kind}' has no sliding window; export 'mlx-exact'")
     if any(rope.long_inv_freq is not None for rope in model.ropes):
         raise ConvertError(f"mlx_lm's '{kind}' uses LongRoPE's long factors at every length; export 'mlx-exact'")
+    if kind == "cohere2" and (model.head != model.embedding or _rope_kind(config) != "default"):
+        raise ConvertError("mlx_lm's 'cohere2' has tied embeddings and plain positions only; export 'mlx-exact'")
+    if kind == "qwen2_moe" and any(isinstance(b, Ffn) and b.router is None and not b.parallel for b in model.blocks):
+        raise ConvertError("mlx_lm's 'qwen2_moe' has no dense layers; export 'mlx-exact'")
+    if kind == "qwen2_moe" and any(isinstance(b, Ffn) and b.normalize for b in model.blocks):
+        raise ConvertError("mlx_lm's 'qwen2_moe' does not normalize the experts' weights; export 'mlx-exact'")
     if kind == "gpt_neox" and any(isinstance(b, Ffn) and b.size != 4 * model.hidden_size for b in model.blocks):
         raise ConvertError("mlx_lm's 'gpt_neox' has feed-forward blocks of 4 x hidden_size only; export 'mlx-exact'")
     if kind == "gpt_neox" and not config.get("use_parallel_residual", True):
         raise ConvertError("mlx_lm's 'gpt_neox' computes parallel residuals only; export 'mlx-exact'")
+
+
+def _rope_kind(config: Json) -> str:
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    return str(rope.get("rope_type", rope.get("type", "default")))
 
 
 def _config(model: Model, config: Json) -> Json:
@@ -168,8 +185,12 @@ def _config(model: Model, config: Json) -> Json:
         out["layer_types"] = ["full_attention" if everywhere or not w else "sliding_attention" for w in windows]
         out["sliding_window"] = max(windows) or None
         out["max_position_embeddings"] = _reach(model)
-    if model.model_type == "gemma3_text":
+    if model.model_type in ("gemma3_text", "cohere2"):
         out["sliding_window_pattern"] = _pattern(windows)
+    if model.model_type == "olmo3":
+        out["layer_types"] = ["sliding_attention" if w else "full_attention" for w in windows]
+    if model.model_type == "cohere2":
+        out["head_dim"] = next(b.head_dim for b in model.blocks if isinstance(b, Attention))
     out["n_ctx"] = config.get("n_positions")
     out["num_experts"] = config.get("num_experts", config.get("num_local_experts"))
     group, bits = GROUP, 4  # a hint: mlx_lm finds those of each tensor from its shape
@@ -189,5 +210,5 @@ def _pattern(windows: list[int]) -> int:
     """Every how many layers one sees everything."""
     pattern = next((i + 1 for i, w in enumerate(windows) if not w), len(windows) + 1)
     if [bool(w) for w in windows] != [(i + 1) % pattern != 0 for i in range(len(windows))]:
-        raise ConvertError("mlx_lm's 'gemma3_text' wants full attention in every n-th layer; export 'mlx-exact'")
+        raise ConvertError("this model's code in mlx_lm wants full attention in every n-th layer; export 'mlx-exact'")
     return pattern

@@ -16,7 +16,7 @@ import numpy as np
 from edgekit.codecs.base import F32
 from edgekit.converters.lower import Emitter, feed_forward, lower
 from edgekit.converters.mlx.export_exact import CONFIG, WEIGHTS
-from edgekit.converters.weights import Json, Part
+from edgekit.converters.weights import Json, Part, find_vector
 
 Array = mx.array
 FeedForward = Callable[[int, F32], F32]  # (block, x [tokens, hidden]) -> the block's output
@@ -36,7 +36,7 @@ class MlxModel(Emitter[Array]):
     def reset(self) -> None:
         """Forgets all tokens."""
         self.position = self.count = 0
-        self.cache: dict[int, tuple[Array, Array]] = {}
+        self.cache: dict[int, tuple[Array, ...]] = {}
 
     def __call__(self, tokens: list[int]) -> F32:
         """Appends tokens; their logits f32 [tokens, vocabulary]."""
@@ -49,7 +49,8 @@ class MlxModel(Emitter[Array]):
     # --- weights -----------------------------------------------------------------------------
 
     def _vector(self, name: str) -> Array:
-        return self.stored[name].astype(self.dtype)
+        out: Array = find_vector(name, self.stored.__getitem__).astype(self.dtype)
+        return out
 
     def _scales(self, name: str) -> tuple[Array, Array]:
         return self.stored[f"{name}.scales"].astype(self.dtype), self.stored[f"{name}.biases"].astype(self.dtype)
@@ -141,6 +142,12 @@ class MlxModel(Emitter[Array]):
         y = mx.maximum(x - threshold if kind == "shifted_relu" else x, 0)
         return y * y if kind == "relu2" else y
 
+    def clamp(self, x: Array, least: float | None, most: float) -> Array:
+        return mx.minimum(x if least is None else mx.maximum(x, least), most)
+
+    def sigmoid(self, x: Array) -> Array:
+        return mx.sigmoid(x)
+
     def norm(self, norm: Json, x: Array, heads: int = 0) -> Array:
         shape = x.shape
         y = x.reshape(*shape[:-1], heads, -1) if heads else x
@@ -188,8 +195,8 @@ class MlxModel(Emitter[Array]):
             keys, values = (mx.concatenate([old, new], axis=2) for old, new in zip(before, (keys, values), strict=True))
         self.cache[layer] = (keys, values)
         mask = self._mask(block["window"])
-        if block["softcap"]:
-            out = self._capped(queries, keys, values, mask, block)
+        if block["softcap"] or "sinks" in block:
+            out = self._scored(queries, keys, values, mask, block)
         else:
             out = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=block["scale"], mask=mask)
         return out.transpose(0, 2, 1, 3).reshape(1, self.count, -1)
@@ -203,17 +210,33 @@ class MlxModel(Emitter[Array]):
         seen = distance >= 0
         return seen & (distance < window) if window else seen
 
-    def _capped(self, q: Array, k: Array, v: Array, mask: Array | None, block: Json) -> Array:
+    def _scored(self, q: Array, k: Array, v: Array, mask: Array | None, block: Json) -> Array:
         group = block["heads"] // block["kv_heads"]
-        scores = self.cap((q @ mx.repeat(k, group, axis=1).swapaxes(-1, -2)) * block["scale"], block["softcap"])
+        scores = (q @ mx.repeat(k, group, axis=1).swapaxes(-1, -2)) * block["scale"]
+        scores = self.cap(scores, block["softcap"]) if block["softcap"] else scores
         scores = scores if mask is None else mx.where(mask, scores, mx.array(-float("inf"), scores.dtype))
-        return mx.softmax(scores, axis=-1, precise=True) @ mx.repeat(v, group, axis=1)
+        if "sinks" in block:
+            sinks = mx.broadcast_to(self._vector(block["sinks"])[None, :, None, None], (*scores.shape[:-1], 1))
+            scores = mx.concatenate([scores, sinks], axis=-1)
+        return mx.softmax(scores, axis=-1, precise=True)[..., : k.shape[2]] @ mx.repeat(v, group, axis=1)
 
-    def route(self, logits: Array, top_k: int, normalize: bool) -> Array:
-        p = mx.softmax(logits, axis=-1, precise=True)
-        chosen = mx.argsort(-p, axis=-1)[..., :top_k]
+    def convolve(self, x: Array, block: Json, layer: int) -> Array:
+        taps, width = block["taps"], x.shape[-1]
+        kernel = self._vector(block["kernel"]).reshape(width, taps)
+        (before,) = self.cache.get(layer, (mx.zeros((1, taps - 1, width), x.dtype),))
+        joined = mx.concatenate([before, x], axis=1)
+        self.cache[layer] = (joined[:, self.count :],)
+        mixed = sum((joined[:, j : j + self.count] * kernel[:, j] for j in range(taps)), mx.zeros_like(x))
+        return mixed if block.get("kernel_bias") is None else mixed + self._vector(block["kernel_bias"])
+
+    def route(self, logits: Array, block: Json) -> Array:
+        p = mx.sigmoid(logits) if block.get("scoring") == "sigmoid" else mx.softmax(logits, axis=-1, precise=True)
+        ranked = p if block.get("choice_bias") is None else p + self._vector(block["choice_bias"])
+        chosen = mx.argsort(-ranked, axis=-1)[..., : block["top_k"]]
         best = mx.take_along_axis(p, chosen, axis=-1)
-        best = best / best.sum(axis=-1, keepdims=True) if normalize else best
+        if block["normalize"]:
+            best = best / (best.sum(axis=-1, keepdims=True) + block.get("normalize_eps", 0.0))
+        best = best * block.get("routed_scale", 1.0)
         return mx.put_along_axis(mx.zeros_like(p), chosen, best, axis=-1)
 
     def column(self, x: Array, index: int) -> Array:

@@ -11,13 +11,14 @@ import numpy as np
 import onnx_ir as ir
 
 from edgekit.converters.base import Choices
-from edgekit.converters.lower import feed_forward
+from edgekit.converters.lower import feed_forward, mixers
 from edgekit.converters.onnx.data import DataFile
 from edgekit.converters.onnx.weights import MS, OnnxWeights, Value
 from edgekit.converters.rope import tables
 from edgekit.converters.weights import Json, Part, Weights
 
 EDGEKIT = "ai.edgekit"
+FAR = 1 << 30  # an end that lies behind everything
 HEAD_STEP = 8  # GroupQueryAttention: heads, and pairs of rotated values, are multiples of it
 
 
@@ -32,12 +33,13 @@ class OnnxEmitter(OnnxWeights):
         super().__init__(weights, data, choices, exact=exact)
         self.context, self.flash = context, flash
         model = weights.model
-        wanted = {b[n] for b in model["blocks"] if b["kind"] == "attention" for n in "qkvo"}
+        names_of = ("q", "k", "v", "gate_in", "gate_out", "value", "o")
+        wanted = {b[n] for b in mixers(model["blocks"]) for n in names_of if n in b}
         wanted |= {model["head"]["matrix"], model["head"].get("project"), model["embedding"].get("project")}
         names = [m["name"] for m in weights.bundle.data["matrices"]]
         self.projections = {n: i for i, n in enumerate(names) if n in wanted}  # name -> place in the manifest
         self.presents: list[Value] = []
-        self.pasts: list[Value] = []
+        self.pasts: dict[int, list[Value]] = {}  # of each block that looks at other tokens
         self._ropes: dict[int, tuple[Value, Value]] = {}
         self._inputs()
 
@@ -47,10 +49,14 @@ class OnnxEmitter(OnnxWeights):
 
         self.ids = tensor("input_ids", ir.DataType.INT64, "batch", "tokens")
         self.mask = tensor("attention_mask", ir.DataType.INT64, "batch", "total")
-        for layer, b in enumerate(b for b in self.w.model["blocks"] if b["kind"] == "attention"):
-            for which in ("key", "value"):
-                shape = ("batch", b["kv_heads"], "past", head_width(b["head_dim"]))
-                self.pasts.append(tensor(f"past_key_values.{layer}.{which}", ir.DataType.FLOAT, *shape))
+        for layer, b in enumerate(mixers(self.w.model["blocks"])):
+            if b["kind"] == "convolution":
+                state = ("batch", b["taps"] - 1, self.w.model["hidden_size"])
+                self.pasts[layer] = [tensor(f"past_conv.{layer}", ir.DataType.FLOAT, *state)]
+                continue
+            shape = ("batch", b["kv_heads"], "past", head_width(b["head_dim"]))
+            names = (f"past_key_values.{layer}.{which}" for which in ("key", "value"))
+            self.pasts[layer] = [tensor(name, ir.DataType.FLOAT, *shape) for name in names]
         total = self.op("Shape", self.mask, start=1, end=2)
         self.total = self.op("Cast", self.op("Squeeze", total), to=int(ir.DataType.INT32))
         seen = self.op("ReduceSum", self.mask, self.ints(1), keepdims=0)
@@ -59,7 +65,7 @@ class OnnxEmitter(OnnxWeights):
     @property
     def inputs(self) -> list[Value]:
         """Of the graph."""
-        return [self.ids, self.mask, *self.pasts]
+        return [self.ids, self.mask, *(past for pair in self.pasts.values() for past in pair)]
 
     # --- arithmetic --------------------------------------------------------------------------
 
@@ -96,6 +102,12 @@ class OnnxEmitter(OnnxWeights):
             return self.op("Where", self.op("Greater", x, self.number(threshold)), x, self.number(0.0))
         y = self.op("Relu", self.op("Sub", x, self.number(threshold)) if kind == "shifted_relu" else x)
         return self.op("Mul", y, y) if kind == "relu2" else y
+
+    def clamp(self, x: Value, least: float | None, most: float) -> Value:
+        return self.op("Clip", x, None if least is None else self.number(least), self.number(most))
+
+    def sigmoid(self, x: Value) -> Value:
+        return self.op("Sigmoid", x)
 
     def norm(self, norm: Json, x: Value, heads: int = 0) -> Value:
         weight = norm.get("weight")
@@ -144,7 +156,7 @@ class OnnxEmitter(OnnxWeights):
         a, b = cut(0, dim // 2), cut(dim // 2, dim)
         first = self.op("Sub", self.op("Mul", a, cos), self.op("Mul", b, sin))
         second = self.op("Add", self.op("Mul", b, cos), self.op("Mul", a, sin))
-        return self.op("Reshape", self.op("Concat", first, second, cut(dim, 1 << 30), axis=3), self.ints(0, 0, -1))
+        return self.op("Reshape", self.op("Concat", first, second, cut(dim, FAR), axis=3), self.ints(0, 0, -1))
 
     def _padded(self, x: Value, heads: int, head_dim: int) -> Value:
         """Heads filled up with zeros to a size that GroupQueryAttention takes; scores stay the same."""
@@ -163,9 +175,12 @@ class OnnxEmitter(OnnxWeights):
                 q, k = (self._rotated(x, block["rope"], n, dim) for x, n in ((q, heads), (k, kv)))
         if d % HEAD_STEP:
             q, k, v = (self._padded(x, n, d) for x, n in ((q, heads), (k, kv), (v, kv)))
+        given: list[Value | None] = [q, k, v, *self.pasts[layer], self.seqlens, self.total, *rotary]
+        if "sinks" in block:  # behind the tables of a rotation, positions and a bias of scores
+            given += [None] * (11 - len(given)) + [self._vector(block["sinks"])]
         out, key, value = self.ops(
             "GroupQueryAttention",
-            [q, k, v, *self.pasts[2 * layer : 2 * layer + 2], self.seqlens, self.total, *rotary],
+            given,
             3,
             MS,
             num_heads=heads,
@@ -186,11 +201,37 @@ class OnnxEmitter(OnnxWeights):
             out = self.op("Reshape", out, self.ints(0, 0, -1))
         return out
 
-    def route(self, logits: Value, top_k: int, normalize: bool) -> Value:
-        p = self.op("Softmax", logits, axis=-1)
-        best, which = self.ops("TopK", [p, self.ints(top_k)], 2, "", axis=-1, largest=1, sorted=1)
-        if normalize:
-            best = self.op("Div", best, self.op("ReduceSum", best, self.ints(-1), keepdims=1))
+    def convolve(self, x: Value, block: Json, layer: int) -> Value:
+        taps, width = block["taps"], self.w.model["hidden_size"]
+        kernel = self.w.vector(block["kernel"]).reshape(width, taps)
+        joined = self.op("Concat", *self.pasts[layer], x, axis=1)
+        mixed: Value | None = None
+        for tap in range(taps):
+            end = tap + 1 - taps or FAR
+            part = self.op("Slice", joined, self.ints(tap), self.ints(end), self.ints(1))
+            name = f"{block['kernel']}.{tap}"
+            part = self.op("Mul", part, self.const(name, np.ascontiguousarray(kernel[:, tap])))
+            mixed = part if mixed is None else self.op("Add", mixed, part)
+        assert mixed is not None
+        last = self.op("Slice", joined, self.ints(1 - taps or FAR), self.ints(FAR), self.ints(1))
+        last.name = f"present_conv.{layer}"
+        last.shape = ir.Shape(("batch", taps - 1, width))
+        last.type = ir.TensorType(ir.DataType.FLOAT)
+        self.presents.append(last)
+        bias = block.get("kernel_bias")
+        return mixed if bias is None else self.op("Add", mixed, self._vector(bias))
+
+    def route(self, logits: Value, block: Json) -> Value:
+        p = self.op("Sigmoid", logits) if block.get("scoring") == "sigmoid" else self.op("Softmax", logits, axis=-1)
+        bias = block.get("choice_bias")
+        ranked = p if bias is None else self.op("Add", p, self._vector(bias))
+        best, which = self.ops("TopK", [ranked, self.ints(block["top_k"])], 2, "", axis=-1, largest=1, sorted=1)
+        best = best if bias is None else self.op("GatherElements", p, which, axis=-1)
+        if block["normalize"]:
+            total = self.op("ReduceSum", best, self.ints(-1), keepdims=1)
+            eps = block.get("normalize_eps", 0.0)
+            best = self.op("Div", best, self.op("Add", total, self.number(eps)) if eps else total)
+        best = self.scale(best, block["routed_scale"]) if "routed_scale" in block else best
         return self.op("ScatterElements", self.scale(p, 0.0), which, best, axis=-1)
 
     def column(self, x: Value, index: int) -> Value:

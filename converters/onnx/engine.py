@@ -53,8 +53,11 @@ class OnnxEngine(Engine):
         self.reset()
 
     def reset(self) -> None:
-        given = [i for i in self.session.get_inputs() if i.name.startswith("past_key_values")]
-        self.cache: dict[str, Any] = {i.name: np.zeros((1, i.shape[1], 0, i.shape[3]), np.float32) for i in given}
+        given = [i for i in self.session.get_inputs() if i.name.startswith("past_")]
+        shapes = {
+            i.name: [n if isinstance(n, int) else 0 for n in i.shape[1:]] for i in given
+        }  # 0: grows with the text
+        self.cache: dict[str, Any] = {name: np.zeros((1, *shape), np.float32) for name, shape in shapes.items()}
         self.position = 0
 
     def __call__(self, tokens: Sequence[int]) -> F32:
@@ -68,7 +71,7 @@ class OnnxEngine(Engine):
             logits, *present = self.session.run(None, feeds)
         except Exception as error:
             raise ConvertError(f"{self.artifact.path}: onnxruntime failed: {one_line(error)}") from error
-        names = (n.replace("present", "past_key_values") for n in self.names[1:])
+        names = (n.replace("present_", "past_").replace("present.", "past_key_values.") for n in self.names[1:])
         self.cache = dict(zip(names, present, strict=True))
         out: F32 = logits[0]
         return out

@@ -8,7 +8,7 @@ import shutil
 import onnx_ir as ir
 
 from edgekit.converters.base import Job
-from edgekit.converters.lower import lower
+from edgekit.converters.lower import lower, mixers
 from edgekit.converters.onnx.data import DataFile
 from edgekit.converters.onnx.emitter import EDGEKIT, OnnxEmitter, head_width
 from edgekit.converters.onnx.tokenizer import write_tokenizer_config
@@ -51,6 +51,11 @@ def export(job: Job) -> None:
     ir.save(made, job.folder / GRAPH)
     job.copy_tokenizer()
     job.about["tokenizer_options"] = write_tokenizer_config(job.folder)
+    job.about["context"] = context
+    if e.accuracy_level == 4 and any(node.op_type == "MatMulNBits" for node in e.tape.nodes):
+        job.about["precision"] = "int8"  # of activations, within those products
+    if any(b["kind"] != "attention" for b in mixers(model["blocks"])):
+        return  # onnxruntime-genai has no place for the caches of such models
     config = _genai(model, context)
     if flash:  # onnxruntime-genai loads custom operators from the model's folder only
         for stem in LIBRARIES:
@@ -58,9 +63,6 @@ def export(job: Job) -> None:
         options = config["model"]["decoder"]["session_options"]
         options["custom_ops_library"] = library_path(LIBRARIES[0]).name
     (job.folder / "genai_config.json").write_text(json.dumps(config, indent=1))
-    job.about["context"] = context
-    if e.accuracy_level == 4 and any(node.op_type == "MatMulNBits" for node in e.tape.nodes):
-        job.about["precision"] = "int8"  # of activations, within those products
 
 
 def _genai(model: Json, context: int) -> Json:

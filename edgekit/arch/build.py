@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
+from edgekit.arch.attention import AttentionBuilder
 from edgekit.arch.config import LIMIT, Config, decoder_config, shown
+from edgekit.arch.convolution import ConvolutionBuilder
 from edgekit.arch.families import FAMILIES
 from edgekit.arch.family import Family
-from edgekit.arch.spec import (
-    Activation,
-    Attention,
-    Block,
-    Bundled,
-    Ffn,
-    Model,
-    Norm,
-    Ranges,
-)
-from edgekit.arch.tensors import Shapes, Tensors, head_tensor
+from edgekit.arch.feed_forward import FeedForwardBuilder
+from edgekit.arch.spec import Block, Model
+from edgekit.arch.tensors import Shapes, head_tensor
 from edgekit.errors import CheckpointError, UnsupportedModelError
 
 # Of any family: config key -> the only values with which edgekit computes what the model means.
@@ -75,7 +69,9 @@ def describe(
     config = decoder_config(config)
     family = find_family(config.get("model_type"))
     for key, allowed in {**REQUIRED_VALUES, **family.required_values}.items():
-        if config.get(key, allowed[0]) not in allowed:
+        if config.get(key, allowed[0]) not in allowed and not (
+            key == "quantization_config" and _undone(config, family)
+        ):
             raise UnsupportedModelError(
                 f"config.json: {key} is {shown(config[key])}, which edgekit does not compute for "
                 f"{family.model_types[0]}"
@@ -83,183 +79,19 @@ def describe(
     return _Builder(Config(config, family), shapes, head_differs).model(generation or {})
 
 
-class _Builder(Tensors):
-    """Blocks, and the whole."""
+def _undone(config: Mapping[str, Any], family: Family) -> bool:
+    """Whether reading the checkpoint undoes its quantization."""
+    given = config["quantization_config"]
+    method = given.get("quant_method") if isinstance(given, Mapping) else None
+    return isinstance(method, str) and method in family.packed
+
+
+class _Builder(AttentionBuilder, ConvolutionBuilder, FeedForwardBuilder):
+    """The whole model."""
 
     def __init__(self, config: Config, shapes: Shapes, head_differs: bool) -> None:
         super().__init__(config, shapes)
         self.head_differs = head_differs
-
-    # --- blocks ------------------------------------------------------------------------------
-
-    def attention(self, i: int) -> Attention:
-        c, f = self.c, self.f
-        heads = c.per_layer("heads", i)
-        kv = c.per_layer("kv_heads", i, heads)
-        if c.get("head_dim") is None and self.hidden % heads:
-            raise UnsupportedModelError(f"config.json: {heads} heads do not divide a hidden size of {self.hidden}")
-        d = c.size("head_dim", self.hidden // heads)
-        if heads % kv:
-            raise UnsupportedModelError(f"config.json: {kv} key-value heads do not divide {heads} heads")
-        tensors, ranges, whole = self._qkv(i, heads, kv, d)
-        at = f"layers.{i}."
-        sizes = {"q": heads * d, "k": kv * d, "v": kv * d}
-        m = {n: self.matrix(at + n, tensors[n], sizes[n], self.hidden, ranges[n], whole) for n in "qkv"}
-        b = {n: self.bias(at + n + "_bias", tensors[n], sizes[n], ranges[n], whole, f.qkv_bias) for n in "qkv"}
-        o = self._name(f.o, i)
-        kind = self.layer_kind(i)
-        per_head = f.qk_norm_per_head
-        pre, post, out = self._norm_places(at + "attention_", f.attention_norm, f.attention_post_norm, i)
-        return Attention(
-            heads,
-            kv,
-            d,
-            self._scale(d, i),
-            m["q"],
-            m["k"],
-            m["v"],
-            self.matrix(at + "o", o, self.hidden, heads * d),
-            b["q"],
-            b["k"],
-            b["v"],
-            self.bias(at + "o_bias", o, self.hidden, rule=f.o_bias),
-            self.norm(at + "q_norm", f.q_norm, i, d if per_head else heads * d, per_head),
-            self.norm(at + "k_norm", f.k_norm, i, d if per_head else kv * d, per_head),
-            self.rope(kind, d),
-            c.size("window") if kind == "sliding_attention" else 0,
-            self._softcap("attn_logit_softcapping"),
-            pre,
-            post,
-            out,
-            c.flag("norm_relu"),
-        )
-
-    def _softcap(self, key: str) -> float:
-        return 0.0 if self.c.get(key) is None else self.c.positive(key)
-
-    def _qkv(self, i: int, heads: int, kv: int, d: int) -> tuple[dict[str, str], dict[str, Ranges], int]:
-        f = self.f
-        if not f.qkv:
-            return (
-                {"q": self._name(f.q, i), "k": self._name(f.k, i), "v": self._name(f.v, i)},
-                dict.fromkeys("qkv", ()),
-                0,
-            )
-        fused = dict.fromkeys("qkv", self._name(f.qkv, i))
-        if f.qkv_layout == "per_head":
-            spans = {
-                n: tuple(((3 * h + j) * d, (3 * h + j + 1) * d) for h in range(heads)) for j, n in enumerate("qkv")
-            }
-            return fused, spans, 3 * heads * d
-        q, k = heads * d, kv * d
-        return fused, {"q": ((0, q),), "k": ((q, q + k),), "v": ((q + k, q + 2 * k),)}, q + 2 * k
-
-    def _scale(self, head_dim: int, layer: int) -> float:
-        c, f = self.c, self.f
-        by_layer = layer + 1 if c.flag("scale_attn_by_inverse_layer_idx") else 1
-        if f.scale == "one" or ("scale_attn_weights" in f.reads and not c.flag("scale_attn_weights")):
-            return 1.0 / by_layer
-        if f.scale == "query_pre_attn_scalar":
-            return 1.0 / math.sqrt(c.positive("query_pre_attn_scalar"))
-        return 1.0 / math.sqrt(head_dim) / by_layer
-
-    def _norm_places(self, name: str, template: str, post: str, i: int) -> tuple[Norm | None, Norm | None, Norm | None]:
-        norm = self.norm(name + "norm", template, i)
-        after = self.norm(name + "post_norm", post, i)
-        if self.f.norm_order == "config" and not self.c.flag("do_layer_norm_before"):
-            return None, after, norm
-        return norm, after, None
-
-    def ffn(self, i: int) -> Ffn:
-        c, f, at = self.c, self.f, f"layers.{i}."
-        pre, post, out = self._norm_places(at + "ffn_", f.ffn_norm, f.ffn_post_norm, i)
-        activation = cast(Activation, c.activation())
-        threshold = c.number("hidden_act_threshold", 0.0)
-        parallel = f.parallel == "config" and c.flag("use_parallel_residual")
-        if self._sparse(i):
-            size, count = c.size("expert_size"), c.size("experts")
-            bundles = tuple(
-                self._bundle(f"{at}ffn.{e}", f.expert_gate, f.expert_up, f.expert_down, size, i, e)
-                for e in range(count)
-            )
-            top_k = c.size("top_k")
-            if top_k > count:
-                raise UnsupportedModelError(f"config.json: {top_k} of {count} experts cannot be chosen")
-            return Ffn(
-                size,
-                activation,
-                bundles,
-                threshold,
-                parallel,
-                router=self.matrix(at + "router", self._name(f.router, i), count, self.hidden),
-                top_k=top_k,
-                normalize=f.normalize_experts == "always" or c.flag("norm_topk_prob"),
-                up_relu=c.flag("ffn_up_relu"),
-                pre_relu=c.flag("norm_relu"),
-                pre_norm=pre,
-                post_norm=post,
-                out_norm=out,
-            )
-        size = self._ffn_size(i)
-        down = self._name(f.down, i)
-        fused = self._has(f.gate_up, i)
-        gate_name = self._name(f.gate_up if fused else f.gate, i) if fused or f.gate else ""
-        up_name = self._name(f.gate_up if fused else f.up, i)
-        ranges: tuple[Ranges, Ranges] = (((0, size),), ((size, 2 * size),)) if fused else ((), ())
-        whole = 2 * size if fused else 0
-        return Ffn(
-            size,
-            activation,
-            (self._bundle(at + "ffn", f.gate, f.up, f.down, size, i),),
-            threshold,
-            parallel,
-            self.bias(at + "gate_bias", gate_name, size, ranges[0], whole, f.ffn_bias) if gate_name else None,
-            self.bias(at + "up_bias", up_name, size, ranges[1], whole, f.ffn_bias),
-            self.bias(at + "down_bias", down, self.hidden, rule=f.ffn_bias),
-            up_relu=c.flag("ffn_up_relu"),
-            pre_relu=c.flag("norm_relu"),
-            pre_norm=pre,
-            post_norm=post,
-            out_norm=out,
-        )
-
-    def _bundle(self, name: str, gate: str, up: str, down: str, size: int, i: int, e: int = 0) -> Bundled:
-        down_matrix = self.matrix(name + ".down", self._name(down, i, e), self.hidden, size)
-        if self.f.gate_up and not gate:
-            tensor = self._name(self.f.gate_up, i)
-            return Bundled(
-                name,
-                self.matrix(name + ".up", tensor, size, self.hidden, ((size, 2 * size),), 2 * size),
-                down_matrix,
-                self.matrix(name + ".gate", tensor, size, self.hidden, ((0, size),), 2 * size),
-            )
-        gate_matrix = self.matrix(name + ".gate", self._name(gate, i, e), size, self.hidden) if gate else None
-        return Bundled(
-            name, self.matrix(name + ".up", self._name(up, i, e), size, self.hidden), down_matrix, gate_matrix
-        )
-
-    def _sparse(self, i: int) -> bool:
-        dense = self.c.get("mlp_only_layers", [])
-        if not isinstance(dense, list) or not all(type(x) is int for x in dense):
-            raise self.c.bad("mlp_only_layers", dense, "a list of layers")
-        if not self.f.router or i in dense:
-            return False
-        return (i + 1) % self.c.size("decoder_sparse_step", 1) == 0
-
-    def _ffn_size(self, i: int) -> int:
-        multipliers = self.c.get("ffn_multipliers")
-        if multipliers is None:
-            return self.c.per_layer("ffn", i, 4 * self.hidden)
-        # OpenELM's make_divisible: the nearest multiple, but not less than nine tenths.
-        by = self.c.size("ffn_divisor")
-        ours = multipliers[i] if isinstance(multipliers, list) and i < len(multipliers) else multipliers
-        if isinstance(ours, bool) or not isinstance(ours, int | float) or not 0 < ours <= LIMIT:
-            raise self.c.bad("ffn_multipliers", multipliers, "one positive number, or one per layer")
-        wish = float(ours) * self.hidden
-        size = max(by, int(wish + by / 2) // by * by)
-        return self.c.checked("ffn_multipliers", size + by if size < 0.9 * wish else size)
-
-    # --- the whole ---------------------------------------------------------------------------
 
     def model(self, generation: Mapping[str, Any]) -> Model:
         c, f = self.c, self.f
@@ -269,7 +101,8 @@ class _Builder(Tensors):
         projects = self._has(f.project_in)
         blocks: list[Block] = []
         for i in range(self.layers):
-            blocks += [self.attention(i), self.ffn(i)]
+            mixer = self.convolution(i) if self.layer_kind(i) == "conv" else self.attention(i)
+            blocks += [mixer, *self.feed_forwards(i)]
         head_name = head_tensor(f, self.shapes)
         tied = c.flag("tied") and not self.head_differs
         if not tied and head_name not in self.shapes:
@@ -293,7 +126,7 @@ class _Builder(Tensors):
             head,
             tuple(blocks),
             tuple(self.ropes),
-            math.sqrt(self.hidden) if f.embedding_scaled else 1.0,
+            math.sqrt(self.hidden) if f.embedding_scaled else c.number("embedding_multiplier", 1.0),
             self.matrix("project_in", self._name(f.project_in), self.hidden, width) if projects else None,
             position=position,
             position_offset=f.position_offset,
@@ -302,6 +135,7 @@ class _Builder(Tensors):
             if projects
             else None,
             head_softcap=self._softcap("final_logit_softcapping"),
+            head_scale=c.positive("logit_scale", 1.0) / c.positive("logits_scaling", 1.0),
             eos_token_ids=_token_ids(eos, vocab),
             bos_token_id=bos[0] if bos else None,
         )

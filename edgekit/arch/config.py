@@ -41,6 +41,7 @@ ACTIVATIONS: dict[str, str] = {
     "relu_squared": "relu2",
     "threshold": "threshold",
     "shifted_relu": "shifted_relu",
+    "quick_gelu": "quick_gelu",
 }
 
 
@@ -127,9 +128,9 @@ class Config:
             raise self.bad(key, value, "a finite number")
         return float(value)
 
-    def positive(self, key: str) -> float:
+    def positive(self, key: str, otherwise: float | None = None) -> float:
         """A finite number above zero, not so small that its inverse overflows."""
-        value = self.number(key)
+        value = self.number(key, otherwise)
         if value < 1e-30:
             raise self.bad(key, value, "a positive number")
         return value
@@ -154,7 +155,7 @@ class Config:
         Raises:
             UnsupportedModelError: the runtime has no such function.
         """
-        value = self.get("activation")
+        value = self.get("activation", self.family.activation or None)
         if not isinstance(value, str) or value not in ACTIVATIONS:
             raise self.bad("activation", value, f"a known activation; known: {', '.join(sorted(ACTIVATIONS))}")
         return ACTIVATIONS[value]

@@ -43,15 +43,38 @@ class Family:
             (q, k, v) head by head.
         eps: of the norms, where the config has no key for it.
         norm_add: added to norm weights (Gemma stores w - 1).
-        scale: attention scale: 1/sqrt(head_dim), 1/sqrt(query_pre_attn_scalar), or 1.
-        windows: which layers have a sliding window: by config's layer_types, all of them, or
-            GPT-Neo's attention_types.
+        norm_bias: whether layer norms have a bias.
+        scale: attention scale: 1/sqrt(head_dim), 1/sqrt(query_pre_attn_scalar), attention_multiplier, or 1.
+        windows: which layers have a sliding window: by config's layer_types, all of them,
+            GPT-Neo's attention_types, or those without a rotary embedding; where layer_types are missing,
+            "layer_types" takes the layers from max_window_layers on, "alternating" every other one below it.
+        window_pattern: where layer_types are missing, every how many layers one has no window.
+        no_rope: layers without a rotary embedding: the config's no_rope_layers, those with full attention, or
+            all unless position_embedding_type is "rope".
+        rope_interleaved: value 2i of a head is rotated with 2i + 1; the rows of q and k are put in our order.
+        rope_by_kind: windowed layers have rope parameters of their own, which no rope_scaling changes.
         qkv_bias, o_bias, ffn_bias: when that bias must be there: "always", or the config key that says so.
         optional_norms: norms that not every model has -> the config key that says whether it has.
         partial_rotary: whether the family rotates only a part of each head; others ignore the key.
         rope_aliases: rope type in a config -> what it means in this family.
         required_values: config key -> the only values with which edgekit computes what the model means.
+        kinds: what a layer may be, by the config's layer_types.
+        conv_in, conv, conv_o: of layers of the kind "conv": a fused projection [gate in, gate out, value], the
+            kernel and the projection out; biases by `conv_bias`.
+        activation: of feed-forward blocks, where the config has no key for it.
+        router_scores: what makes probabilities of the router's scores; `choice_bias` names a vector added to them for
+            the choice alone, where the config's use_expert_bias says so; `normalize_eps` is added to the sum that
+            normalizes.
         norm_order: "pre" (before each sublayer) or "config" (OPT's do_layer_norm_before).
+        parallel: whether feed-forward blocks read what attention read.
+        expert_gate_up: gate and up of all experts in one tensor [experts, 2 * size, hidden]; `expert_down` is then
+            [experts, hidden, size].
+        expert_pairs: of each expert, a tensor [hidden, 2 * size] with gate and up in turn (or its MXFP4 blocks
+            [2 * size, hidden]); `expert_down` is then [experts, size, hidden]. Each has a bias, as has the router.
+        sinks: scores of a position that is not there, one for each head.
+        packed: values of quant_method in a quantization_config that reading a checkpoint undoes.
+        shared_gate, shared_up, shared_gate_up, shared_down: a dense block beside the experts, of the config's
+            `shared_size`; `shared_router`: [1, hidden], whose sigmoid scales it.
     """
 
     model_types: tuple[str, ...]
@@ -78,6 +101,15 @@ class Family:
     expert_gate: str = ""
     expert_up: str = ""
     expert_down: str = ""
+    expert_gate_up: str = ""
+    expert_pairs: str = ""
+    sinks: str = ""
+    packed: frozenset[str] = frozenset()
+    shared_gate: str = ""
+    shared_up: str = ""
+    shared_gate_up: str = ""
+    shared_down: str = ""
+    shared_router: str = ""
     attention_norm: str = ""
     attention_post_norm: str = ""
     ffn_norm: str = ""
@@ -87,16 +119,23 @@ class Family:
     qk_norm_per_head: bool = True
     norm: Literal["rms", "layer"] = "rms"
     norm_add: float = 0.0
+    norm_bias: bool = True
     eps: float = 0.0
     rope: bool = True
     position: str = ""
     position_offset: int = 0
     project_in: str = ""
     project_out: str = ""
-    scale: Literal["head_dim", "query_pre_attn_scalar", "one"] = "head_dim"
-    windows: Literal["none", "all", "layer_types", "attention_types"] = "none"
+    scale: Literal["head_dim", "query_pre_attn_scalar", "attention_multiplier", "one"] = "head_dim"
+    windows: Literal["none", "all", "layer_types", "alternating", "attention_types", "no_rope", "full_attn_idxs"] = (
+        "none"
+    )
+    window_pattern: int = 0
+    no_rope: Literal["", "no_rope_layers", "full_attention", "position_embedding_type"] = ""
+    rope_interleaved: bool = False
+    rope_by_kind: bool = False
     norm_order: Literal["pre", "config"] = "pre"
-    parallel: Literal["never", "config"] = "never"
+    parallel: Literal["never", "config", "always"] = "never"
     embedding_scaled: bool = False
     qkv_bias: str = ""
     o_bias: str = ""
@@ -106,4 +145,13 @@ class Family:
     rope_aliases: Mapping[str, str] = field(default_factory=dict)
     required_values: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     conv1d: bool = False
+    kinds: frozenset[str] = frozenset({"full_attention", "sliding_attention"})
+    conv_in: str = ""
+    conv: str = ""
+    conv_o: str = ""
+    conv_bias: str = ""
+    activation: str = ""
+    router_scores: Literal["softmax", "sigmoid"] = "softmax"
+    choice_bias: str = ""
+    normalize_eps: float = 0.0
     normalize_experts: Literal["always", "config"] = "always"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "threshold", "shifted_relu"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2", "threshold", "shifted_relu", "quick_gelu"]
 Ranges = tuple[tuple[int, int], ...]
 
 
@@ -25,6 +25,8 @@ class Matrix:
         ranges: output rows of the checkpoint's tensor that belong to this matrix, in order; empty
             for all (fused projections are told apart this way).
         transposed: the checkpoint stores [inputs, outputs] (GPT-2's Conv1D).
+        index: the checkpoint's tensor stacks several matrices along a first axis, and this is one of them.
+        step: every how many rows of each range belong to it, from its first on.
     """
 
     name: str
@@ -33,13 +35,15 @@ class Matrix:
     cols: int
     ranges: Ranges = ()
     transposed: bool = False
+    index: int | None = None
+    step: int = 1
 
 
 @dataclass(frozen=True)
 class Vector:
     """A small f32 tensor: from the checkpoint (`tensor`, `ranges`, plus `add`) or given as `values`.
 
-    `order` names a tensor of indices: element i is then element order[i] of that.
+    `order` names a tensor of indices: element i is then element order[i] of that. `step` is as for matrices.
     """
 
     name: str
@@ -49,6 +53,7 @@ class Vector:
     add: float = 0.0
     values: tuple[float, ...] | None = None
     order: str | None = None
+    step: int = 1
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,11 @@ class Rope:
 
 @dataclass(frozen=True)
 class Attention:
-    """Causal attention with grouped queries; `window` 0 means unlimited, `rope` None no rotation."""
+    """Causal attention with grouped queries; `window` 0 means unlimited, `rope` None no rotation.
+
+    `residual_scale`, here and in feed-forward blocks: of what the block adds to the residual (Granite). `sinks`
+    [heads]: scores of a position that takes weight and gives nothing (gpt-oss).
+    """
 
     heads: int
     kv_heads: int
@@ -106,6 +115,33 @@ class Attention:
     post_norm: Norm | None = None
     out_norm: Norm | None = None
     pre_relu: bool = False
+    residual_scale: float = 1.0
+    sinks: Vector | None = None
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A gated short convolution (LFM2): o (gate_out x * conv(gate_in x * value x)), depthwise and causal.
+
+    `kernel` holds `taps` weights for each channel, the last of them for the token at hand.
+    """
+
+    taps: int
+    gate_in: Matrix
+    gate_out: Matrix
+    value: Matrix
+    o: Matrix
+    kernel: Vector
+    gate_in_bias: Vector | None = None
+    gate_out_bias: Vector | None = None
+    value_bias: Vector | None = None
+    o_bias: Vector | None = None
+    kernel_bias: Vector | None = None
+    pre_norm: Norm | None = None
+    post_norm: Norm | None = None
+    out_norm: Norm | None = None
+    pre_relu: bool = False
+    residual_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -140,9 +176,21 @@ class Predictor:
 class Ffn:
     """A feed-forward block, dense (`experts` empty, one entry in `bundles`) or a mixture of experts.
 
-    `parallel`: reads the residual from before the preceding attention was added (GPT-NeoX). `up_relu`: ReLU
-    on up too (dReLU, arXiv 2406.05955). `pre_relu`, here and in attention: ReLU after the pre norm. `reuse`: of
-    experts, how often those that are wanted were kept, by the share of them held (a calibration measures it).
+    Attributes:
+        parallel: reads the residual that the preceding block read: attention (GPT-NeoX), or the experts beside which
+            this is the shared one.
+        up_relu: ReLU on up too (dReLU, arXiv 2406.05955).
+        pre_relu: here and in other blocks: ReLU after the pre norm.
+        limit: of gated blocks: gate is at most this before its activation, up within plus and minus this; 0 for none.
+        up_add: of gated blocks: added to up.
+        gate_bias, up_bias, down_bias: of a mixture one row for each expert, in one vector.
+        output_gate: [1, hidden]; its sigmoid scales the output (a shared expert's gate).
+        scoring: what makes probabilities of the router's scores, to which `router_bias` is added first.
+        choice_bias: [experts], added to probabilities for the choice alone.
+        normalize_eps: added to the sum of probabilities that normalizes.
+        routed_scale: multiplies the weights of experts in the end.
+        reuse: of experts, how often those that are wanted were kept, by the share of them held (a calibration
+            measures it).
     """
 
     size: int
@@ -156,6 +204,11 @@ class Ffn:
     router: Matrix | None = None
     top_k: int = 0
     normalize: bool = False
+    scoring: Literal["softmax", "sigmoid"] = "softmax"
+    router_bias: Vector | None = None
+    choice_bias: Vector | None = None
+    normalize_eps: float = 0.0
+    routed_scale: float = 1.0
     predictor: Predictor | None = None
     cuts: Vector | None = None
     reuse: tuple[tuple[float, float], ...] = ()
@@ -164,18 +217,23 @@ class Ffn:
     pre_norm: Norm | None = None
     post_norm: Norm | None = None
     out_norm: Norm | None = None
+    residual_scale: float = 1.0
+    output_gate: Matrix | None = None
+    limit: float = 0.0
+    up_add: float = 0.0
 
     @property
     def gated(self) -> bool:
         return self.bundles[0].gate is not None
 
 
-Block = Attention | Ffn
+Mixer = Attention | Convolution  # what looks at other tokens
+Block = Mixer | Ffn
 
 
 @dataclass(frozen=True)
 class Model:
-    """A whole decoder. `head` may be the embedding itself (tied)."""
+    """A whole decoder. `head` may be the embedding itself (tied); `head_scale` multiplies the logits."""
 
     model_type: str
     vocab_size: int
@@ -194,5 +252,6 @@ class Model:
     head_bias: Vector | None = None
     head_project: Matrix | None = None
     head_softcap: float = 0.0
+    head_scale: float = 1.0
     eos_token_ids: tuple[int, ...] = ()
     bos_token_id: int | None = None

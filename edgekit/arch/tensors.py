@@ -12,6 +12,8 @@ from edgekit.arch.spec import Matrix, Norm, Ranges, Rope, Vector
 from edgekit.errors import CheckpointError, UnsupportedModelError
 
 Shapes = Mapping[str, tuple[int, ...]]
+# Names of kinds of layers in older configs.
+OLDER_KINDS = {"attention": "full_attention", "mamba": "linear_attention"}
 
 
 def head_tensor(family: Family, shapes: Shapes) -> str:
@@ -57,11 +59,23 @@ class Tensors:
     # --- tensors -----------------------------------------------------------------------------
 
     def matrix(self, name: str, tensor: str, rows: int, cols: int, ranges: Ranges = (), whole: int = 0) -> Matrix:
-        """A matrix of the checkpoint; `whole` is the fused tensor's rows when `ranges` is given."""
+        """A matrix of the checkpoint; `whole` is the fused tensor's rows when `ranges` are a part of them."""
         conv1d = self.f.conv1d and (".attn." in tensor or ".mlp." in tensor)
         stored = (cols, whole or rows) if conv1d else (whole or rows, cols)
         self._check(tensor + ".weight", stored)
         return Matrix(name, tensor + ".weight", rows, cols, ranges, conv1d)
+
+    def vector(self, name: str, tensor: str, count: int) -> Vector:
+        """A vector of the checkpoint, whose tensor's name is whole."""
+        self._check(tensor, (count,))
+        return Vector(name, count, tensor)
+
+    def stacked(
+        self, name: str, tensor: str, index: int, count: int, rows: int, cols: int, ranges: Ranges = (), whole: int = 0
+    ) -> Matrix:
+        """Matrix `index` of the `count` that a tensor stacks; `ranges` and `whole` as for `matrix`."""
+        self._check(tensor, (count, whole or rows, cols))
+        return Matrix(name, tensor, rows, cols, ranges, index=index)
 
     def bias(
         self, name: str, tensor: str, count: int, ranges: Ranges = (), whole: int = 0, rule: str = ""
@@ -90,8 +104,16 @@ class Tensors:
         tensor, count = self._name(template, i), count or self.hidden
         self._check(tensor + ".weight", (count,))
         weight = Vector(name, count, tensor + ".weight", add=self.f.norm_add)
-        bias = self.bias(name + "_bias", tensor, count, rule="always") if self.f.norm == "layer" else None
+        has_bias = self.f.norm == "layer" and self.f.norm_bias
+        bias = self.bias(name + "_bias", tensor, count, rule="always") if has_bias else None
         return Norm(self.f.norm, self.f.eps or self.c.positive("eps"), weight, bias, per_head)
+
+    def norm_places(self, name: str, template: str, post: str, i: int) -> tuple[Norm | None, Norm | None, Norm | None]:
+        norm = self.norm(name + "norm", template, i)
+        after = self.norm(name + "post_norm", post, i)
+        if self.f.norm_order == "config" and not self.c.flag("do_layer_norm_before"):
+            return None, after, norm
+        return norm, after, None
 
     # --- positions ---------------------------------------------------------------------------
 
@@ -100,7 +122,8 @@ class Tensors:
         c = self.c
         given, scaling = c.get("rope_parameters"), c.get("rope_scaling")
         local = kind == "sliding_attention" and "rope_local_base_freq" in self.f.reads
-        by_kind = "rope_local_base_freq" in self.f.reads or (isinstance(given, dict) and kind in given)
+        by_kind = self.f.rope_by_kind or local or (isinstance(given, dict) and kind in given)
+        scales = not (self.f.rope_by_kind and kind == "sliding_attention")
         for key, value in (("rope_parameters", given), ("rope_scaling", scaling)):
             if value is not None and not isinstance(value, dict):
                 raise c.bad(key, value, "an object")
@@ -108,7 +131,7 @@ class Tensors:
             found = (given or {}).get(kind)
             if found is not None and not isinstance(found, dict):
                 raise c.bad("rope_parameters", given, "an object with one object per kind of layer")
-            params = {**(found or {}), **({} if local else scaling or {})}
+            params = {**(found or {}), **(scaling or {} if scales else {})}
         else:
             params = dict(scaling or given or {})
         for key in ("rope_type", "type"):
@@ -122,10 +145,8 @@ class Tensors:
             params["original_max_position_embeddings"] = c.size("original_max_position_embeddings")
         return params
 
-    def rope(self, kind: str, head_dim: int) -> int | None:
+    def rope(self, kind: str, head_dim: int) -> int:
         """Index of the rope for layers of a kind; layers that rotate alike share one."""
-        if not self.f.rope:
-            return None
         params = self._rope_params(kind)
         key = repr((sorted(params.items(), key=str), head_dim))
         if key not in self.rope_index:
@@ -163,20 +184,56 @@ class Tensors:
         """ "sliding_attention" or "full_attention", by the family's rule."""
         c, rule = self.c, self.f.windows
         sliding = False
+        if rule == "full_attn_idxs":
+            return self._full_attention_listed(i)
         if rule == "all":
             sliding = self._windowed()
         elif rule == "attention_types":
             sliding = self._attention_types()[i] == "local"
-        elif rule == "layer_types":
+        elif rule != "none":
             listed = c.get("layer_types")
             if listed is not None:
                 return self._listed_kind(listed, i)
-            if "sliding_window_pattern" in self.f.reads:
-                sliding = (i + 1) % c.size("sliding_window_pattern") != 0
-            else:
-                first = c.checked("max_window_layers", c.get("max_window_layers"), 0)
-                sliding = self._windowed() and i >= first
+            sliding = self._unlisted(rule, i)
         return "sliding_attention" if sliding else "full_attention"
+
+    def _full_attention_listed(self, i: int) -> str:
+        """The kind of an LFM2 layer."""
+        listed, full = self.c.get("layer_types"), self.c.get("full_attn_idxs")
+        if listed is not None:
+            return self._listed_kind(listed, i)
+        if full is not None and (not isinstance(full, list) or not all(type(x) is int for x in full)):
+            raise self.c.bad("full_attn_idxs", full, "a list of layers")
+        return "full_attention" if full is None or i in full else "conv"
+
+    def _unlisted(self, rule: str, i: int) -> bool:
+        """Whether a layer has a window where the config does not list the kinds of layers."""
+        c = self.c
+        if rule == "no_rope":
+            return self._windowed() and not self.rotates(i, "")
+        if "sliding_window_pattern" in self.f.reads or self.f.window_pattern:
+            return (i + 1) % c.size("sliding_window_pattern", self.f.window_pattern or None) != 0
+        if "max_window_layers" not in self.f.reads:
+            raise c.bad("layer_types", None, "a list with one kind per layer")
+        first = c.checked("max_window_layers", c.get("max_window_layers"), 0)
+        inside = i < first and i % 2 == 0 if rule == "alternating" else i >= first
+        return self._windowed() and inside
+
+    def rotates(self, i: int, kind: str) -> bool:
+        """Whether a layer, of this kind, has a rotary embedding."""
+        c, rule = self.c, self.f.no_rope
+        if rule == "full_attention":
+            return kind != "full_attention"
+        if rule == "position_embedding_type":
+            return bool(c.get("position_embedding_type") == "rope")
+        if rule != "no_rope_layers":
+            return self.f.rope
+        listed = c.get("no_rope_layers")
+        if listed is None:
+            return (i + 1) % c.size("no_rope_layer_interval") != 0
+        if not isinstance(listed, list) or len(listed) < self.layers or listed[i] not in (0, 1):
+            raise c.bad("no_rope_layers", listed, "a list with 0 or 1 for each layer")
+        return bool(listed[i])
 
     def _windowed(self) -> bool:
         """Whether the config has a window in force."""
@@ -186,9 +243,9 @@ class Tensors:
     def _listed_kind(self, listed: Any, i: int) -> str:
         if not isinstance(listed, list) or len(listed) != self.layers:
             raise self.c.bad("layer_types", listed, "a list with one kind per layer")
-        kind = listed[i]
-        if kind not in ("sliding_attention", "full_attention"):
-            raise self.c.bad("layer_types", kind, "'sliding_attention' or 'full_attention'")
+        kind = OLDER_KINDS.get(listed[i], listed[i]) if isinstance(listed[i], str) else listed[i]
+        if not isinstance(kind, str) or kind not in self.f.kinds:
+            raise self.c.bad("layer_types", kind, " or ".join(sorted(map(repr, self.f.kinds))))
         if kind == "sliding_attention" and not self._windowed():
             raise UnsupportedModelError(
                 "config.json: layer_types has sliding layers, but no sliding_window is in force"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edgekit.arch.spec import Attention, Bundled, Ffn, Matrix, Model, Norm, Vector
+from edgekit.arch.spec import Attention, Block, Bundled, Convolution, Ffn, Matrix, Model, Norm, Vector
 from edgekit.codecs import Codec, make_codec
 from edgekit.recipe import Recipe, Rule
 from edgekit.solvers import Solver
@@ -174,7 +174,7 @@ def selector_name(bundle: str) -> str:
     return f"{bundle}.selector"
 
 
-def norms_of(block: Attention | Ffn) -> list[Norm]:
+def norms_of(block: Block) -> list[Norm]:
     """The norms a block has."""
     listed = [block.pre_norm, block.post_norm, block.out_norm]
     if isinstance(block, Attention):
@@ -182,12 +182,16 @@ def norms_of(block: Attention | Ffn) -> list[Norm]:
     return [n for n in listed if n is not None]
 
 
-def _block_vectors(block: Attention | Ffn) -> list[Vector | None]:
-    vectors = [v for n in norms_of(block) for v in (n.weight, n.bias)]
+def _block_vectors(block: Block) -> list[Vector | None]:
+    vectors: list[Vector | None] = [v for n in norms_of(block) for v in (n.weight, n.bias)]
     if isinstance(block, Attention):
-        return [*vectors, block.q_bias, block.k_bias, block.v_bias, block.o_bias]
+        return [*vectors, block.q_bias, block.k_bias, block.v_bias, block.o_bias, block.sinks]
+    if isinstance(block, Convolution):
+        biases = [block.gate_in_bias, block.gate_out_bias, block.value_bias, block.o_bias]
+        return [*vectors, block.kernel, *biases, block.kernel_bias]
     if block.predictor is not None:
         vectors.append(block.predictor.bias)
+    vectors += [block.router_bias, block.choice_bias]
     return [*vectors, block.cuts, block.gate_bias, block.up_bias, block.down_bias]
 
 
@@ -208,10 +212,14 @@ def _resident(model: Model) -> list[Matrix]:
     for block in model.blocks:
         if isinstance(block, Attention):
             listed += [block.q, block.k, block.v, block.o]
+        elif isinstance(block, Convolution):
+            listed += [block.gate_in, block.gate_out, block.value, block.o]
         elif block.router is not None:
             listed.append(block.router)
         elif block.predictor is not None:
             listed += [block.predictor.down, block.predictor.up]
+        if isinstance(block, Ffn) and block.output_gate is not None:
+            listed.append(block.output_gate)
     if model.head_project is not None:
         listed.append(model.head_project)
     return listed + ([model.head] if model.head is not model.embedding else [])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.arch.spec import Attention, Ffn, Model, Norm, Predictor, Rope, Vector
+from edgekit.arch.spec import Attention, Convolution, Ffn, Mixer, Model, Norm, Predictor, Rope, Vector
 from edgekit.bundle.checksum import lane64
 from edgekit.bundle.layout import FLASH, MANIFEST, RESIDENT, UNITS, Layout, MatrixPlan, selector_name
 from edgekit.errors import BundleError
@@ -78,7 +78,29 @@ def _attention(b: Attention) -> Json:
         "o_bias": _name(b.o_bias),
         "q_norm": _norm(b.q_norm, True),
         "k_norm": _norm(b.k_norm, True),
+        "sinks": _name(b.sinks),
     }
+
+
+def _convolution(b: Convolution) -> Json:
+    return {
+        "kind": "convolution",
+        "taps": b.taps,
+        "gate_in": b.gate_in.name,
+        "gate_out": b.gate_out.name,
+        "value": b.value.name,
+        "o": b.o.name,
+        "kernel": b.kernel.name,
+        "gate_in_bias": _name(b.gate_in_bias),
+        "gate_out_bias": _name(b.gate_out_bias),
+        "value_bias": _name(b.value_bias),
+        "o_bias": _name(b.o_bias),
+        "kernel_bias": _name(b.kernel_bias),
+    }
+
+
+def _mixer(b: Mixer) -> Json:
+    return _attention(b) if isinstance(b, Attention) else _convolution(b)
 
 
 def _predictor(p: Predictor | None) -> Json | None:
@@ -102,12 +124,25 @@ def _ffn(b: Ffn, matrices: set[str]) -> Json:
     }
     if b.up_relu:
         table["up_relu"] = True
+    if b.limit:
+        table["limit"] = b.limit
+    if b.up_add:
+        table["up_add"] = b.up_add
+    if b.output_gate is not None:
+        table["output_gate"] = b.output_gate.name
     selector = selector_name(b.bundles[0].name)
     if selector in matrices:
         table["selector"] = selector
     table |= {"predictor": _predictor(b.predictor), "cuts": _name(b.cuts)}
     if b.router is not None:
         table |= {"router": b.router.name, "top_k": b.top_k, "normalize": b.normalize}
+        table |= {"router_bias": _name(b.router_bias), "choice_bias": _name(b.choice_bias)}
+        if b.scoring != "softmax":
+            table["scoring"] = b.scoring
+        if b.normalize_eps:
+            table["normalize_eps"] = b.normalize_eps
+        if b.routed_scale != 1:
+            table["routed_scale"] = b.routed_scale
         table |= {"reuse": [list(p) for p in b.reuse] or None}
     return table
 
@@ -117,9 +152,11 @@ def model_json(model: Model, layout: Layout) -> Json:
     matrices = {m.name for m in layout.matrices}
     blocks = []
     for b in model.blocks:
-        table = _attention(b) if isinstance(b, Attention) else _ffn(b, matrices)
+        table = _ffn(b, matrices) if isinstance(b, Ffn) else _mixer(b)
         if b.pre_relu:
             table["pre_relu"] = True
+        if b.residual_scale != 1:
+            table["residual_scale"] = b.residual_scale
         norms = {"pre_norm": _norm(b.pre_norm), "post_norm": _norm(b.post_norm), "out_norm": _norm(b.out_norm)}
         blocks.append(_some(table | norms))
     embedding = {
@@ -135,6 +172,7 @@ def model_json(model: Model, layout: Layout) -> Json:
         "bias": _name(model.head_bias),
         "project": model.head_project.name if model.head_project else None,
         "softcap": model.head_softcap,
+        "scale": model.head_scale if model.head_scale != 1 else None,
     }
     return _some(
         {

@@ -20,12 +20,13 @@ class RowSource:
     """
 
     def __init__(self, checkpoint: Checkpoint, matrix: Matrix, by_column: bool, order: str | None = None) -> None:
-        self.tensor = checkpoint.tensor(matrix.tensor)
+        stored = checkpoint.tensor(matrix.tensor)
+        self.tensor = stored if matrix.index is None else stored.item(matrix.index)
         self.order = None if order is None else read_order(checkpoint, order)
-        self.ranges = matrix.ranges or ((0, matrix.rows),)
+        self.ranges, self.step = matrix.ranges or ((0, matrix.rows),), matrix.step
         self.sideways = matrix.transposed != by_column
         if by_column:  # columns are inputs: all of them, whatever rows of a fused tensor are meant
-            self.rows_in_ranges, self.ranges = self.ranges, ((0, matrix.cols),)
+            self.rows_in_ranges, self.ranges, self.step = self.ranges, ((0, matrix.cols),), 1
         else:
             self.rows_in_ranges = ((0, matrix.cols),)
         self.whole: npt.NDArray[np.generic] | None = None
@@ -44,14 +45,16 @@ class RowSource:
     def _consecutive(self, begin: int, end: int) -> F32:
         pieces, at = [], 0
         for low, high in self.ranges:
-            first, last = max(begin, at), min(end, at + high - low)
+            count = -(-(high - low) // self.step)
+            first, last = max(begin, at) - at, min(end, at + count) - at
             if first < last:
-                pieces.append(self._stored(low + first - at, low + last - at))
-            at += high - low
+                rows = self._stored(low + first * self.step, low + (last - 1) * self.step + 1)
+                pieces.append(rows[:: self.step])
+            at += count
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def _picked(self, rows: npt.NDArray[np.int64]) -> F32:
-        index = np.concatenate([np.arange(low, high) for low, high in self.ranges])[rows]
+        index = np.concatenate([np.arange(low, high, self.step) for low, high in self.ranges])[rows]
         if self.whole is None:
             self.whole = self.tensor.read()
         if not self.sideways:
@@ -80,7 +83,7 @@ def read_vector(checkpoint: Checkpoint, vector: Vector) -> F32:
     tensor = checkpoint.tensor(vector.tensor)
     flat = to_f32(tensor.read(), tensor.dtype).reshape(-1)
     if vector.ranges:
-        flat = np.concatenate([flat[a:b] for a, b in vector.ranges])
+        flat = np.concatenate([flat[a : b : vector.step] for a, b in vector.ranges])
     if not np.isfinite(flat).all():
         raise CheckpointError(f"{tensor.path}: tensor '{tensor.name}' holds NaN or infinity")
     if vector.order is not None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.arch.spec import Attention, Ffn, Matrix, Model, Predictor, Vector
+from edgekit.arch.spec import Block, Ffn, Matrix, Model, Predictor, Vector
 from edgekit.bundle.disk import write_file
 from edgekit.bundle.layout import SPARSE, neurons_per_unit
 from edgekit.bundle.weights import BundleWeights, record_bytes
@@ -127,7 +127,7 @@ def calibrate(bundle: Path, model: Model, how: Calibration, out: Path, ram: int,
     partial.replace(out)
 
 
-def _chooses(block: Attention | Ffn) -> bool:
+def _chooses(block: Block) -> bool:
     """Whether a router chooses among a block's experts."""
     return isinstance(block, Ffn) and block.router is not None
 
@@ -136,6 +136,12 @@ def _routed(weights: BundleWeights, block: dict[str, Any], x: npt.NDArray[np.flo
     """The experts that inputs [tokens, hidden] choose, bool [tokens, experts]."""
     count = len(block["matrices"])
     scores = x @ weights.rows(block["router"], 0, 0, count).T
+    scores = scores + weights.vector(block["router_bias"]) if "router_bias" in block else scores
+    if "choice_bias" in block:  # it is added to probabilities
+        wide = np.exp(scores - scores.max(axis=1, keepdims=True))
+        sigmoid = block.get("scoring") == "sigmoid"
+        p = 1 / (1 + np.exp(-scores)) if sigmoid else wide / wide.sum(axis=1, keepdims=True)
+        scores = p + weights.vector(block["choice_bias"])
     chosen = np.zeros(scores.shape, np.bool_)
     np.put_along_axis(chosen, np.argpartition(-scores, block["top_k"] - 1, axis=1)[:, : block["top_k"]], True, axis=1)
     return chosen
@@ -193,7 +199,7 @@ def apply(model: Model, file: Path) -> Model:
     return dataclasses.replace(model, blocks=tuple(blocks))
 
 
-def _applied(i: int, block: Ffn, shapes: dict[str, tuple[int, ...]], report: dict[str, Any]) -> Ffn | Attention:
+def _applied(i: int, block: Ffn, shapes: dict[str, tuple[int, ...]], report: dict[str, Any]) -> Ffn:
     if block.router is not None:
         return dataclasses.replace(block, reuse=tuple(tuple(point) for point in report.get("reuse", [])))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit.checkpoint.mxfp4 import unpacked
 from edgekit.checkpoint.safetensors import DTYPES, Tensor, read_header
 from edgekit.errors import CheckpointError
 
@@ -124,7 +125,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         if lost:
             raise CheckpointError(f"{path / INDEX}: names tensor '{lost[0]}', which is in no file; download it again")
     identity = digest.hexdigest()
-    return Checkpoint(path, config, generation, tensors, identity, identity + times.hexdigest())
+    return Checkpoint(path, config, generation, unpacked(tensors), identity, identity + times.hexdigest())
 
 
 def _weight_files(path: Path) -> list[Path]:

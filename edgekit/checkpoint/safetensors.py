@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ HEADER_LIMIT = 100_000_000  # the limit of the reference implementation
 
 # bf16 has no NumPy dtype; its bits travel as uint16 and widen in `to_f32`.
 DTYPES: dict[str, tuple[str, int]] = {"F32": ("<f4", 4), "F16": ("<f2", 2), "BF16": ("<u2", 2)}
+STORED = DTYPES | {"U8": ("u1", 1)}  # packed weights are bytes, which only their own readers understand
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class Tensor:
         """Bytes in the file."""
         return self.shape[0] * self.row_items * DTYPES[self.dtype][1] if self.shape else DTYPES[self.dtype][1]
 
+    def item(self, index: int) -> Tensor:
+        """One of the tensors that this one stacks along its first axis."""
+        at = self.offset + index * self.row_items * STORED[self.dtype][1]
+        return replace(self, shape=self.shape[1:], offset=at)
+
     def read(self, begin: int = 0, end: int | None = None) -> npt.NDArray[np.generic]:
         """Rows [begin, end) in the stored dtype (bf16 as uint16), shape [end - begin, ...].
 
@@ -64,7 +70,7 @@ class Tensor:
         end = rows if end is None else end
         if not 0 <= begin <= end <= rows:
             raise CheckpointError(f"{self.path.name}: rows {begin}-{end} of '{self.name}' do not exist")
-        numpy_dtype, size = DTYPES[self.dtype]
+        numpy_dtype, size = STORED[self.dtype]
         out = np.empty((end - begin, *self.shape[1:]), dtype=numpy_dtype)
         view = out.reshape(-1).view(np.uint8).data
         at = self.offset + begin * self.row_items * size
@@ -140,13 +146,13 @@ def _tensor(path: Path, name: str, entry: object, base: int, size: int) -> Tenso
     assert isinstance(offsets, list)
     if not isinstance(dtype, str):
         raise CheckpointError(f"{path}: tensor '{name}' has a dtype that is no text")
-    if dtype not in DTYPES:
+    if dtype not in STORED:
         # Kept with an unreadable dtype: only an error if a model needs it (buffers are often ints).
         return Tensor(name, path, dtype, tuple(shape), 0)
     count = 1
     for n in shape:
         count *= n
     begin, end = offsets
-    if end - begin != count * DTYPES[dtype][1] or base + end > size:
+    if end - begin != count * STORED[dtype][1] or base + end > size:
         raise CheckpointError(f"{path}: tensor '{name}' does not fit its data_offsets or the file")
     return Tensor(name, path, dtype, tuple(shape), base + begin)

@@ -68,11 +68,14 @@ def _rows(t: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _blocks(blocks: list[dict[str, Any]]) -> list[str]:
-    """One line for each run of equal blocks pairs."""
+    """One line for each run of equal layers; a layer begins with what looks at other tokens."""
     shown: list[tuple[str, int]] = []
-    texts = [_block(b) for b in blocks]
-    pairs = [" + ".join(texts[i : i + 2]) for i in range(0, len(texts), 2)]
-    for text in pairs:
+    layers: list[list[str]] = []
+    for b in blocks:
+        if not layers or b["kind"] not in ("ffn", "experts"):
+            layers.append([])
+        layers[-1].append(_block(b))
+    for text in map(" + ".join, layers):
         if shown and shown[-1][0] == text:
             shown[-1] = (text, shown[-1][1] + 1)
         else:
@@ -84,6 +87,8 @@ def _block(b: dict[str, Any]) -> str:
     if b["kind"] == "attention":
         window = f", window {b['window']}" if b["window"] else ""
         return f"attention {b['heads']}/{b['kv_heads']} heads of {b['head_dim']}{window}"
+    if b["kind"] == "convolution":
+        return f"convolution of {b['taps']} tokens"
     gate = "gated " if b["gated"] else ""
     if b["kind"] == "experts":
         return f"{gate}{b['activation']} experts {b['top_k']} of {len(b['matrices'])} x {b['size']}"

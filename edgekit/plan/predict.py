@@ -32,6 +32,9 @@ AHEAD = 0.1
 OVERLAP_LAYERS = 2.5
 OVERLAP_NEURONS = 1.5
 
+# Of each kind of block that looks at other tokens.
+MIXER_MATRICES = {"attention": ("q", "k", "v", "o"), "convolution": ("gate_in", "gate_out", "value", "o")}
+
 Json = dict[str, Any]
 
 
@@ -93,12 +96,14 @@ class _Token:
         self.needed = self.missing = self.fresh = self.unit_bytes = 0.0
         self.selected: list[float] = []
         blocks = data["model"]["blocks"]
-        windowed = [m for b in blocks if b["kind"] != "attention" for m in b["matrices"]]
+        windowed = [m for b in blocks for m in b.get("matrices", [])]
         slots = plan.window_bytes / max((self.matrices[m]["unit_stride"] for m in windowed), default=1)
         self.share_held = slots / max(1, sum(self._units(m) for m in windowed))
         for block in blocks:
             self.compute += PER_BLOCK
-            {"attention": self._attention, "ffn": self._ffn, "experts": self._experts}[block["kind"]](block)
+            {"attention": self._mixer, "convolution": self._mixer, "ffn": self._ffn, "experts": self._experts}[
+                block["kind"]
+            ](block)
         self.head = self._seconds(data["model"]["head"]["matrix"])
         self.compute += self.head
         self.compute += (plan.streamed_bytes + self.unit_bytes) / CHECKSUM / profile.threads + self.fresh * PER_READ
@@ -116,8 +121,8 @@ class _Token:
             total += m["rows"] * part["cols"] * part["bits"] / 8 / rate
         return total + (m["rows"] * PER_NEURON / self.profile.threads if neurons else 0.0)
 
-    def _attention(self, block: Json) -> None:
-        self.compute += sum(self._seconds(block[p]) for p in ("q", "k", "v", "o"))
+    def _mixer(self, block: Json) -> None:
+        self.compute += sum(self._seconds(block[p]) for p in MIXER_MATRICES[block["kind"]])
 
     def _experts(self, block: Json) -> None:
         share = block["top_k"] / len(block["matrices"])

@@ -96,12 +96,29 @@ TEST(router_chooses_the_best_experts_of_each_token) {
   std::vector<float> weights = {0.1f, 0.4f, 0.1f, 0.4f};
   std::vector<uint32_t> order(4);
   std::vector<uint8_t> used(4);
-  choose_experts(b, weights.data(), order.data(), used.data());
+  choose_experts(b, nullptr, weights.data(), order.data(), used.data());
   CHECK((weights == std::vector<float>{0, 0.5f, 0, 0.5f}));
   CHECK((used == std::vector<uint8_t>{0, 1, 0, 1}));
   weights = {0.3f, 0.3f, 0.2f, 0.2f};  // of equal ones the first, and what others use stays
   b.normalize = false;
-  choose_experts(b, weights.data(), order.data(), used.data());
+  choose_experts(b, nullptr, weights.data(), order.data(), used.data());
   CHECK((weights == std::vector<float>{0.3f, 0.3f, 0, 0}));
   CHECK((used == std::vector<uint8_t>{1, 1, 0, 1}));
+}
+
+TEST(a_bias_of_the_choice_changes_who_is_chosen_and_no_weight) {
+  Block b;
+  b.kind = Block::experts;
+  b.matrices = {7, 8, 9};
+  b.top_k = 2;
+  b.normalize = true;
+  b.normalize_eps = 0.5f;
+  b.routed_scale = 2.0f;
+  std::vector<float> weights = {0.5f, 0.25f, 0.25f};
+  const std::vector<float> bias = {-1, 0, 0.5f};
+  std::vector<uint32_t> order(3);
+  std::vector<uint8_t> used(3);
+  choose_experts(b, bias.data(), weights.data(), order.data(), used.data());
+  CHECK((weights == std::vector<float>{0, 0.5f, 0.5f}));
+  CHECK((used == std::vector<uint8_t>{0, 1, 1}));
 }

@@ -22,7 +22,9 @@ def run(bundle: Path, **options: object) -> tuple[np.ndarray, Session]:
     return np.concatenate([session.logits(IDS[:30])] + [session.logits([i]) for i in IDS[30:]]), session
 
 
-@pytest.mark.parametrize("name", ["llama", "mixtral", "gpt_neox", "opt_post_norm_projected", "llama_tied_biased"])
+@pytest.mark.parametrize(
+    "name", ["llama", "mixtral", "gpt_neox", "opt_post_norm_projected", "llama_tied_biased", "qwen2_moe"]
+)
 @pytest.mark.parametrize("io", ["direct", "buffered"])
 def test_streamed_equals_resident_bit_for_bit(name: str, io: str, tmp_path: Path) -> None:
     tiny.make(name, tmp_path / "checkpoint")

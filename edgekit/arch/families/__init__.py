@@ -1,17 +1,24 @@
 """One data-only description per family; `FAMILIES` is the list a new file is added to."""
 
 from edgekit.arch.families import (
+    cohere2,
     gemma3,
     gpt2,
     gpt_neo,
     gpt_neox,
+    gpt_oss,
+    granite,
+    lfm2,
     llama,
     mixtral,
+    nemotron,
     olmo2,
+    olmoe,
     openelm,
     opt,
     phi3,
     qwen,
+    smollm3,
 )
 from edgekit.arch.family import Family
 
@@ -30,4 +37,16 @@ FAMILIES: tuple[Family, ...] = (
     gpt_neox.GPT_NEOX,
     openelm.OPENELM,
     mixtral.MIXTRAL,
+    smollm3.SMOLLM3,
+    olmo2.OLMO3,
+    granite.GRANITE,
+    granite.GRANITE_MOE,
+    granite.GRANITE_MOE_HYBRID,
+    qwen.QWEN2_MOE,
+    olmoe.OLMOE,
+    cohere2.COHERE2,
+    nemotron.NEMOTRON,
+    lfm2.LFM2,
+    lfm2.LFM2_MOE,
+    gpt_oss.GPT_OSS,
 )

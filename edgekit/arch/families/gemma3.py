@@ -44,5 +44,6 @@ GEMMA3 = Family(
     norm_add=1.0,
     scale="query_pre_attn_scalar",
     windows="layer_types",
+    rope_by_kind=True,
     embedding_scaled=True,
 )

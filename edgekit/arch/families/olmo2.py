@@ -1,4 +1,4 @@
-"""OLMo 2 (arXiv 2501.00656): norms after each sublayer, and over whole queries and keys."""
+"""OLMo 2 and 3 (arXiv 2501.00656, 2512.13961): norms after each sublayer, and over whole queries and keys."""
 
 from dataclasses import replace
 
@@ -20,4 +20,15 @@ OLMO2 = replace(
     q_norm="layers.{i}.self_attn.q_norm",
     k_norm="layers.{i}.self_attn.k_norm",
     qk_norm_per_head=False,
+)
+
+OLMO3 = replace(
+    OLMO2,
+    model_types=("olmo3",),
+    defaults=defaults("olmo3"),
+    aliases=aliases("olmo3"),
+    reads=OLMO2.reads | {"sliding_window", "layer_types"},
+    windows="layer_types",
+    window_pattern=4,
+    rope_by_kind=True,
 )

@@ -1,4 +1,4 @@
-"""Qwen2, Qwen3 and Qwen3-MoE (arXiv 2407.10671, 2505.09388)."""
+"""Qwen2, Qwen2-MoE, Qwen3 and Qwen3-MoE (arXiv 2407.10671, 2505.09388)."""
 
 from dataclasses import replace
 
@@ -56,4 +56,40 @@ QWEN3_MOE = replace(
     expert_up="layers.{i}.mlp.experts.{e}.up_proj",
     expert_down="layers.{i}.mlp.experts.{e}.down_proj",
     normalize_experts="config",
+)
+
+QWEN2_MOE = replace(
+    QWEN2,
+    model_types=("qwen2_moe",),
+    defaults=defaults("qwen2_moe"),
+    aliases=aliases("qwen2_moe"),
+    reads=DECODER
+    | WINDOWS
+    | {
+        "head_dim",
+        "qkv_bias",
+        "num_experts",
+        "num_experts_per_tok",
+        "moe_intermediate_size",
+        "shared_expert_intermediate_size",
+        "decoder_sparse_step",
+        "mlp_only_layers",
+        "norm_topk_prob",
+    },
+    fields={
+        "experts": "num_experts",
+        "expert_size": "moe_intermediate_size",
+        "shared_size": "shared_expert_intermediate_size",
+    },
+    qkv_bias="qkv_bias",
+    windows="alternating",
+    router="layers.{i}.mlp.gate",
+    expert_gate="layers.{i}.mlp.experts.{e}.gate_proj",
+    expert_up="layers.{i}.mlp.experts.{e}.up_proj",
+    expert_down="layers.{i}.mlp.experts.{e}.down_proj",
+    normalize_experts="config",
+    shared_gate="layers.{i}.mlp.shared_expert.gate_proj",
+    shared_up="layers.{i}.mlp.shared_expert.up_proj",
+    shared_down="layers.{i}.mlp.shared_expert.down_proj",
+    shared_router="layers.{i}.mlp.shared_expert_gate",
 )

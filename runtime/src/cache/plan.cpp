@@ -27,8 +27,9 @@ std::vector<Class> classify(const Manifest& m, uint32_t select, uint32_t parts) 
     if (index != kNone) out[static_cast<size_t>(index)] = c;
   };
   for (const Block& b : m.blocks) {
-    for (int32_t i : {b.q, b.k, b.v, b.o}) mark(i, projections);
+    b.for_each_projection([&](int32_t i) { mark(i, projections); });
     mark(b.router, attention);
+    mark(b.output_gate, attention);
     for (int32_t i : {b.predict_down, b.predict_up}) mark(i, select == EDGEKIT_SELECT_PREDICTED ? attention : unused);
     for (int32_t i : b.matrices) mark(i, ffn);
     mark(b.selector, selector);
@@ -139,6 +140,8 @@ Error too_small(uint64_t ram, const Plan& plan) {
 
 }  // namespace
 
+uint32_t kv_parts(const Block& b) { return b.kind == Block::attention ? 2 : b.kind == Block::convolution ? 1 : 0; }
+
 uint32_t kv_rows(const Block& b, uint32_t context, uint32_t batch) {
   if (b.window == 0) return context;
   const uint64_t rows = uint64_t{b.window} - 1 + std::max(batch, kRewindRoom);
@@ -148,7 +151,9 @@ uint32_t kv_rows(const Block& b, uint32_t context, uint32_t batch) {
 uint64_t kv_cache_bytes(const Manifest& m, uint32_t context, uint32_t batch, uint32_t value_bytes) {
   uint64_t values = 0;
   for (const Block& b : m.blocks) {
-    if (b.kind == Block::attention) values += uint64_t{2} * b.kv_heads * b.head_dim * kv_rows(b, context, batch);
+    if (kv_parts(b) != 0) {
+      values += uint64_t{kv_parts(b)} * b.kv_heads * b.head_dim * kv_rows(b, context, batch);
+    }
   }
   // A forged manifest may ask for the absurd: stay far from overflow, no budget has that much.
   return Buffer::charge(std::min<uint64_t>(values, uint64_t{1} << 44) * value_bytes);

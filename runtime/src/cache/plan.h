@@ -50,7 +50,9 @@ Outcome change_budget(const Manifest& manifest, uint64_t ram_bytes, Plan& plan);
 
 // Tokens that a session may always go back, whatever the plan: rejected drafts and the ends of texts.
 constexpr uint32_t kRewindRoom = 32;
-// Positions that an attention block keeps: with a sliding window, what the first token of a pass looks back
+// What a block keeps of a position: keys and values, the input of a convolution, or nothing.
+uint32_t kv_parts(const Block& block);
+// Positions that a block keeps: with a sliding window, what the first token of a pass looks back
 // to, and the tokens of the pass, which are stored before any of them looks.
 uint32_t kv_rows(const Block& block, uint32_t context, uint32_t batch);
 // Bytes of one session's KV cache.

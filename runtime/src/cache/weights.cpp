@@ -76,6 +76,7 @@ void Weights::list_chunks() {
     if (b.kind != Block::ffn) return;
     both(whole, selective, b.selector);
     both(whole, selective, b.matrices[0]);
+    both(whole, selective, b.output_gate);
   };
   if (plan_.parts != EDGEKIT_COMPUTE_ALL) {
     for (size_t i = 0; i < m.blocks.size(); ++i) block_chunks(m.blocks[i], blocks_[i].whole, blocks_[i].selective);
@@ -83,7 +84,7 @@ void Weights::list_chunks() {
   }
   both(whole_, selective_, m.embedding_project);
   for (const Block& b : m.blocks) {
-    for (int32_t i : {b.q, b.k, b.v, b.o}) both(whole_, selective_, i);
+    b.for_each_projection([&](int32_t i) { both(whole_, selective_, i); });
     block_chunks(b, whole_, selective_);
   }
   list(head_, m.head_project);
@@ -210,7 +211,7 @@ void Weights::begin_block(size_t block, bool selective) {
   const auto& all = manifest().blocks;
   const auto later = [&](size_t i) {
     do i = (i + 1) % all.size();
-    while (all[i].kind == Block::attention);
+    while (!all[i].feed_forward());
     return i;
   };
   const size_t next = later(block);

@@ -56,12 +56,14 @@ struct Rope {
   double base = 0, factor = 0;  // dynamic NTK
 };
 
-enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu, relu2, threshold, shifted_relu };
+enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu, relu2, threshold, shifted_relu, quick_gelu };
 
 struct Block {
-  enum Kind : uint8_t { attention, ffn, experts } kind = attention;
+  enum Kind : uint8_t { attention, convolution, ffn, experts } kind = attention;
+  bool feed_forward() const { return kind == ffn || kind == experts; }  // else it looks at other tokens
   Norm pre_norm, post_norm, out_norm;
-  bool pre_relu = false;  // ReLU after the pre norm
+  bool pre_relu = false;     // ReLU after the pre norm
+  float residual_scale = 1;  // of what the block adds to the residual
   // attention
   int32_t q = kNone, k = kNone, v = kNone, o = kNone;  // matrices
   int32_t q_bias = kNone, k_bias = kNone, v_bias = kNone, o_bias = kNone;
@@ -69,13 +71,26 @@ struct Block {
   int32_t rope = kNone;
   float scale = 1, softcap = 0;
   Norm q_norm, k_norm;
+  int32_t sinks = kNone;  // f32 [heads]: scores of a position that takes weight and gives nothing
+  // convolution: of `window` tokens; a token keeps kv_heads * head_dim = hidden_size values, no second part
+  int32_t gate_in = kNone, gate_out = kNone, value = kNone;  // matrices [hidden, hidden], and o
+  int32_t gate_in_bias = kNone, gate_out_bias = kNone, value_bias = kNone, kernel_bias = kNone;
+  int32_t kernel = kNone;  // f32 [hidden][window], the last for the token at hand
+  // The matrices of a block that looks at other tokens, in the order of use.
+  template <class Each>
+  void for_each_projection(const Each& each) const {
+    for (int32_t i : {q, k, v, gate_in, value, gate_out, o}) {
+      if (i != kNone) each(i);
+    }
+  }
   // ffn and experts
   Activation activation = Activation::silu;
   bool gated = false;
   bool up_relu = false;   // act(gate) * relu(up)
-  bool parallel = false;  // reads the residual from before the preceding attention was added
+  bool parallel = false;  // reads the residual that the preceding block read
   float threshold = 0;
-  uint32_t size = 0;  // neurons (of each expert)
+  float limit = 0, up_add = 0;  // gated: of gate and up before the activation, 0 for none; added to up then
+  uint32_t size = 0;            // neurons (of each expert)
   std::vector<int32_t> matrices;
   // A matrix of its own for what decides whether a neuron is active: gate rows, or up rows without a
   // gate. matrices[0] then holds the other parts.
@@ -83,10 +98,14 @@ struct Block {
   // Low-rank predictor: neuron i is expected to be active when up[i] . (down x) + bias[i] > 0.
   int32_t predict_down = kNone, predict_up = kNone, predict_bias = kNone;
   int32_t cuts = kNone;  // f32 [kCuts]: |act| below which a tenth, two tenths, ... of the neurons lie
-  int32_t gate_bias = kNone, up_bias = kNone, down_bias = kNone;
+  int32_t gate_bias = kNone, up_bias = kNone, down_bias = kNone;  // of experts [experts][size or hidden]
+  int32_t output_gate = kNone;  // matrix [1, hidden]: its sigmoid scales the output; ffn only
   int32_t router = kNone;
+  enum Scoring : uint8_t { softmax, sigmoid } scoring = softmax;
+  int32_t router_bias = kNone, choice_bias = kNone;  // f32 [experts]: of scores; of probabilities, for the choice alone
   uint32_t top_k = 0;
   bool normalize = false;
+  float normalize_eps = 0, routed_scale = 1;
 };
 
 struct Manifest {
@@ -97,7 +116,7 @@ struct Manifest {
   float embedding_scale = 1;
   Norm embedding_norm, final_norm;
   int32_t head = kNone, head_bias = kNone, head_project = kNone;
-  float head_softcap = 0;
+  float head_softcap = 0, head_scale = 1;
   std::vector<Rope> ropes;
   std::vector<Block> blocks;
   std::vector<Matrix> matrices;

@@ -4,6 +4,8 @@ namespace edgekit {
 
 namespace {
 
+constexpr uint32_t kMaxTaps = 64;  // of a convolution
+
 class ModelReader : Fields {
  public:
   ModelReader(const Json& json, Names& names, Manifest& out) : Fields(json, names, out) {}
@@ -80,6 +82,7 @@ class ModelReader : Fields {
     EK_ASSIGN(b.o_bias, vector(node, "o_bias", hidden, true));
     EK_ASSIGN(b.q_norm, norm(node, "q_norm", q, b.head_dim));
     EK_ASSIGN(b.k_norm, norm(node, "k_norm", kv, b.head_dim));
+    EK_ASSIGN(b.sinks, vector(node, "sinks", b.heads, true));
     if (has(node, "rope")) {
       uint64_t index;
       EK_ASSIGN(index, integer(node, "rope", kMaxSize));
@@ -91,15 +94,34 @@ class ModelReader : Fields {
     return Nothing{};
   }
 
+  Outcome convolution(const JsonNode& node, Block& b) {
+    const uint32_t hidden = out_.hidden_size;
+    b.kv_heads = 1;
+    b.head_dim = hidden;
+    EK_ASSIGN(b.window, size(node, "taps"));
+    if (b.window > kMaxTaps) return bad("taps", "too many");
+    EK_ASSIGN(b.gate_in, matrix_ref(node, "gate_in", hidden, hidden));
+    EK_ASSIGN(b.gate_out, matrix_ref(node, "gate_out", hidden, hidden));
+    EK_ASSIGN(b.value, matrix_ref(node, "value", hidden, hidden));
+    EK_ASSIGN(b.o, matrix_ref(node, "o", hidden, hidden));
+    EK_ASSIGN(b.kernel, vector(node, "kernel", uint64_t{hidden} * b.window));
+    EK_ASSIGN(b.gate_in_bias, vector(node, "gate_in_bias", hidden, true));
+    EK_ASSIGN(b.gate_out_bias, vector(node, "gate_out_bias", hidden, true));
+    EK_ASSIGN(b.value_bias, vector(node, "value_bias", hidden, true));
+    EK_ASSIGN(b.o_bias, vector(node, "o_bias", hidden, true));
+    EK_ASSIGN(b.kernel_bias, vector(node, "kernel_bias", hidden, true));
+    return Nothing{};
+  }
+
   Outcome ffn(const JsonNode& node, Block& b) {
-    static const std::unordered_map<std::string, Activation> kActivations = {
-        {"silu", Activation::silu},
-        {"gelu", Activation::gelu},
-        {"gelu_tanh", Activation::gelu_tanh},
-        {"relu", Activation::relu},
-        {"relu2", Activation::relu2},
-        {"threshold", Activation::threshold},
-        {"shifted_relu", Activation::shifted_relu}};
+    static const std::unordered_map<std::string, Activation> kActivations = {{"silu", Activation::silu},
+                                                                             {"gelu", Activation::gelu},
+                                                                             {"gelu_tanh", Activation::gelu_tanh},
+                                                                             {"relu", Activation::relu},
+                                                                             {"relu2", Activation::relu2},
+                                                                             {"threshold", Activation::threshold},
+                                                                             {"shifted_relu", Activation::shifted_relu},
+                                                                             {"quick_gelu", Activation::quick_gelu}};
     std::string activation;
     double threshold;
     EK_ASSIGN(activation, string(node, "activation"));
@@ -116,9 +138,11 @@ class ModelReader : Fields {
       EK_ASSIGN(b.up_relu, boolean(node, "up_relu"));
     }
     EK_ASSIGN(b.size, size(node, "size"));
-    EK_ASSIGN(b.gate_bias, vector(node, "gate_bias", b.size, true));
-    EK_ASSIGN(b.up_bias, vector(node, "up_bias", b.size, true));
-    EK_ASSIGN(b.down_bias, vector(node, "down_bias", out_.hidden_size, true));
+    double limit, up_add;
+    EK_ASSIGN(limit, number(node, "limit", 0.0));
+    EK_ASSIGN(up_add, number(node, "up_add", 0.0));
+    b.limit = static_cast<float>(limit);
+    b.up_add = static_cast<float>(up_add);
     if (b.kind == Block::ffn) EK_TRY(selection(node, b));
     const int parts = (b.gated ? 3 : 2) - (b.selector != kNone ? 1 : 0);
     const JsonNode* list;
@@ -131,14 +155,38 @@ class ModelReader : Fields {
       EK_ASSIGN(index, matrix_named(name.value(), b.size, out_.hidden_size, parts));
       b.matrices.push_back(index);
     }
+    const uint64_t experts = b.matrices.size();
+    EK_ASSIGN(b.gate_bias, vector(node, "gate_bias", experts * b.size, true));
+    EK_ASSIGN(b.up_bias, vector(node, "up_bias", experts * b.size, true));
+    EK_ASSIGN(b.down_bias, vector(node, "down_bias", experts * out_.hidden_size, true));
     if (b.kind == Block::ffn) return b.matrices.size() == 1 ? Outcome(Nothing{}) : bad("matrices", "one");
     EK_ASSIGN(b.router, matrix_ref(node, "router", list->count, out_.hidden_size));
     EK_ASSIGN(b.top_k, size(node, "top_k"));
     EK_ASSIGN(b.normalize, boolean(node, "normalize"));
+    EK_TRY(routing(node, b));
     return b.top_k <= list->count ? Outcome(Nothing{}) : bad("top_k", "more than there are experts");
   }
 
+  Outcome routing(const JsonNode& node, Block& b) {
+    double normalize_eps, routed_scale;
+    EK_ASSIGN(b.router_bias, vector(node, "router_bias", b.matrices.size(), true));
+    EK_ASSIGN(b.choice_bias, vector(node, "choice_bias", b.matrices.size(), true));
+    EK_ASSIGN(normalize_eps, number(node, "normalize_eps", 0.0));
+    EK_ASSIGN(routed_scale, number(node, "routed_scale", 1.0));
+    b.normalize_eps = static_cast<float>(normalize_eps);
+    b.routed_scale = static_cast<float>(routed_scale);
+    if (!has(node, "scoring")) return Nothing{};
+    std::string scoring;
+    EK_ASSIGN(scoring, string(node, "scoring"));
+    if (scoring != "softmax" && scoring != "sigmoid") {
+      return fail(EDGEKIT_UNSUPPORTED, "scoring '" + scoring + "' of experts is unknown to this runtime");
+    }
+    b.scoring = scoring == "sigmoid" ? Block::sigmoid : Block::softmax;
+    return Nothing{};
+  }
+
   Outcome selection(const JsonNode& node, Block& b) {
+    EK_ASSIGN(b.output_gate, matrix_ref(node, "output_gate", 1, out_.hidden_size, true));
     EK_ASSIGN(b.selector, matrix_ref(node, "selector", b.size, out_.hidden_size, true));
     EK_ASSIGN(b.cuts, vector(node, "cuts", kCuts, true));
     if (!has(node, "predictor")) return Nothing{};
@@ -161,13 +209,19 @@ class ModelReader : Fields {
     if (has(node, "pre_relu")) {
       EK_ASSIGN(b.pre_relu, boolean(node, "pre_relu"));
     }
+    double residual_scale;
+    EK_ASSIGN(residual_scale, number(node, "residual_scale", 1.0));
+    b.residual_scale = static_cast<float>(residual_scale);
     if (kind == "attention") {
       EK_TRY(attention(node, b));
+    } else if (kind == "convolution") {
+      b.kind = Block::convolution;
+      EK_TRY(convolution(node, b));
     } else if (kind == "ffn" || kind == "experts") {
       b.kind = kind == "ffn" ? Block::ffn : Block::experts;
       EK_TRY(ffn(node, b));
-      const bool after_attention = !out_.blocks.empty() && out_.blocks.back().kind == Block::attention;
-      if (b.parallel && !after_attention) return bad("parallel", "without an attention before it");
+      const bool beside = !out_.blocks.empty() && !out_.blocks.back().parallel;
+      if (b.parallel && !beside) return bad("parallel", "without a block before it that is not parallel itself");
     } else {
       return fail(EDGEKIT_UNSUPPORTED, "block kind '" + kind + "' is unknown to this runtime");
     }
@@ -199,7 +253,7 @@ class ModelReader : Fields {
 
   Outcome ends(const JsonNode& embedding, const JsonNode& head) {
     const uint32_t hidden = out_.hidden_size;
-    double scale, softcap;
+    double scale, softcap, logit_scale;
     EK_ASSIGN(out_.embedding, matrix_ref(embedding, "matrix", out_.vocab_size, 0));
     const uint32_t width = out_.matrices[static_cast<size_t>(out_.embedding)].parts[0].cols;
     EK_ASSIGN(scale, number(embedding, "scale", 1.0));
@@ -222,6 +276,8 @@ class ModelReader : Fields {
     EK_ASSIGN(out_.head_bias, vector(head, "bias", out_.vocab_size, true));
     EK_ASSIGN(softcap, number(head, "softcap", 0.0));
     out_.head_softcap = static_cast<float>(softcap);
+    EK_ASSIGN(logit_scale, number(head, "scale", 1.0));
+    out_.head_scale = static_cast<float>(logit_scale);
     return Nothing{};
   }
 };

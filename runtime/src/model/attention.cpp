@@ -26,6 +26,7 @@ Outcome Attention::forward(const Pass& pass, size_t block, KvCache& cache) {
   EK_TRY(linear_.multiply(b.v, x, width.hidden, n, w_.vector(b.v_bias), v, width.kv));
   rotate(pass, b);
   for (uint32_t t = 0; t < n; ++t) cache.put(block, pass.position + t, s_.k.row(t), s_.v.row(t));
+  s_.clear_tails(n, b.heads * b.head_dim);
   attend(pass, block, cache);
   return linear_.multiply(b.o, s_.mixed.data(), width.q, n, w_.vector(b.o_bias), s_.out.data(), width.hidden);
 }
@@ -47,6 +48,7 @@ void Attention::rotate(const Pass& pass, const Block& b) {
 
 void Attention::attend(const Pass& pass, size_t block, KvCache& cache) {
   const Block& b = w_.manifest().blocks[block];
+  const float* sinks = w_.vector(b.sinks);
   pool_.parallel_for(pass.count * b.heads, 1, [&](uint32_t begin, uint32_t end, uint32_t worker) {
     float* scores = s_.scores.row(worker);
     for (uint32_t i = begin; i < end; ++i) {
@@ -54,29 +56,33 @@ void Attention::attend(const Pass& pass, size_t block, KvCache& cache) {
       const uint32_t seen = pass.position + token + 1;
       const float* q = s_.q.row(token) + size_t{head} * b.head_dim;
       float* out = s_.mixed.row(token) + size_t{head} * b.head_dim;
+      const float* sink = sinks != nullptr ? sinks + head : nullptr;
       if (cache.wide()) {
         attend_head(b, seen, q, cache.single_rows(block, KvCache::keys, kv_head),
-                    cache.single_rows(block, KvCache::values, kv_head), kernels_.dot_f32, kernels_.axpy_f32, scores,
-                    out);
+                    cache.single_rows(block, KvCache::values, kv_head), kernels_.dot_f32, kernels_.axpy_f32, sink,
+                    scores, out);
       } else {
         attend_head(b, seen, q, cache.half_rows(block, KvCache::keys, kv_head),
-                    cache.half_rows(block, KvCache::values, kv_head), kernels_.dot_f16, kernels_.axpy_f16, scores, out);
+                    cache.half_rows(block, KvCache::values, kv_head), kernels_.dot_f16, kernels_.axpy_f16, sink, scores,
+                    out);
       }
     }
   });
 }
 
-// One query head q [head_dim] over the positions below `end` that it may see; scores [context], out [head_dim].
+// One query head q [head_dim] over the positions below `end` that it may see; scores [context], out [head_dim], and the
+// head's sink or null.
 template <class T, class Dot, class Axpy>
 void Attention::attend_head(const Block& b, uint32_t end, const float* q, const HeadRows<T>& keys,
-                            const HeadRows<T>& values, Dot dot, Axpy axpy, float* scores, float* out) const {
+                            const HeadRows<T>& values, Dot dot, Axpy axpy, const float* sink, float* scores,
+                            float* out) const {
   const uint32_t d = b.head_dim;
   const uint32_t begin = b.window != 0 && end > b.window ? end - b.window : 0;
   for (uint32_t p = begin; p < end; ++p) {
     const float score = dot(keys.row(p), q, d) * b.scale;
     scores[p - begin] = b.softcap > 0 ? b.softcap * std::tanh(score / b.softcap) : score;
   }
-  softmax(scores, end - begin);
+  softmax(scores, end - begin, sink);
   std::fill(out, out + d, 0.0f);
   for (uint32_t p = begin; p < end; ++p) axpy(scores[p - begin], values.row(p), out, d);
 }

@@ -22,7 +22,7 @@ class Attention {
   void attend(const Pass& pass, size_t block, KvCache& cache);
   template <class T, class Dot, class Axpy>
   void attend_head(const Block& b, uint32_t end, const float* q, const HeadRows<T>& keys, const HeadRows<T>& values,
-                   Dot dot, Axpy axpy, float* scores, float* out) const;
+                   Dot dot, Axpy axpy, const float* sink, float* scores, float* out) const;
 
   Weights& w_;
   Workspace& s_;

@@ -17,6 +17,7 @@ Decoder::Decoder(Weights& weights, Workspace& workspace, ThreadPool& pool, const
       norms_(resources_),
       linear_(resources_),
       attention_(resources_, linear_),
+      convolution_(resources_, linear_),
       neurons_(resources_, linear_),
       gathered_(resources_, neurons_),
       predictor_(resources_, linear_),
@@ -95,26 +96,28 @@ void Decoder::begin_block(const Pass& pass, size_t block) {
   if (next_is_parallel) std::copy_n(s_.x.data(), size_t{pass.count} * s_.width.hidden, s_.before.data());
   norms_.apply_input(b, b.parallel ? s_.before.data() : s_.x.data(), pass.count, s_.normed.data());
   const SelectionState& state = pass.selection;
-  if (b.kind != Block::attention && state.capture != nullptr) {
+  if (b.feed_forward() && state.capture != nullptr) {
     state.capture(static_cast<uint32_t>(block), s_.normed.data(), pass.count, s_.width.hidden, state.capture_user);
   }
 }
 
-// `cache` may be null for blocks without attention.
+// `cache` may be null for feed-forward blocks.
 Outcome Decoder::compute_block(const Pass& pass, size_t block, KvCache* cache) {
   switch (m_.blocks[block].kind) {
     case Block::attention: return attention_.forward(pass, block, *cache);
+    case Block::convolution: return convolution_.forward(pass, block, *cache);
     case Block::ffn: return feed_forward_.forward(pass, block);
     case Block::experts: return mixture_.forward(pass, block);
   }
   return Nothing{};
 }
 
-// x += post_norm(out), then out_norm over the sum.
+// x += residual_scale * post_norm(out), then out_norm over the sum.
 void Decoder::add_residual(const Pass& pass, const Block& b) {
   float *x = s_.x.data(), *out = s_.out.data();
   if (b.post_norm.kind != Norm::none) norms_.apply(b.post_norm, out, pass.count, out);
   const size_t total = size_t{pass.count} * s_.width.hidden;
+  for (size_t i = 0; i < total && b.residual_scale != 1.0f; ++i) out[i] *= b.residual_scale;
   for (size_t i = 0; i < total; ++i) x[i] += out[i];
   if (b.out_norm.kind != Norm::none) norms_.apply(b.out_norm, x, pass.count, x);
 }
@@ -141,6 +144,7 @@ Outcome Decoder::logits(uint32_t tokens, float* out) {
   }
   EK_TRY(linear_.multiply(m_.head, x, stride, tokens, w_.vector(m_.head_bias), out, m_.vocab_size));
   const size_t total = size_t{tokens} * m_.vocab_size;
+  for (size_t i = 0; i < total && m_.head_scale != 1.0f; ++i) out[i] *= m_.head_scale;
   for (size_t i = 0; i < total && m_.head_softcap > 0; ++i) {
     out[i] = m_.head_softcap * std::tanh(out[i] / m_.head_softcap);
   }

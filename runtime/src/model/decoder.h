@@ -4,6 +4,7 @@
 #include <atomic>
 
 #include "model/attention.h"
+#include "model/convolution.h"
 #include "model/feed_forward.h"
 #include "model/mixture.h"
 
@@ -47,6 +48,7 @@ class Decoder {
   Norms norms_;
   Linear linear_;
   Attention attention_;
+  Convolution convolution_;
   Neurons neurons_;
   Gathered gathered_;
   Predictor predictor_;

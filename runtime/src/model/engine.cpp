@@ -4,7 +4,6 @@
 #include <mutex>
 
 #include "core/clock.h"
-#include "model/session_file.h"
 
 namespace edgekit {
 
@@ -20,7 +19,8 @@ size_t usage_blocks(const Manifest& m, uint32_t select) {
 
 uint64_t session_bytes(const Manifest& m, uint32_t context, const Settings& s) {
   const uint64_t state = s.compute != EDGEKIT_COMPUTE_ALL ? 0 : Buffer::charge(state_bytes(m, context, s.draft));
-  return state + NeuronUsage::charge(usage_blocks(m, s.select), widths_of(m).ffn);
+  const uint64_t copies = s.compute != EDGEKIT_COMPUTE_ALL ? 0 : Checkpoints::charge(m, s.wide_kv ? 4 : 2);
+  return state + copies + NeuronUsage::charge(usage_blocks(m, s.select), widths_of(m).ffn);
 }
 
 namespace {
@@ -133,6 +133,7 @@ Result<std::unique_ptr<Session>> Session::create(Model& model) {
               KvCache::allocate(model.budget, m, model.plan.context, model.plan.max_batch, model.settings.wide_kv));
     EK_ASSIGN(out->state_,
               Buffer::allocate(model.budget, state_bytes(m, model.plan.context, out->draft_most_), "session state"));
+    EK_ASSIGN(out->checkpoints_, Checkpoints::allocate(model.budget, m, out->cache_.value_bytes()));
   }
   EK_ASSIGN(out->selection_.usage,
             NeuronUsage::allocate(model.budget, usage_blocks(m, model.plan.select), widths_of(m).ffn));
@@ -148,65 +149,6 @@ void Session::capture(edgekit_capture_callback callback, void* user) {
 void Session::capture_inputs(edgekit_inputs_callback callback, void* user) {
   selection_.capture_inputs = callback;
   selection_.capture_inputs_user = user;
-}
-
-void Session::reset() {
-  cancelled_.store(false);
-  forget_next();
-  position_ = 0;
-  cache_.clear();
-  selection_.usage.clear();
-  has_logits_ = seeded_ = false;
-}
-
-// What a file cannot hold, or what has nothing to hold.
-Outcome Session::check_whole() const {
-  if (model_.settings.compute != EDGEKIT_COMPUTE_ALL) {
-    return fail(EDGEKIT_INVALID_ARGUMENT, "this model was opened for parts of it only, and has no tokens");
-  }
-  if (model_.plan.select == EDGEKIT_SELECT_PROMPT) {
-    return fail(EDGEKIT_INVALID_ARGUMENT,
-                "what selection by prompt learned from a prompt is not saved; use another selection");
-  }
-  return Nothing{};
-}
-
-Outcome Session::save(const std::string& path) {
-  EK_TRY(check_whole());
-  return save_session(path, model_.bundle->manifest(), history(), position_, cache_);
-}
-
-Outcome Session::restore(const std::string& path) {
-  EK_TRY(check_whole());
-  reset();
-  uint32_t position;
-  EK_ASSIGN(position, restore_session(path, model_.bundle->manifest(), history(), cache_));
-  position_ = position;
-  return Nothing{};
-}
-
-Outcome Session::rewind(uint32_t position) {
-  if (position > position_) {
-    return fail(EDGEKIT_INVALID_ARGUMENT,
-                "the session has " + std::to_string(position_) + " tokens, not " + std::to_string(position));
-  }
-  forget_next();
-  seeded_ = false;
-  if (position == position_) return Nothing{};
-  if (position != 0 && position < cache_.earliest()) {
-    return fail(EDGEKIT_INVALID_ARGUMENT, "the session can go back to token " + std::to_string(cache_.earliest()) +
-                                              ", not to " + std::to_string(position) +
-                                              ": layers with a sliding window keep only their window; reset the "
-                                              "session and evaluate the text again");
-  }
-  position_ = position;
-  has_logits_ = false;
-  return Nothing{};
-}
-
-uint32_t Session::tokens(int32_t* out, uint32_t room) const {
-  std::copy_n(history(), std::min(room, position_), out);
-  return position_;
 }
 
 Outcome Session::check(const int32_t* tokens, uint32_t count) const {
@@ -235,6 +177,7 @@ Outcome Session::eval(const int32_t* tokens, uint32_t count, float* last, float*
   const Moment begin = now();
   const bool prompt = count > 1 || position_ == 0;
   selection_.prompt = prompt;
+  if (prompt) checkpoints_.keep(cache_, position_);
   auto outcome = eval_batches(tokens, count, last, all);
   if (!outcome.ok()) {
     cancelled_.store(false);
@@ -249,7 +192,7 @@ Outcome Session::feed_forward(uint32_t block, const float* x, uint32_t tokens, f
   if (model_.settings.compute == EDGEKIT_COMPUTE_ALL) {
     return fail(EDGEKIT_INVALID_ARGUMENT, "the model was not opened for its feed-forward blocks (parts)");
   }
-  if (block >= blocks.size() || blocks[block].kind == Block::attention) {
+  if (block >= blocks.size() || !blocks[block].feed_forward()) {
     return fail(EDGEKIT_INVALID_ARGUMENT, "block " + std::to_string(block) + " is not a feed-forward block");
   }
   EK_TRY(check_batch(tokens));
@@ -258,7 +201,7 @@ Outcome Session::feed_forward(uint32_t block, const float* x, uint32_t tokens, f
   selection_.prompt = tokens > 1;
   EK_TRY(model_.decoder->forward_block(block, x, tokens, selection_, out));
   bool first = true;
-  for (uint32_t i = 0; i < block; ++i) first = first && blocks[i].kind == Block::attention;
+  for (uint32_t i = 0; i < block; ++i) first = first && !blocks[i].feed_forward();
   count_pass(begin, first ? tokens : 0, tokens > 1);
   return Nothing{};
 }
@@ -268,7 +211,7 @@ Outcome Session::linear(uint32_t matrix, const float* x, uint32_t columns, uint3
   const auto is = [&](int32_t index) { return index == int64_t{matrix}; };
   bool known = is(all.head) || is(all.head_project) || is(all.embedding_project);
   for (const Block& b : all.blocks) {
-    known = known || (b.kind == Block::attention && (is(b.q) || is(b.k) || is(b.v) || is(b.o)));
+    b.for_each_projection([&](int32_t i) { known = known || is(i); });
   }
   if (model_.settings.compute != EDGEKIT_COMPUTE_LINEAR || !known) {
     return fail(EDGEKIT_INVALID_ARGUMENT, "matrix " + std::to_string(matrix) +

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "core/turns.h"
+#include "model/checkpoints.h"
 #include "model/decoder.h"
 #include "sampling/sampler.h"
 
@@ -100,6 +101,7 @@ class Session {
   float* logits() { return state_.f32(); }
   Candidate* candidates() { return reinterpret_cast<Candidate*>(state_.f32() + size_t{1 + draft_most_} * vocab_); }
   Outcome check_whole() const;
+  Outcome go_back(uint32_t position);
   Outcome check_finite(const float* row, uint32_t position) const;
   void forget_next();
   Outcome append(int32_t token);
@@ -112,6 +114,7 @@ class Session {
 
   Model& model_;
   KvCache cache_;
+  Checkpoints checkpoints_;
   SelectionState selection_;
   Buffer state_;  // logits [1 + draft_most][vocab], candidates [vocab], history [context], mask [mask_words(vocab)]
   edgekit_mask_callback mask_ = nullptr;

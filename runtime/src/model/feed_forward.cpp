@@ -1,6 +1,7 @@
 #include "model/feed_forward.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "model/ops.h"
 #include "select/select.h"
@@ -8,6 +9,24 @@
 namespace edgekit {
 
 Outcome FeedForward::forward(const Pass& pass, size_t block) {
+  const Block& b = w_.manifest().blocks[block];
+  EK_TRY(compute(pass, block));
+  return b.output_gate == kNone ? Outcome(Nothing{}) : apply_output_gate(pass, b);
+}
+
+// out[t] *= sigmoid(gate . x[t])
+Outcome FeedForward::apply_output_gate(const Pass& pass, const Block& b) {
+  float* gate = s_.gate.data();  // [count]
+  EK_TRY(linear_.multiply(b.output_gate, s_.normed.data(), s_.width.hidden, pass.count, nullptr, gate, 1));
+  for (uint32_t t = 0; t < pass.count; ++t) {
+    const float scale = 1.0f / (1.0f + std::exp(-gate[t]));
+    float* out = s_.out.row(t);
+    for (uint32_t i = 0; i < w_.manifest().hidden_size; ++i) out[i] *= scale;
+  }
+  return Nothing{};
+}
+
+Outcome FeedForward::compute(const Pass& pass, size_t block) {
   const Block& b = w_.manifest().blocks[block];
   const float* bias = w_.vector(b.down_bias);
   for (uint32_t t = 0; t < pass.count; ++t) {
@@ -19,7 +38,7 @@ Outcome FeedForward::forward(const Pass& pass, size_t block) {
   if (pass.count == 1) {
     EK_TRY(add_for_one(b, x, s_.out.data()));
   } else {
-    EK_TRY(add_for_tokens(b, b.matrices[0], false, x, pass.count, s_.out.data()));
+    EK_TRY(add_for_tokens(b, b.matrices[0], kNone, x, pass.count, s_.out.data()));
   }
   pass.selection.usage.record(block, b.size, s_.h.data(), pass.count, s_.width.ffn);
   return Nothing{};
@@ -38,12 +57,12 @@ Outcome FeedForward::add_for_one(const Block& b, const float* x, float* out) {
   return Nothing{};
 }
 
-Outcome FeedForward::add_for_tokens(const Block& b, int32_t matrix, bool expert, const float* x, uint32_t tokens,
+Outcome FeedForward::add_for_tokens(const Block& b, int32_t matrix, int32_t expert, const float* x, uint32_t tokens,
                                     float* out) {
   if (b.selector != kNone) EK_TRY(neurons_.activate_selector(b, x, tokens));
-  EK_TRY(w_.visit(matrix, expert, [&](const Rows& rows) -> Outcome {
-    project_in(b, rows, x, tokens);
-    if (!expert) offer_active(matrix, rows, tokens);
+  EK_TRY(w_.visit(matrix, expert != kNone, [&](const Rows& rows) -> Outcome {
+    project_in(b, rows, expert, x, tokens);
+    if (expert == kNone) offer_active(matrix, rows, tokens);
     project_out(rows, tokens, out);
     return Nothing{};
   }));
@@ -70,18 +89,18 @@ void FeedForward::offer_active(int32_t matrix, const Rows& rows, uint32_t tokens
 
 // h[t][neuron] = act(gate . x + bias) * (up . x + bias), or act(up . x + bias) without a gate. With a
 // selector h already holds its activation.
-void FeedForward::project_in(const Block& b, const Rows& rows, const float* x, uint32_t tokens) {
+void FeedForward::project_in(const Block& b, const Rows& rows, int32_t expert, const float* x, uint32_t tokens) {
   if (b.selector != kNone && !b.gated) return;
   pool_.parallel_for(rows.end - rows.begin, kTileRows, [&](uint32_t begin, uint32_t end, uint32_t worker) {
     for (uint32_t at = begin; at < end; at += kTileRows) {
-      project_in_tile(b, rows, rows.begin + at, std::min(kTileRows, end - at), x, tokens, worker);
+      project_in_tile(b, rows, expert, rows.begin + at, std::min(kTileRows, end - at), x, tokens, worker);
     }
   });
 }
 
 // The same for rows [r0, r0 + n), n <= kTileRows.
-void FeedForward::project_in_tile(const Block& b, const Rows& rows, uint32_t r0, uint32_t n, const float* x,
-                                  uint32_t tokens, uint32_t worker) {
+void FeedForward::project_in_tile(const Block& b, const Rows& rows, int32_t expert, uint32_t r0, uint32_t n,
+                                  const float* x, uint32_t tokens, uint32_t worker) {
   const bool activated = b.selector != kNone, few = tokens <= kFewTokens;
   const uint32_t ldx = s_.width.hidden, step = s_.width.widest;
   float* decoded = s_.tiles.plane(worker);          // [kTileRows][hidden]
@@ -100,10 +119,11 @@ void FeedForward::project_in_tile(const Block& b, const Rows& rows, uint32_t r0,
                                                ldy);
     }
   };
-  const auto add_bias = [](float value, const float* bias, uint32_t r) {
-    return value + (bias != nullptr ? bias[r] : 0.0f);
+  const auto add_bias = [](float value, const float* bias, size_t at) {
+    return value + (bias != nullptr ? bias[at] : 0.0f);
   };
   const Part &first = rows.matrix->parts[0], &second = rows.matrix->parts[activated ? 0 : 1];
+  const size_t bias_at = size_t{static_cast<uint32_t>(std::max(expert, 0))} * b.size + r0;
   const float *first_bias = w_.vector(b.gated ? b.gate_bias : b.up_bias), *up_bias = w_.vector(b.up_bias);
   if (!activated) {
     decode(first);
@@ -116,9 +136,9 @@ void FeedForward::project_in_tile(const Block& b, const Rows& rows, uint32_t r0,
     for (uint32_t t = 0; t < count; ++t) {
       float* h = s_.h.row(t0 + t) + r0;
       for (uint32_t i = 0; i < n; ++i) {
-        const float value = activated ? h[i] : activate(b.activation, b.threshold, add_bias(h[i], first_bias, r0 + i));
-        const float up = b.gated ? add_bias(ups[t * kTileRows + i], up_bias, r0 + i) : 1.0f;
-        h[i] = value * (b.up_relu ? std::max(up, 0.0f) : up);
+        const float value = activated ? h[i] : activate_gate(b, add_bias(h[i], first_bias, bias_at + i));
+        const float up = b.gated ? limit_up(b, add_bias(ups[t * kTileRows + i], up_bias, bias_at + i)) : 1.0f;
+        h[i] = value * up;
       }
     }
   }

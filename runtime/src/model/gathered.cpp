@@ -14,7 +14,7 @@ Result<uint32_t> Gathered::keep_active(const Block& b, uint32_t count, const flo
   const auto compute = [&](uint32_t i) {
     const uint32_t r = rows[i];
     const float in = dot(part, at[i], w_.lut(part, r), x, s_.sums.data());
-    h[r] = activate(b.activation, b.threshold, in + (bias != nullptr ? bias[r] : 0.0f));
+    h[r] = activate_gate(b, in + (bias != nullptr ? bias[r] : 0.0f));
   };
   EK_TRY(w_.gather(
       b.selector, rows, count, at, s_.arrived.data(),

@@ -15,13 +15,15 @@ class Gathered {
 
   // out [hidden] += the down columns of these neurons, each weighted with its value for x [hidden], whose block
   // sums are in the workspace. `meanwhile() -> Outcome` is called once, while the first rows are being read.
+  // `expert`: whose biases count; 0 for dense blocks.
   template <class Meanwhile>
-  Outcome add(const Block& b, int32_t matrix, uint32_t count, const float* x, float* out, const Meanwhile& meanwhile) {
+  Outcome add(const Block& b, int32_t matrix, uint32_t count, const float* x, float* out, const Meanwhile& meanwhile,
+              uint32_t expert = 0) {
     const Matrix& m = w_.matrix(matrix);
     const uint32_t* rows = s_.rows.data();
     const uint8_t** at = s_.row_at.data();
     neurons_.clear_slices();
-    const auto compute = [&](uint32_t i) { s_.h.data()[rows[i]] = neurons_.value(b, m, at[i], rows[i], x); };
+    const auto compute = [&](uint32_t i) { s_.h.data()[rows[i]] = neurons_.value(b, m, at[i], rows[i], x, expert); };
     const auto ready = [&](const uint32_t* list, uint32_t n) { for_each(list, n, compute); };
     const auto done = [&](uint32_t begin, uint32_t end) { neurons_.add_chosen(m, rows, at, begin, end); };
     EK_TRY(w_.gather(matrix, rows, count, at, s_.arrived.data(), ready, done, meanwhile));

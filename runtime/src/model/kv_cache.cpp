@@ -15,9 +15,9 @@ Result<KvCache> KvCache::allocate(Budget& budget, const Manifest& manifest, uint
   uint64_t total = 0;
   for (const Block& b : manifest.blocks) {
     Layout l;
-    if (b.kind == Block::attention) {
-      l = {total, b.kv_heads, b.head_dim, kv_rows(b, context, batch), b.window};
-      total += uint64_t{2} * l.heads * l.head_dim * l.rows;
+    if (kv_parts(b) != 0) {
+      l = {total, b.kv_heads, b.head_dim, kv_rows(b, context, batch), b.window, kv_parts(b)};
+      total += uint64_t{l.parts} * l.heads * l.head_dim * l.rows;
     }
     out.layout_.push_back(l);
   }
@@ -46,7 +46,8 @@ void KvCache::begin_pass(uint32_t position, uint32_t count) {
 
 void KvCache::put(size_t block, uint32_t position, const float* k, const float* v) {
   const Layout& l = layout_[block];
-  for (Part part : {keys, values}) {
+  for (uint32_t i = 0; i < l.parts; ++i) {
+    const Part part = i == 0 ? keys : values;
     const float* in = part == keys ? k : v;
     for (uint32_t h = 0; h < l.heads; ++h, in += l.head_dim) {
       if (wide_) {

@@ -1,6 +1,6 @@
 // Keys and values of one session, f16 or f32. A block that attends to everything keeps [kv_heads][context]
 // [head_dim]; one with a sliding window keeps a ring of its last rows (kv_rows in cache/plan.h), so that
-// position p lies in row p % rows.
+// position p lies in row p % rows. A convolution keeps its inputs as the keys of one head, with its taps as window.
 #pragma once
 
 #include <vector>
@@ -30,6 +30,8 @@ class KvCache {
   bool wide() const { return wide_; }  // f32
   uint32_t value_bytes() const { return wide_ ? 4 : 2; }
   uint32_t context() const { return context_; }
+  // Whether a block keeps keys and values, keys alone or nothing.
+  uint32_t parts(size_t block) const { return layout_[block].parts; }
   // Positions that a block keeps.
   uint32_t rows(size_t block) const { return layout_[block].rows; }
 
@@ -46,6 +48,7 @@ class KvCache {
   void begin_pass(uint32_t position, uint32_t count);
   // Stores rows k, v [kv_heads * head_dim] of one position. f16 holds nothing beyond +-65504: larger values
   // become that, as an infinity would make every score NaN.
+  // `v` is null where a block keeps keys alone.
   void put(size_t block, uint32_t position, const float* k, const float* v);
 
   // The earliest position, but for 0, at which a pass may begin: rings have overwritten what an earlier one
@@ -64,7 +67,7 @@ class KvCache {
  private:
   struct Layout {
     uint64_t first = 0;  // value of the keys of head 0
-    uint32_t heads = 0, head_dim = 0, rows = 0, window = 0;
+    uint32_t heads = 0, head_dim = 0, rows = 0, window = 0, parts = 0;
   };
   uint64_t first(size_t block, Part part, uint32_t head) const {
     const Layout& l = layout_[block];
@@ -72,7 +75,7 @@ class KvCache {
   }
   Array<uint16_t> half_;        // [values], or none
   Array<float> single_;         // [values], or none
-  std::vector<Layout> layout_;  // one per block; empty for those without attention
+  std::vector<Layout> layout_;  // one per block; empty for those that keep nothing
   uint32_t context_ = 0;
   uint32_t earliest_ = 0, written_ = 0;  // positions below `written_` were stored once
   bool wide_ = false;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "select/router.h"
 #include "select/select.h"
 
 namespace edgekit {
@@ -38,18 +39,23 @@ Outcome LookAhead::read_neurons(const Pass& pass, size_t block) {
   return Nothing{};
 }
 
-// The next block behind attention, when it is a mixture.
+// The next mixture, when only what looks at other tokens and dense blocks beside a mixture lie before it.
 Outcome LookAhead::read_experts(const Pass& pass, size_t block) {
   const auto& blocks = w_.manifest().blocks;
   size_t i = block + 1;
-  while (i < blocks.size() && blocks[i].kind == Block::attention) ++i;
+  while (i < blocks.size() && (!blocks[i].feed_forward() || blocks[i].parallel)) ++i;
   if (i == blocks.size() || blocks[i].kind != Block::experts || !w_.resident(blocks[i].router)) return Nothing{};
   const Block& next = blocks[i];
   const uint32_t n = static_cast<uint32_t>(next.matrices.size());
   float *x = s_.ahead_x.data(), *scores = s_.ahead_scores.data();
   uint32_t* order = s_.ahead_rows.data();
   norms_.apply_input(next, s_.x.data(), 1, x);
-  EK_TRY(linear_.multiply(next.router, x, s_.width.hidden, 1, nullptr, scores, s_.width.experts));
+  EK_TRY(linear_.multiply(next.router, x, s_.width.hidden, 1, w_.vector(next.router_bias), scores, s_.width.experts));
+  const float* bias = w_.vector(next.choice_bias);
+  if (bias != nullptr) {
+    score_experts(next, scores);
+    for (uint32_t e = 0; e < n; ++e) scores[e] += bias[e];
+  }
   for (uint32_t e = 0; e < n; ++e) order[e] = e;
   const uint32_t sure = pass.selection.ahead[i].surest(next.top_k);
   std::partial_sort(order, order + sure, order + n, [&](uint32_t a, uint32_t c) { return scores[a] > scores[c]; });

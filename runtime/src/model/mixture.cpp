@@ -21,11 +21,12 @@ Outcome Mixture::forward(const Pass& pass, size_t block) {
 // Fills the weights of all experts for each token, and starts reading those that any of them chose.
 Outcome Mixture::route(const Pass& pass, const Block& b) {
   const uint32_t n = static_cast<uint32_t>(b.matrices.size()), stride = s_.width.experts;
-  EK_TRY(linear_.multiply(b.router, s_.normed.data(), s_.width.hidden, pass.count, nullptr, s_.router.data(), stride));
+  EK_TRY(linear_.multiply(b.router, s_.normed.data(), s_.width.hidden, pass.count, w_.vector(b.router_bias),
+                          s_.router.data(), stride));
   std::fill_n(s_.expert_used.data(), n, uint8_t{0});
   for (uint32_t t = 0; t < pass.count; ++t) {
-    softmax(s_.router.row(t), n);
-    choose_experts(b, s_.router.row(t), s_.expert_order.data(), s_.expert_used.data());
+    score_experts(b, s_.router.row(t));
+    choose_experts(b, w_.vector(b.choice_bias), s_.router.row(t), s_.expert_order.data(), s_.expert_used.data());
   }
   uint32_t used = 0;
   for (uint32_t e = 0; e < n; ++e) {
@@ -58,12 +59,19 @@ Outcome Mixture::add_expert(const Pass& pass, const Block& b, uint32_t expert) {
 Outcome Mixture::run_expert(const Block& b, uint32_t expert, uint32_t tokens) {
   const float* x = s_.picked_x.data();
   float* out = s_.picked_out.data();
+  const uint32_t hidden = w_.manifest().hidden_size;
   std::fill_n(out, size_t{tokens} * s_.width.hidden, 0.0f);
-  if (tokens > 1) return feed_forward_.add_for_tokens(b, b.matrices[expert], true, x, tokens, out);
+  const float* bias = w_.vector(b.down_bias);  // [experts][hidden]
+  for (uint32_t t = 0; t < tokens && bias != nullptr; ++t) {
+    std::copy_n(bias + size_t{expert} * hidden, hidden, s_.picked_out.row(t));
+  }
+  if (tokens > 1) {
+    return feed_forward_.add_for_tokens(b, b.matrices[expert], static_cast<int32_t>(expert), x, tokens, out);
+  }
   // One token, or none when the weight of all that chose it is zero: the expert was announced, so it is read.
   linear_.sum_blocks(x, s_.width.hidden);
   for (uint32_t r = 0; r < b.size; ++r) s_.rows[r] = r;
-  return gathered_.add(b, b.matrices[expert], b.size, x, out, [] { return Outcome(Nothing{}); });
+  return gathered_.add(b, b.matrices[expert], b.size, x, out, [] { return Outcome(Nothing{}); }, expert);
 }
 
 }  // namespace edgekit

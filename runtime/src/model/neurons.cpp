@@ -11,12 +11,14 @@ Outcome Neurons::activate_selector(const Block& b, const float* x, uint32_t toke
   EK_TRY(linear_.multiply(b.selector, x, s_.width.hidden, tokens, bias, s_.h.data(), s_.width.ffn));
   for (uint32_t t = 0; t < tokens; ++t) {
     float* h = s_.h.row(t);
-    for (uint32_t r = 0; r < b.size; ++r) h[r] = activate(b.activation, b.threshold, h[r]);
+    for (uint32_t r = 0; r < b.size; ++r) h[r] = activate_gate(b, h[r]);
   }
   return Nothing{};
 }
 
-float Neurons::value(const Block& b, const Matrix& m, const uint8_t* row, uint32_t r, const float* x) const {
+float Neurons::value(const Block& b, const Matrix& m, const uint8_t* row, uint32_t r, const float* x,
+                     uint32_t expert) const {
+  const size_t neuron = size_t{expert} * b.size + r;  // in biases
   const float* up_bias = w_.vector(b.up_bias);
   const float* sums = s_.sums.data();
   float value;
@@ -27,15 +29,14 @@ float Neurons::value(const Block& b, const Matrix& m, const uint8_t* row, uint32
     const Part& first = m.parts[0];
     const float* bias = b.gated ? w_.vector(b.gate_bias) : up_bias;
     const float in = kernels_.dot[static_cast<int>(first.codec)](first, row, w_.lut(first, r), x, sums);
-    value = activate(b.activation, b.threshold, in + (bias != nullptr ? bias[r] : 0.0f));
+    value = activate_gate(b, in + (bias != nullptr ? bias[neuron] : 0.0f));
     up = 1;
   }
   if (!b.gated || value == 0.0f) return value;
   const Part& second = m.parts[up];
   const float in =
       kernels_.dot[static_cast<int>(second.codec)](second, row + second.offset, w_.lut(second, r), x, sums);
-  const float up_value = in + (up_bias != nullptr ? up_bias[r] : 0.0f);
-  return value * (b.up_relu ? std::max(up_value, 0.0f) : up_value);
+  return value * limit_up(b, in + (up_bias != nullptr ? up_bias[neuron] : 0.0f));
 }
 
 void Neurons::clear_slices() { std::fill_n(s_.slices.data(), s_.slices.size(), 0.0f); }

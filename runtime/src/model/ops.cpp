@@ -99,6 +99,7 @@ float activate(Activation kind, float threshold, float x) {
       const float inner = 0.79788456080286536f * (x + 0.044715f * x * x * x);
       return 0.5f * x * (1.0f + std::tanh(inner));
     }
+    case Activation::quick_gelu: return x / (1.0f + std::exp(-1.702f * x));
     case Activation::relu: return x > 0 ? x : 0.0f;
     case Activation::relu2: return x > 0 ? x * x : 0.0f;
     case Activation::threshold: return x > threshold ? x : 0.0f;
@@ -107,10 +108,22 @@ float activate(Activation kind, float threshold, float x) {
   return 0;
 }
 
-void softmax(float* x, uint32_t n) {
+float activate_gate(const Block& b, float x) {
+  const bool limited = b.gated && b.limit > 0;
+  return activate(b.activation, b.threshold, limited ? std::min(x, b.limit) : x);
+}
+
+float limit_up(const Block& b, float x) {
+  if (b.limit > 0) x = std::clamp(x, -b.limit, b.limit);
+  x += b.up_add;
+  return b.up_relu ? std::max(x, 0.0f) : x;
+}
+
+void softmax(float* x, uint32_t n, const float* sink) {
   if (n == 0) return;
-  const float top = *std::max_element(x, x + n);
-  float total = 0;
+  float top = *std::max_element(x, x + n);
+  if (sink != nullptr) top = std::max(top, *sink);
+  float total = sink != nullptr ? std::exp(*sink - top) : 0.0f;
   for (uint32_t i = 0; i < n; ++i) total += x[i] = std::exp(x[i] - top);
   for (uint32_t i = 0; i < n; ++i) x[i] /= total;
 }

@@ -23,8 +23,11 @@ void apply_rope(const Rope& rope, const float* table, uint32_t tokens, uint32_t 
                 uint32_t table_stride, uint32_t stride, float* x);
 
 float activate(Activation kind, float threshold, float x);
+// What a neuron's gate (without one, up) makes of its input, and what up then multiplies it with.
+float activate_gate(const Block& block, float x);
+float limit_up(const Block& block, float x);
 
-// Softmax of n scores, in place.
-void softmax(float* x, uint32_t n);
+// Softmax of n scores, in place; `sink`, if not null, is one more score, whose weight is dropped.
+void softmax(float* x, uint32_t n, const float* sink = nullptr);
 
 }  // namespace edgekit

@@ -23,7 +23,8 @@ struct Header {
   uint64_t bytes;     // of the whole file
   uint32_t position, value_bytes, blocks;
   uint32_t earliest;  // position to which the session can go back
-  uint64_t unused[2];
+  uint32_t checkpoints;
+  uint32_t unused[3];
   uint64_t checksum;  // of everything before it
 };
 static_assert(sizeof(Header) == 64, "the header is 64 bytes");
@@ -36,13 +37,14 @@ uint64_t header_checksum(const Header& h) { return lane64(bytes_of(&h), sizeof(h
 uint64_t row_bytes(const Block& b, const KvCache& cache) { return uint64_t{b.head_dim} * cache.value_bytes(); }
 
 // Bytes of a file with this many tokens; they fit the cache, so nothing overflows.
-uint64_t file_bytes(const Manifest& m, uint32_t position, uint32_t earliest, const KvCache& cache) {
-  uint64_t total = sizeof(Header) + 8 + uint64_t{position} * 4;
+uint64_t file_bytes(const Manifest& m, uint32_t position, uint32_t earliest, const KvCache& cache, uint32_t checkpoints,
+                    uint64_t copy_bytes) {
+  uint64_t total = sizeof(Header) + 8 + uint64_t{position} * 4 + checkpoints * (8 + 8 + 8 + copy_bytes);
   for (size_t i = 0; i < m.blocks.size(); ++i) {
     const Block& b = m.blocks[i];
-    if (b.kind != Block::attention) continue;
+    if (cache.parts(i) == 0) continue;
     const uint64_t rows = position - cache.first_kept(i, earliest);
-    total += 2 * uint64_t{b.kv_heads} * (8 + rows * row_bytes(b, cache));
+    total += uint64_t{cache.parts(i)} * b.kv_heads * (8 + rows * row_bytes(b, cache));
   }
   return total;
 }
@@ -112,15 +114,15 @@ struct HeadSpan {
   }
 };
 
-// Calls each(HeadSpan) -> bool for the keys and the values of every head of every block.
+// Calls each(HeadSpan) -> bool for what every head of every block keeps.
 template <class Each>
 bool for_each_head(const Manifest& m, uint32_t position, uint32_t earliest, KvCache& cache, const Each& each) {
   for (size_t i = 0; i < m.blocks.size(); ++i) {
     const Block& b = m.blocks[i];
-    if (b.kind != Block::attention) continue;
-    for (uint32_t n = 0; n < 2 * b.kv_heads; ++n) {
-      const KvCache::Part part = n % 2 == 0 ? KvCache::keys : KvCache::values;
-      if (!each(HeadSpan{cache, i, part, n / 2, cache.first_kept(i, earliest), position, row_bytes(b, cache)})) {
+    const uint32_t parts = cache.parts(i);
+    for (uint32_t n = 0; n < parts * b.kv_heads; ++n) {
+      const KvCache::Part part = n % parts == 0 ? KvCache::keys : KvCache::values;
+      if (!each(HeadSpan{cache, i, part, n / parts, cache.first_kept(i, earliest), position, row_bytes(b, cache)})) {
         return false;
       }
     }
@@ -138,11 +140,31 @@ bool read_head(int fd, const HeadSpan& span) {
   return transfer(fd, bytes_of(&sum), 8, false) && span.transfer_rows(fd, false) && span.checksum() == sum;
 }
 
+bool write_checkpoints(int fd, Checkpoints& checkpoints) {
+  for (uint32_t i = 0; i < checkpoints.positions().size(); ++i) {
+    const uint64_t position = checkpoints.positions()[i];
+    if (!write_chunk(fd, &position, 8) || !write_chunk(fd, checkpoints.data(i), checkpoints.bytes())) return false;
+  }
+  return true;
+}
+
+// `count` was checked, positions are not believed.
+bool read_checkpoints(int fd, uint32_t count, uint32_t most, Checkpoints& checkpoints) {
+  uint64_t last = 0;
+  for (uint32_t i = 0; i < count; ++i) {
+    uint64_t position = 0;
+    if (!read_chunk(fd, &position, 8) || position <= last || position > most) return false;
+    last = position;
+    if (!read_chunk(fd, checkpoints.add(static_cast<uint32_t>(position)), checkpoints.bytes())) return false;
+  }
+  return true;
+}
+
 // Whether every block has room for what a file keeps; the numbers of a forged header may be anything.
 bool fits(const Manifest& m, uint32_t position, uint32_t earliest, const KvCache& cache) {
   bool out = earliest <= position;
   for (size_t i = 0; i < m.blocks.size() && out; ++i) {
-    out = m.blocks[i].kind != Block::attention || position - cache.first_kept(i, earliest) <= cache.rows(i);
+    out = cache.parts(i) == 0 || position - cache.first_kept(i, earliest) <= cache.rows(i);
   }
   return out;
 }
@@ -150,12 +172,13 @@ bool fits(const Manifest& m, uint32_t position, uint32_t earliest, const KvCache
 }  // namespace
 
 Outcome save_session(const std::string& path, const Manifest& m, const int32_t* tokens, uint32_t position,
-                     KvCache& cache) {
+                     KvCache& cache, Checkpoints& checkpoints) {
   const uint32_t earliest = cache.earliest_copied(position);
   Header header{};
   std::memcpy(header.magic, kMagic, sizeof(kMagic));
   header.manifest = m.checksum;
-  header.bytes = file_bytes(m, position, earliest, cache);
+  header.checkpoints = static_cast<uint32_t>(checkpoints.positions().size());
+  header.bytes = file_bytes(m, position, earliest, cache, header.checkpoints, checkpoints.bytes());
   header.position = position;
   header.value_bytes = cache.value_bytes();
   header.blocks = static_cast<uint32_t>(m.blocks.size());
@@ -169,7 +192,7 @@ Outcome save_session(const std::string& path, const Manifest& m, const int32_t* 
         transfer(file.fd, bytes_of(&header), sizeof(header), true) &&
         write_chunk(file.fd, tokens, uint64_t{position} * 4) &&
         for_each_head(m, position, earliest, cache, [&](const HeadSpan& s) { return write_head(file.fd, s); }) &&
-        fsync(file.fd) == 0;
+        write_checkpoints(file.fd, checkpoints) && fsync(file.fd) == 0;
     if (!whole) {
       const Error error = system_error(partial, "cannot be written");
       unlink(partial.c_str());
@@ -182,7 +205,8 @@ Outcome save_session(const std::string& path, const Manifest& m, const int32_t* 
   return error;
 }
 
-Result<uint32_t> restore_session(const std::string& path, const Manifest& m, int32_t* tokens, KvCache& cache) {
+Result<uint32_t> restore_session(const std::string& path, const Manifest& m, int32_t* tokens, KvCache& cache,
+                                 Checkpoints& checkpoints) {
   Handle file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (file.fd < 0) {
     return fail(EDGEKIT_NOT_FOUND, path + ": cannot be opened: " + std::string(std::strerror(errno)));
@@ -206,13 +230,17 @@ Result<uint32_t> restore_session(const std::string& path, const Manifest& m, int
                                           std::to_string(cache.context()) + "; open with a larger context");
   }
   const uint32_t position = header.position, earliest = header.earliest;
-  if (!fits(m, position, earliest, cache) || header.bytes != file_bytes(m, position, earliest, cache) ||
+  const uint32_t copies = header.checkpoints;
+  if (!fits(m, position, earliest, cache) || copies > (checkpoints.serve() ? Checkpoints::kMost : 0) ||
+      header.bytes != file_bytes(m, position, earliest, cache, copies, checkpoints.bytes()) ||
       static_cast<uint64_t>(status.st_size) != header.bytes) {
     return fail(EDGEKIT_CORRUPT, path + ": has another size than it should; it was cut or replaced");
   }
   const bool whole =
       read_chunk(file.fd, tokens, uint64_t{position} * 4) &&
-      for_each_head(m, position, earliest, cache, [&](const HeadSpan& s) { return read_head(file.fd, s); });
+      for_each_head(m, position, earliest, cache, [&](const HeadSpan& s) { return read_head(file.fd, s); }) &&
+      read_checkpoints(file.fd, copies, position, checkpoints);
+  if (!whole) checkpoints.forget_behind(0);
   if (!whole) return fail(EDGEKIT_CORRUPT, path + ": is damaged; evaluate the prompt again");
   for (uint32_t i = 0; i < position; ++i) {
     if (tokens[i] < 0 || static_cast<uint32_t>(tokens[i]) >= m.vocab_size) {

@@ -1,6 +1,7 @@
 // A session's tokens, keys and values in a file, so that a prompt need not be read again.
 //
-//   header (64 bytes) | tokens: checksum, int32 [position] | per attention block and head: keys, values
+//   header (64 bytes) | tokens: checksum, int32 [position] | per block and head: keys, values (a convolution: keys)
+//   | per checkpoint: checksum, position (8 bytes), checksum, copy (model/checkpoints.h)
 //
 // Keys and values are a checksum and the rows [first, position)[head_dim]: first is 0, or with a sliding window
 // the earliest position that the session may still look at. Checksums have 8 bytes, all numbers are little-endian.
@@ -10,16 +11,17 @@
 #include <string>
 
 #include "format/manifest.h"
-#include "model/kv_cache.h"
+#include "model/checkpoints.h"
 
 namespace edgekit {
 
 // Writes `path` beside its place first; it appears when it is whole.
 Outcome save_session(const std::string& path, const Manifest& manifest, const int32_t* tokens, uint32_t position,
-                     KvCache& cache);
+                     KvCache& cache, Checkpoints& checkpoints);
 
-// Fills tokens [at most the cache's context] and the cache; returns the position. Nothing in the file is
-// believed before it is checked. On an error the cache holds nothing of use.
-Result<uint32_t> restore_session(const std::string& path, const Manifest& manifest, int32_t* tokens, KvCache& cache);
+// Fills tokens [at most the cache's context] the cache and the checkpoints; returns the position. Nothing in the file
+// is believed before it is checked. On an error the cache holds nothing of use.
+Result<uint32_t> restore_session(const std::string& path, const Manifest& manifest, int32_t* tokens, KvCache& cache,
+                                 Checkpoints& checkpoints);
 
 }  // namespace edgekit

@@ -23,6 +23,7 @@ void for_each_array(const Manifest& m, const Widths& w, uint32_t batch, uint32_t
   each(s.out, Shape(b, w.hidden));
   each(s.h, Shape(b, w.ffn));
   each(s.slices, Shape(kSlices, w.hidden));
+  each(s.gate, Shape(w.output_gate ? b : 0));
   each(s.embedded, Shape(b, w.embed));
   each(s.rope, Shape(m.ropes.size(), b, 2 * w.rope));
   each(s.sums, Shape(w.widest / kBlock));
@@ -51,8 +52,10 @@ Widths widths_of(const Manifest& m) {
   for (const Block& b : m.blocks) {
     w.q = std::max(w.q, pad(uint64_t{b.heads} * b.head_dim));
     w.kv = std::max(w.kv, pad(uint64_t{b.kv_heads} * b.head_dim));
+    if (b.kind == Block::convolution) w.q = std::max(w.q, w.hidden);
     w.ffn = std::max(w.ffn, pad(b.size));
     w.parallel = w.parallel || b.parallel;
+    w.output_gate = w.output_gate || b.output_gate != kNone;
     if (b.predict_down != kNone) w.rank = std::max(w.rank, pad(m.matrices[static_cast<size_t>(b.predict_down)].rows));
     if (b.kind == Block::experts) {
       w.experts = std::max(w.experts, pad(b.matrices.size()));
@@ -70,6 +73,10 @@ Widths widths_of(const Manifest& m) {
     w.embed = std::max(w.embed, pad(m.matrices[static_cast<size_t>(m.head_project)].rows));
   }
   return w;
+}
+
+void Workspace::clear_tails(uint32_t tokens, uint32_t used) {
+  for (uint32_t t = 0; t < tokens; ++t) std::fill(mixed.row(t) + used, mixed.row(t) + pad(used), 0.0f);
 }
 
 uint64_t workspace_bytes(const Manifest& m, uint32_t batch, uint32_t context, uint32_t threads, uint64_t unit_bytes) {

@@ -18,7 +18,7 @@ constexpr uint32_t kSliceRows = 32;
 struct Widths {
   uint32_t hidden = 0, embed = 0, q = 0, kv = 0, ffn = 0, experts = 0, top_k = 0, rope = 0, rank = 0;
   uint32_t widest = 0;  // the longest row of any matrix
-  bool parallel = false;
+  bool parallel = false, output_gate = false;
 };
 Widths widths_of(const Manifest& manifest);
 
@@ -27,13 +27,14 @@ struct Workspace {
   Widths width;
   uint32_t batch = 0;                 // most tokens of a pass
   Array<float> x;                     // [batch][hidden]: the residual
-  Array<float> before;                // [batch][hidden]: the residual before the last attention; parallel blocks only
+  Array<float> before;                // [batch][hidden]: the residual that the block before a parallel one read
   Array<float> normed;                // [batch][hidden]: a block's input, after its norm
-  Array<float> q, mixed;              // [batch][q]: queries, and values mixed by their scores
-  Array<float> k, v;                  // [batch][kv]
+  Array<float> q, mixed;              // [batch][q]: queries or a gate, and values mixed over tokens
+  Array<float> k, v;                  // [batch][kv]: keys and values, or the inputs of a convolution and a gate
   Array<float> out;                   // [batch][hidden]: a block's output
   Array<float> h;                     // [batch][ffn]: the values of neurons
   Array<float> slices;                // [kSlices][hidden]: partial sums of a block's output for one token
+  Array<float> gate;                  // [batch]: what scales a block's output, only with output gates
   Array<float> embedded;              // [batch][embed], only with a projection
   Array<float> rope;                  // [ropes][batch][2 * rope]: cosines, then sines
   Array<float> sums;                  // [widest / 32]: of the blocks of one token's input
@@ -52,6 +53,9 @@ struct Workspace {
   Array<uint8_t> expert_used;         // [experts]: 1 if a token of the pass chose it
   Array<int32_t> expert_matrices;     // [experts]: of those that are used
   Array<float> picked_x, picked_out;  // [batch][hidden]: input and output of the tokens of one expert
+
+  // Zeros in `mixed` behind `used` values of each token: blocks of other widths have written there.
+  void clear_tails(uint32_t tokens, uint32_t used);
 };
 
 uint64_t workspace_bytes(const Manifest& manifest, uint32_t batch, uint32_t context, uint32_t threads,

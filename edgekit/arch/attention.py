@@ -1,0 +1,93 @@
+"""Attention blocks of a checkpoint, by its family's description."""
+
+from __future__ import annotations
+
+import math
+
+from edgekit.arch.spec import Attention, Ranges
+from edgekit.arch.tensors import Tensors
+from edgekit.errors import UnsupportedModelError
+
+
+class AttentionBuilder(Tensors):
+    """Describes the attention block of a layer."""
+
+    def attention(self, i: int) -> Attention:
+        c, f = self.c, self.f
+        heads = c.per_layer("heads", i)
+        kv = c.per_layer("kv_heads", i, heads)
+        if c.get("head_dim") is None and self.hidden % heads:
+            raise UnsupportedModelError(f"config.json: {heads} heads do not divide a hidden size of {self.hidden}")
+        d = c.size("head_dim", self.hidden // heads)
+        if heads % kv:
+            raise UnsupportedModelError(f"config.json: {kv} key-value heads do not divide {heads} heads")
+        tensors, ranges, whole = self._qkv(i, heads, kv, d)
+        at = f"layers.{i}."
+        sizes = {"q": heads * d, "k": kv * d, "v": kv * d}
+        m = {n: self.matrix(at + n, tensors[n], sizes[n], self.hidden, ranges[n], whole) for n in "qkv"}
+        b = {n: self.bias(at + n + "_bias", tensors[n], sizes[n], ranges[n], whole, f.qkv_bias) for n in "qkv"}
+        o = self._name(f.o, i)
+        kind = self.layer_kind(i)
+        per_head = f.qk_norm_per_head
+        pre, post, out = self.norm_places(at + "attention_", f.attention_norm, f.attention_post_norm, i)
+        return Attention(
+            heads,
+            kv,
+            d,
+            self._scale(d, i),
+            m["q"],
+            m["k"],
+            m["v"],
+            self.matrix(at + "o", o, self.hidden, heads * d),
+            b["q"],
+            b["k"],
+            b["v"],
+            self.bias(at + "o_bias", o, self.hidden, rule=f.o_bias),
+            self.norm(at + "q_norm", f.q_norm, i, d if per_head else heads * d, per_head),
+            self.norm(at + "k_norm", f.k_norm, i, d if per_head else kv * d, per_head),
+            self.rope(kind, d) if self.rotates(i, kind) else None,
+            c.size("window") if kind == "sliding_attention" else 0,
+            self._softcap("attn_logit_softcapping"),
+            pre,
+            post,
+            out,
+            c.flag("norm_relu"),
+            c.number("residual_multiplier", 1.0),
+            self.vector(at + "sinks", self._name(f.sinks, i), heads) if f.sinks else None,
+        )
+
+    def _softcap(self, key: str) -> float:
+        return 0.0 if self.c.get(key) is None else self.c.positive(key)
+
+    def _qkv(self, i: int, heads: int, kv: int, d: int) -> tuple[dict[str, str], dict[str, Ranges], int]:
+        f = self.f
+        if not f.qkv:
+            spans: dict[str, Ranges] = dict.fromkeys("qkv", ())
+            if f.rope_interleaved:
+                spans |= {"q": _uninterleaved(heads, d), "k": _uninterleaved(kv, d)}
+            return {"q": self._name(f.q, i), "k": self._name(f.k, i), "v": self._name(f.v, i)}, spans, 0
+        fused = dict.fromkeys("qkv", self._name(f.qkv, i))
+        if f.qkv_layout == "per_head":
+            spans = {
+                n: tuple(((3 * h + j) * d, (3 * h + j + 1) * d) for h in range(heads)) for j, n in enumerate("qkv")
+            }
+            return fused, spans, 3 * heads * d
+        q, k = heads * d, kv * d
+        return fused, {"q": ((0, q),), "k": ((q, q + k),), "v": ((q + k, q + 2 * k),)}, q + 2 * k
+
+    def _scale(self, head_dim: int, layer: int) -> float:
+        c, f = self.c, self.f
+        by_layer = layer + 1 if c.flag("scale_attn_by_inverse_layer_idx") else 1
+        if f.scale == "one" or ("scale_attn_weights" in f.reads and not c.flag("scale_attn_weights")):
+            return 1.0 / by_layer
+        if f.scale == "query_pre_attn_scalar":
+            return 1.0 / math.sqrt(c.positive("query_pre_attn_scalar"))
+        if f.scale == "attention_multiplier":
+            return c.number("attention_multiplier")
+        return 1.0 / math.sqrt(head_dim) / by_layer
+
+
+def _uninterleaved(heads: int, head_dim: int) -> Ranges:
+    """Rows of a projection in our order: of each head the even ones, then the odd ones, which they are rotated with."""
+    order = [*range(0, head_dim, 2), *range(1, head_dim, 2)]
+    return tuple((h * head_dim + r, h * head_dim + r + 1) for h in range(heads) for r in order)

@@ -1,0 +1,95 @@
+// What a session holds between evaluations: kept in files, and taken back to an earlier token.
+#include <algorithm>
+#include <mutex>
+
+#include "model/engine.h"
+#include "model/session_file.h"
+
+namespace edgekit {
+
+void Session::reset() {
+  cancelled_.store(false);
+  forget_next();
+  position_ = 0;
+  cache_.clear();
+  checkpoints_.forget_behind(0);
+  selection_.usage.clear();
+  has_logits_ = seeded_ = false;
+}
+
+// What a file cannot hold, or what has nothing to hold.
+Outcome Session::check_whole() const {
+  if (model_.settings.compute != EDGEKIT_COMPUTE_ALL) {
+    return fail(EDGEKIT_INVALID_ARGUMENT, "this model was opened for parts of it only, and has no tokens");
+  }
+  if (model_.plan.select == EDGEKIT_SELECT_PROMPT) {
+    return fail(EDGEKIT_INVALID_ARGUMENT,
+                "what selection by prompt learned from a prompt is not saved; use another selection");
+  }
+  return Nothing{};
+}
+
+Outcome Session::save(const std::string& path) {
+  EK_TRY(check_whole());
+  return save_session(path, model_.bundle->manifest(), history(), position_, cache_, checkpoints_);
+}
+
+Outcome Session::restore(const std::string& path) {
+  EK_TRY(check_whole());
+  reset();
+  uint32_t position;
+  EK_ASSIGN(position, restore_session(path, model_.bundle->manifest(), history(), cache_, checkpoints_));
+  position_ = position;
+  return Nothing{};
+}
+
+Outcome Session::rewind(uint32_t position) {
+  if (position > position_) {
+    return fail(EDGEKIT_INVALID_ARGUMENT,
+                "the session has " + std::to_string(position_) + " tokens, not " + std::to_string(position));
+  }
+  forget_next();
+  seeded_ = false;
+  if (position == position_) return Nothing{};
+  if (position != 0 && position < cache_.earliest()) {
+    if (checkpoints_.serve()) return go_back(position);
+    return fail(EDGEKIT_INVALID_ARGUMENT, "the session can go back to token " + std::to_string(cache_.earliest()) +
+                                              ", not to " + std::to_string(position) +
+                                              ": layers with a sliding window keep only their window; reset the "
+                                              "session and evaluate the text again");
+  }
+  checkpoints_.forget_behind(position);
+  position_ = position;
+  has_logits_ = false;
+  return Nothing{};
+}
+
+// From the nearest checkpoint, by evaluating the tokens behind it again.
+Outcome Session::go_back(uint32_t position) {
+  std::lock_guard<Turns> turn(model_.turn);
+  const Moment begin = now();
+  position_ = checkpoints_.nearest(position);
+  checkpoints_.restore(cache_, position_);
+  has_logits_ = false;
+  const uint32_t again = position - position_;
+  selection_.prompt = true;
+  while (position_ < position) {
+    const uint32_t n = std::min(model_.plan.max_batch, position - position_);
+    auto outcome = model_.decoder->forward(history() + position_, n, position_, position, cache_, selection_, nullptr,
+                                           nullptr, cancelled_);
+    if (!outcome.ok()) {
+      cancelled_.store(false);
+      return outcome;
+    }
+    position_ += n;
+  }
+  count_pass(begin, again, true);
+  return Nothing{};
+}
+
+uint32_t Session::tokens(int32_t* out, uint32_t room) const {
+  std::copy_n(history(), std::min(room, position_), out);
+  return position_;
+}
+
+}  // namespace edgekit
