@@ -18,7 +18,6 @@ Outcome Neurons::activate_selector(const Block& b, const float* x, uint32_t toke
 
 float Neurons::value(const Block& b, const Matrix& m, const uint8_t* row, uint32_t r, const float* x) const {
   const float* up_bias = w_.vector(b.up_bias);
-  const float* sums = s_.sums.data();
   float value;
   uint32_t up = 0;
   if (b.selector != kNone) {
@@ -26,14 +25,13 @@ float Neurons::value(const Block& b, const Matrix& m, const uint8_t* row, uint32
   } else {
     const Part& first = m.parts[0];
     const float* bias = b.gated ? w_.vector(b.gate_bias) : up_bias;
-    const float in = kernels_.dot[static_cast<int>(first.codec)](first, row, w_.lut(first, r), x, sums);
+    const float in = linear_.dot(first, row, r, x);
     value = activate(b.activation, b.threshold, in + (bias != nullptr ? bias[r] : 0.0f));
     up = 1;
   }
   if (!b.gated || value == 0.0f) return value;
   const Part& second = m.parts[up];
-  const float in =
-      kernels_.dot[static_cast<int>(second.codec)](second, row + second.offset, w_.lut(second, r), x, sums);
+  const float in = linear_.dot(second, row + second.offset, r, x);
   const float up_value = in + (up_bias != nullptr ? up_bias[r] : 0.0f);
   return value * (b.up_relu ? std::max(up_value, 0.0f) : up_value);
 }
