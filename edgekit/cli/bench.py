@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.common import human, print_json, progress_bar, quiet_option
+from edgekit.cli.common import activations_option, human, print_json, progress_bar, quiet_option
 
 if TYPE_CHECKING:
     from edgekit.plan.corrections import Measured
@@ -30,6 +30,7 @@ COLUMNS = ("select", "ram", "prompt_tokens_per_second", "tokens_per_second", "ex
 @click.option("--ram", multiple=True, help="Budget, as in 400M; several for several rows.")
 @click.option("--select", multiple=True, default=("auto",), show_default=True, help="Selection; may be repeated.")
 @click.option("--sparsity", type=click.FloatRange(0, 0.99), default=0.0, help="Of threshold and prompt selection.")
+@activations_option
 @click.option("-t", "--threads", type=click.IntRange(0, 256), default=0)
 @click.option("--text", type=click.Path(path_type=Path), multiple=True, help="Also compare with dense on this text.")
 @click.option("--text-tokens", type=click.IntRange(64), default=2000, show_default=True)
@@ -44,6 +45,7 @@ def command(
     ram: tuple[str, ...],
     select: tuple[str, ...],
     sparsity: float,
+    activations: str,
     threads: int,
     text: tuple[Path, ...],
     text_tokens: int,
@@ -66,7 +68,7 @@ def command(
     with progress_bar("measuring", quiet) as progress:
         for i, (budget, chosen) in enumerate(jobs):
             progress(i, len(jobs))
-            options = Options(ram=budget, threads=threads, select=chosen, sparsity=sparsity)
+            options = Options(ram=budget, threads=threads, select=chosen, sparsity=sparsity, activations=activations)
             row, per_token = _measure(bundle, options, prompt, tokens, repetitions)
             row |= _quality(bundle, options, text, text_tokens)
             rows.append({c: row.get(c) for c in COLUMNS})

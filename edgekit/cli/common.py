@@ -35,6 +35,13 @@ class Utf8(click.ParamType[str]):
 UTF8 = Utf8()
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+activations_option = click.option(
+    "--activations",
+    type=click.Choice(["auto", "int8", "f32"]),
+    default="auto",
+    show_default=True,
+    help="What matrices are multiplied with: int8 is faster where the codec has kernels for that.",
+)
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but results and errors.")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.common import UTF8, json_option, print_json, progress_bar, quiet_option, waiting
+from edgekit.cli.common import UTF8, activations_option, json_option, print_json, progress_bar, quiet_option, waiting
 from edgekit.cli.grammar import grammar_from, grammar_options
 from edgekit.cli.report import runtime_figures, summarize
 from edgekit.cli.sampling import sampling_from, sampling_options
@@ -121,7 +121,8 @@ INTERRUPTED = "interrupted"  # a finish_reason: Ctrl-C
     help="File that keeps the evaluated prompt: what the next prompt shares with it is not read again.",
 )
 @grammar_options
-@click.option("--kernels", type=UTF8, help="Kernel set (avx512, avx2, neon, portable).  [default: the best]")
+@click.option("--kernels", type=UTF8, help="Kernel set (avx512vnni, avx2, neon, portable...).  [default: the best]")
+@activations_option
 @click.option(
     "--backend",
     type=click.Choice(["native", *(name for name, kind in KINDS.items() if kind.runs)]),
@@ -254,6 +255,7 @@ def _options(bundle: Path, ids: list[int], flags: dict[str, Any]) -> Options:
         io=flags["io"],
         cache_type=flags["cache_type"],
         kernels=flags["kernels"],
+        activations=flags["activations"],
         select=flags["select"],
         sparsity=flags["sparsity"],
         window=flags["window"],

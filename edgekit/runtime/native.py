@@ -14,6 +14,7 @@ from edgekit.errors import BudgetError, BundleError, ContextFullError, EdgekitEr
 ABI_VERSION = 2
 IO_MODES = {"auto": 0, "direct": 1, "buffered": 2}
 CACHE_TYPES = {"f16": 0, "f32": 1}
+ACTIVATIONS = {"auto": 0, "f32": 1, "int8": 2}
 IO_ENGINES = {"auto": 0, "uring": 1, "threads": 2}
 SELECTIONS = {"auto": 0, "all": 1, "exact": 2, "predicted": 3, "threshold": 4, "prompt": 5, "router": 6}
 COMPUTE = {"all": 0, "feed_forward": 1, "linear": 2}
@@ -62,6 +63,8 @@ class Options(_Struct):
         ("draft_tokens", c.c_uint32),
         ("log", Log),
         ("log_user", c.c_void_p),
+        ("activations", c.c_uint32),
+        ("reserved", c.c_uint32),
     )
 
 
@@ -182,7 +185,7 @@ class KernelTest(_Struct):
         ("elapsed", c.c_double),
         ("bytes", c.c_uint64),
         ("down", c.c_uint32),
-        ("reserved", c.c_uint32),
+        ("activations", c.c_uint32),
     )
 
 

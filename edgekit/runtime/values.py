@@ -32,6 +32,7 @@ class Options:
     lookahead: bool = True
     compute: str = "all"  # or "feed_forward", "linear": another engine has the rest
     draft_tokens: int = 0  # most tokens drafted for one pass
+    activations: str = "auto"  # "int8" where the codec has kernels for that, or "f32"
 
     def native(self) -> native.Options:
         """As the C struct.
@@ -45,6 +46,7 @@ class Options:
             ("engine", native.IO_ENGINES),
             ("select", native.SELECTIONS),
             ("compute", native.COMPUTE),
+            ("activations", native.ACTIVATIONS),
         ):
             if getattr(self, name) not in choices:
                 raise RuntimeFailure(f"{name} is {getattr(self, name)!r}; it is one of {', '.join(choices)}")
@@ -69,6 +71,7 @@ class Options:
             no_lookahead=0 if self.lookahead else 1,
             compute=native.COMPUTE[self.compute],
             draft_tokens=self.draft_tokens,
+            activations=native.ACTIVATIONS[self.activations],
         )
 
 

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "cases.h"
 #include "check.h"
 #include "core/checksum.h"
 #include "core/half.h"
@@ -12,19 +13,9 @@
 #include "kernels/kernels.h"
 
 using namespace edgekit;
+using namespace edgekit::test;
 
 namespace {
-
-std::vector<const KernelSet*> all_sets() {
-  std::vector<const KernelSet*> out;
-  const std::string names = kernel_set_names();
-  for (size_t at = 0; at < names.size();) {
-    const size_t end = std::min(names.find(',', at), names.size());
-    out.push_back(find_kernels(names.substr(at, end - at).c_str()));
-    at = end + 1;
-  }
-  return out;
-}
 
 // The planes of a code of so many bits, low bits first.
 std::vector<uint32_t> planes_of(uint32_t bits) {

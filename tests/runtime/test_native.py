@@ -68,6 +68,7 @@ def test_neon_kernels_under_qemu(bundles: list[Path]) -> None:
     for name in (
         "match",
         "decoded",
+        "integer",
         "half",
         "hostile_calls",
         "hostile_file",

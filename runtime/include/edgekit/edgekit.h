@@ -58,6 +58,10 @@ typedef struct edgekit_error {
 
 enum { EDGEKIT_IO_AUTO = 0, EDGEKIT_IO_DIRECT = 1, EDGEKIT_IO_BUFFERED = 2 };
 enum { EDGEKIT_CACHE_F16 = 0, EDGEKIT_CACHE_F32 = 1 };
+/* What matrices are multiplied with. int8: activations of 8 bits with a scale for every 32, where the codec has kernels
+ * for that (affine and scaled_palette); faster, and the text may differ from that of f32. auto: int8 where its cost was
+ * measured and is small. Every kernel set computes the same bits with int8. */
+enum { EDGEKIT_ACTIVATIONS_AUTO = 0, EDGEKIT_ACTIVATIONS_F32 = 1, EDGEKIT_ACTIVATIONS_INT8 = 2 };
 /* How many small reads are kept under way; auto: io_uring where the system allows it. */
 enum { EDGEKIT_IO_ENGINE_AUTO = 0, EDGEKIT_IO_ENGINE_URING = 1, EDGEKIT_IO_ENGINE_THREADS = 2 };
 /* Which neurons of a feed-forward block a token gets. The others are taken for zero and not read. */
@@ -94,7 +98,7 @@ typedef struct edgekit_options {
   uint32_t io_mode;         /* EDGEKIT_IO_*; auto tries direct and falls back to buffered */
   uint32_t cache_type;      /* of the KV cache: EDGEKIT_CACHE_* */
   uint32_t io_threads;      /* reader threads; 0: 4 */
-  const char* kernels;      /* "portable", "avx2", "neon"; NULL: the best of this CPU */
+  const char* kernels;      /* a name of edgekit_kernel_sets; NULL: the best of this CPU */
   uint32_t select;          /* EDGEKIT_SELECT_* */
   uint32_t window_tokens;   /* latest tokens whose units stay in memory; 0: as many as fit; EDGEKIT_WINDOW_NONE: none */
   uint32_t io_engine;       /* EDGEKIT_IO_ENGINE_* */
@@ -106,6 +110,8 @@ typedef struct edgekit_options {
                              * EDGEKIT_SELECT_AUTO stands for EDGEKIT_SELECT_ALL */
   edgekit_log_callback log; /* NULL: nothing is said */
   void* log_user;
+  uint32_t activations; /* EDGEKIT_ACTIVATIONS_* */
+  uint32_t reserved;
 } edgekit_options;
 
 /* What the planner decided, in bytes. */
@@ -207,12 +213,12 @@ typedef struct edgekit_read_test {
 typedef struct edgekit_kernel_test {
   uint32_t struct_size;
   uint32_t bits, cols, threads;
-  const char* codec; /* as in the manifest: "f16", "affine", "palette" */
-  double seconds;    /* how long to go on */
-  double elapsed;    /* out */
-  uint64_t bytes;    /* out: of weights */
-  uint32_t down;     /* 1: rows are added up, as those of a down projection are */
-  uint32_t reserved;
+  const char* codec;    /* as in the manifest: "f16", "affine", "palette" */
+  double seconds;       /* how long to go on */
+  double elapsed;       /* out */
+  uint64_t bytes;       /* out: of weights */
+  uint32_t down;        /* 1: rows are added up, as those of a down projection are; always with f32 */
+  uint32_t activations; /* EDGEKIT_ACTIVATIONS_* */
 } edgekit_kernel_test;
 
 /* Which tokens may be chosen next. `mask` has `words` = ceil(vocab_size / 32) words, with the bits of the sampling's
@@ -239,8 +245,8 @@ typedef void (*edgekit_inputs_callback)(uint32_t matrix, uint32_t part, const fl
 EDGEKIT_API uint32_t edgekit_abi_version(void);
 EDGEKIT_API const char* edgekit_version(void);
 /* Comma-separated names of what this build can do, for callers that meet several versions: selections,
- * "budget", "save", "feed_forward", "linear", "log", "draft", "mask", "logprobs", "penalties", "uring". Unknown names
- * may appear. */
+ * "budget", "save", "feed_forward", "linear", "log", "draft", "mask", "logprobs", "penalties", "activations", "uring".
+ * Unknown names may appear. */
 EDGEKIT_API const char* edgekit_features(void);
 /* Comma-separated names of the kernel sets this CPU can run, best first. */
 EDGEKIT_API const char* edgekit_kernel_sets(void);

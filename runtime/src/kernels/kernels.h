@@ -8,7 +8,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "format/manifest.h"
+#include "format/codec.h"
+#include "kernels/integer.h"
 
 namespace edgekit {
 
@@ -28,10 +29,10 @@ using DecodeFn = void (*)(const Part&, const uint8_t* row, const uint16_t* lut, 
 
 struct KernelSet {
   const char* name;
-  DotFn dot[static_cast<int>(Codec::count)];
-  DotsFn dots[static_cast<int>(Codec::count)];
-  AxpyFn axpy[static_cast<int>(Codec::count)];
-  DecodeFn decode[static_cast<int>(Codec::count)];
+  DotFn dot[kCodecCount];
+  DotsFn dots[kCodecCount];
+  AxpyFn axpy[kCodecCount];
+  DecodeFn decode[kCodecCount];
   // y[t * ldy + r] = w[r] . x[t]; w [rows][ldw], x [tokens][ldx], k a multiple of 32.
   void (*gemm)(const float* w, size_t ldw, uint32_t rows, const float* x, size_t ldx, uint32_t tokens, size_t k,
                float* y, size_t ldy);
@@ -43,15 +44,18 @@ struct KernelSet {
   float (*dot_f32)(const float* a, const float* b, uint32_t n);
   void (*axpy_f16)(float h, const uint16_t* a, float* out, uint32_t n);
   void (*axpy_f32)(float h, const float* a, float* out, uint32_t n);
+  const IntegerKernels* integers;
 };
 
 extern const KernelSet kPortableKernels;
 #if defined(__x86_64__)
 extern const KernelSet kAvx2Kernels;
 extern const KernelSet kAvx512Kernels;
+extern const KernelSet kAvx512VnniKernels;
 #endif
 #if defined(__aarch64__)
 extern const KernelSet kNeonKernels;
+extern const KernelSet kNeonDotprodKernels;
 #endif
 
 // The set called `name`, or the best for this CPU when name is null; nullptr if it cannot run here.
@@ -61,6 +65,8 @@ const char* kernel_set_names();
 
 // What the byte of a scaled_lookup's scale stands for: 0, and 2^((byte - 176) / 12) from 1 on; [256].
 const float* scale_table();
+// The same / 128, which is what an entry's integer is multiplied with.
+const float* scale_table_128ths();
 // The group that block b belongs to, b / (blocks in a group), without a division: exact for rows of up to 2^24 columns.
 inline uint64_t group_inverse(const Part& p) {
   if (p.group_size >= p.cols) return 0;  // all in the first

@@ -5,6 +5,7 @@
 
 #include "core/clock.h"
 #include "core/threads.h"
+#include "format/manifest.h"
 #include "io/async_reader.h"
 #include "kernels/kernels.h"
 
@@ -79,21 +80,25 @@ Outcome measure_reads(const std::string& path, edgekit_read_test& test) {
 
 Outcome measure_kernel(edgekit_kernel_test& test) {
   const KernelSet* kernels = find_kernels(nullptr);
-  if (test.cols < kBlock || test.cols > (1u << 20) || test.threads < 1 || test.threads > 256 || test.codec == nullptr) {
-    return fail(EDGEKIT_INVALID_ARGUMENT, "codec, cols or threads is out of range");
+  if (test.cols < kBlock || test.cols > (1u << 20) || test.threads < 1 || test.threads > 256 || test.codec == nullptr ||
+      test.activations > EDGEKIT_ACTIVATIONS_INT8) {
+    return fail(EDGEKIT_INVALID_ARGUMENT, "codec, cols, threads or activations is out of range");
   }
   Part part;
   EK_ASSIGN(part, part_for(test));
   constexpr uint64_t kBytes = 96 << 20;  // past any cache
   const uint32_t rows = static_cast<uint32_t>(kBytes / part.bytes);
   Budget unlimited(0);
-  Buffer weights, x, sums, lut;
+  Buffer weights, x, sums, lut, quantized;
   EK_ASSIGN(weights, Buffer::allocate(unlimited, uint64_t{rows} * part.bytes, "weights"));
   EK_ASSIGN(x, Buffer::allocate(unlimited, uint64_t{padded_cols(part.cols)} * 4, "input"));
   EK_ASSIGN(sums, Buffer::allocate(unlimited, uint64_t{padded_cols(part.cols)} / kBlock * 4, "sums"));
   EK_ASSIGN(lut, Buffer::allocate(unlimited, 512, "table"));
+  EK_ASSIGN(quantized, Buffer::allocate(unlimited, quantized_bytes(padded_cols(part.cols)), "activations"));
+  const bool integers = uses_integers(static_cast<Activations>(test.activations), part.codec);
   ThreadPool pool;
   EK_TRY(pool.start(test.threads));
+  const auto integer_dots = kernels->integers->dots[static_cast<int>(part.codec)];
   const DotFn dot = kernels->dot[static_cast<int>(part.codec)];
   const AxpyFn axpy = kernels->axpy[static_cast<int>(part.codec)];
   const size_t width = padded_cols(part.cols);
@@ -106,6 +111,8 @@ Outcome measure_kernel(edgekit_kernel_test& test) {
         const uint8_t* row = weights.data() + uint64_t{r} * part.bytes;
         if (test.down != 0) {
           axpy(part, row, lut.u16(), 1.0f, 0, part.cols, out.data() + w * width);
+        } else if (integers) {
+          integer_dots(part, row, lut.u16(), quantized.data(), 0, 1, &out[r], 1);
         } else {
           out[r] = dot(part, row, lut.u16(), x.f32(), sums.f32());
         }

@@ -8,7 +8,7 @@ namespace edgekit {
 Outcome ChosenNeurons::add(const Pass& pass, size_t block, const float* x, float* out) {
   const Block& b = w_.manifest().blocks[block];
   const double begin = seconds(), waited = w_.wait_seconds();
-  linear_.sum_blocks(x, s_.width.hidden);
+  linear_.prepare(x, s_.width.hidden, 1, s_.width.hidden);
   uint32_t count;
   EK_ASSIGN(count, choose(pass, block, x));
   const double chosen = seconds(), waited_to_choose = w_.wait_seconds();

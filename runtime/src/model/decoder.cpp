@@ -7,9 +7,9 @@
 
 namespace edgekit {
 
-Decoder::Decoder(Weights& weights, Workspace& workspace, ThreadPool& pool, const KernelSet& kernels, float sparsity,
-                 bool look_ahead)
-    : resources_{weights, workspace, pool, kernels},
+Decoder::Decoder(Weights& weights, Workspace& workspace, ThreadPool& pool, const KernelSet& kernels,
+                 Activations activations, float sparsity, bool look_ahead)
+    : resources_{weights, workspace, pool, kernels, activations},
       w_(weights),
       s_(workspace),
       kernels_(kernels),
@@ -19,7 +19,7 @@ Decoder::Decoder(Weights& weights, Workspace& workspace, ThreadPool& pool, const
       attention_(resources_, linear_),
       convolution_(resources_, linear_),
       neurons_(resources_, linear_),
-      gathered_(resources_, neurons_),
+      gathered_(resources_, linear_, neurons_),
       predictor_(resources_, linear_),
       look_ahead_(resources_, linear_, norms_, predictor_, sparsity, look_ahead),
       chosen_(resources_, linear_, neurons_, gathered_, predictor_, look_ahead_, sparsity),

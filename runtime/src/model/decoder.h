@@ -13,8 +13,8 @@ namespace edgekit {
 class Decoder {
  public:
   // `sparsity`: share of the neurons that selections by threshold and prompt leave out.
-  Decoder(Weights& weights, Workspace& workspace, ThreadPool& pool, const KernelSet& kernels, float sparsity,
-          bool look_ahead);
+  Decoder(Weights& weights, Workspace& workspace, ThreadPool& pool, const KernelSet& kernels, Activations activations,
+          float sparsity, bool look_ahead);
   Decoder(const Decoder&) = delete;  // its parts refer to each other
 
   // Evaluates tokens at positions [position, position + count), count <= the workspace's batch.

@@ -20,7 +20,7 @@ size_t usage_blocks(const Manifest& m, uint32_t select) {
 uint64_t session_bytes(const Manifest& m, uint32_t context, const Settings& s) {
   const uint64_t state = s.compute != EDGEKIT_COMPUTE_ALL ? 0 : Buffer::charge(state_bytes(m, context, s.draft));
   const uint64_t copies = s.compute != EDGEKIT_COMPUTE_ALL ? 0 : Checkpoints::charge(m, s.wide_kv ? 4 : 2);
-  return state + copies + NeuronUsage::charge(usage_blocks(m, s.select), widths_of(m).ffn);
+  return state + copies + NeuronUsage::charge(usage_blocks(m, s.select), widths_of(m, s.activations).ffn);
 }
 
 namespace {
@@ -56,7 +56,7 @@ Outcome plan_model(const std::string& path, const Settings& s, Budget& budget, s
   request.sessions = s.sessions;
   request.kv_bytes = s.wide_kv ? 4 : 2;
   request.workspace_bytes = [&](uint32_t batch, uint64_t unit_bytes) {
-    return workspace_bytes(m, batch, request.context, s.threads, unit_bytes);
+    return workspace_bytes(m, s.activations, batch, request.context, s.threads, unit_bytes);
   };
   request.select = s.select;
   request.parts = s.compute;
@@ -82,10 +82,10 @@ Result<std::unique_ptr<Model>> Model::open(const std::string& path, const Settin
   EK_ASSIGN(m.weights, Weights::load(*m.bundle, m.budget, m.plan, settings.io, m.pool));
   uint64_t largest_unit = 0;
   for (const Matrix& x : m.bundle->manifest().matrices) largest_unit = std::max(largest_unit, x.unit_stride);
-  EK_TRY(allocate_workspace(m.budget, m.bundle->manifest(), m.plan.max_batch, m.plan.context, settings.threads,
-                            largest_unit, m.workspace));
-  m.decoder.reset(
-      new Decoder(*m.weights, m.workspace, m.pool, *settings.kernels, settings.sparsity, settings.lookahead));
+  EK_TRY(allocate_workspace(m.budget, m.bundle->manifest(), settings.activations, m.plan.max_batch, m.plan.context,
+                            settings.threads, largest_unit, m.workspace));
+  m.decoder.reset(new Decoder(*m.weights, m.workspace, m.pool, *settings.kernels, settings.activations,
+                              settings.sparsity, settings.lookahead));
   const auto mib = [](uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; };
   m.log(EDGEKIT_LOG_INFO, path + ": " + mib(m.plan.resident_bytes) + " of " + mib(m.plan.weight_bytes) +
                               " resident, window " + mib(m.plan.window_bytes) + ", kernels " + settings.kernels->name +
@@ -135,8 +135,8 @@ Result<std::unique_ptr<Session>> Session::create(Model& model) {
               Buffer::allocate(model.budget, state_bytes(m, model.plan.context, out->draft_most_), "session state"));
     EK_ASSIGN(out->checkpoints_, Checkpoints::allocate(model.budget, m, out->cache_.value_bytes()));
   }
-  EK_ASSIGN(out->selection_.usage,
-            NeuronUsage::allocate(model.budget, usage_blocks(m, model.plan.select), widths_of(m).ffn));
+  EK_ASSIGN(out->selection_.usage, NeuronUsage::allocate(model.budget, usage_blocks(m, model.plan.select),
+                                                         widths_of(m, model.settings.activations).ffn));
   out->selection_.ahead.resize(m.blocks.size());
   return out;
 }

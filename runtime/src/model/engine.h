@@ -26,6 +26,7 @@ struct Settings {
   uint64_t budget_bytes = 0;
   bool wide_kv = false;
   const KernelSet* kernels = nullptr;
+  Activations activations = Activations::automatic;
   edgekit_log_callback log = nullptr;
   void* log_user = nullptr;
 };

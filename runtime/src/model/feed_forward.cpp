@@ -46,7 +46,7 @@ Outcome FeedForward::compute(const Pass& pass, size_t block) {
 
 // out [hidden] += all neurons for x [hidden].
 Outcome FeedForward::add_for_one(const Block& b, const float* x, float* out) {
-  linear_.sum_blocks(x, s_.width.hidden);
+  linear_.prepare(x, s_.width.hidden, 1, s_.width.hidden);
   if (b.selector != kNone) EK_TRY(neurons_.activate_selector(b, x, 1));
   neurons_.clear_slices();
   EK_TRY(w_.visit(b.matrices[0], false, [&](const Rows& rows) -> Outcome {
@@ -59,6 +59,7 @@ Outcome FeedForward::add_for_one(const Block& b, const float* x, float* out) {
 
 Outcome FeedForward::add_for_tokens(const Block& b, int32_t matrix, int32_t expert, const float* x, uint32_t tokens,
                                     float* out) {
+  linear_.prepare(x, s_.width.hidden, tokens, s_.width.hidden);
   if (b.selector != kNone) EK_TRY(neurons_.activate_selector(b, x, tokens));
   EK_TRY(w_.visit(matrix, expert != kNone, [&](const Rows& rows) -> Outcome {
     project_in(b, rows, expert, x, tokens);
@@ -101,24 +102,10 @@ void FeedForward::project_in(const Block& b, const Rows& rows, int32_t expert, c
 // The same for rows [r0, r0 + n), n <= kTileRows.
 void FeedForward::project_in_tile(const Block& b, const Rows& rows, int32_t expert, uint32_t r0, uint32_t n,
                                   const float* x, uint32_t tokens, uint32_t worker) {
-  const bool activated = b.selector != kNone, few = tokens <= kFewTokens;
+  const bool activated = b.selector != kNone;
   const uint32_t ldx = s_.width.hidden, step = s_.width.widest;
-  float* decoded = s_.tiles.plane(worker);          // [kTileRows][hidden]
-  float* ups = decoded + size_t{kTileRows} * step;  // [step][kTileRows]
-  const auto decode = [&](const Part& p) {
-    for (uint32_t i = 0; i < n && !few; ++i) {
-      kernels_.decode[static_cast<int>(p.codec)](p, rows.row(r0 + i) + p.offset, w_.lut(p, r0 + i), 0, p.cols,
-                                                 decoded + size_t{i} * ldx);
-    }
-  };
-  // y [count][ldy] = these rows of a part, decoded if there are many tokens, times in [count][hidden].
-  const auto multiply = [&](const Part& p, const float* in, uint32_t count, float* y, uint32_t ldy) {
-    if (!few) return kernels_.gemm(decoded, ldx, n, in, ldx, count, ldx, y, ldy);
-    for (uint32_t i = 0; i < n; ++i) {
-      kernels_.dots[static_cast<int>(p.codec)](p, rows.row(r0 + i) + p.offset, w_.lut(p, r0 + i), in, ldx, count, y + i,
-                                               ldy);
-    }
-  };
+  float* unpacked = s_.tiles.plane(worker);          // [kTileRows][hidden]
+  float* ups = unpacked + size_t{kTileRows} * step;  // [step][kTileRows]
   const auto add_bias = [](float value, const float* bias, size_t at) {
     return value + (bias != nullptr ? bias[at] : 0.0f);
   };
@@ -126,13 +113,13 @@ void FeedForward::project_in_tile(const Block& b, const Rows& rows, int32_t expe
   const size_t bias_at = size_t{static_cast<uint32_t>(std::max(expert, 0))} * b.size + r0;
   const float *first_bias = w_.vector(b.gated ? b.gate_bias : b.up_bias), *up_bias = w_.vector(b.up_bias);
   if (!activated) {
-    decode(first);
-    multiply(first, x, tokens, s_.h.data() + r0, s_.width.ffn);
+    const Tile tile(linear_, first, rows, r0, n, tokens, unpacked);
+    tile.multiply(x, ldx, 0, tokens, s_.h.data() + r0, s_.width.ffn);
   }
-  if (b.gated) decode(second);
+  const Tile tile(linear_, b.gated ? second : first, rows, r0, b.gated ? n : 0, tokens, unpacked);
   for (uint32_t t0 = 0; t0 < tokens; t0 += step) {
     const uint32_t count = std::min(step, tokens - t0);
-    if (b.gated) multiply(second, x + size_t{t0} * ldx, count, ups, kTileRows);
+    if (b.gated) tile.multiply(x, ldx, t0, count, ups, kTileRows);
     for (uint32_t t = 0; t < count; ++t) {
       float* h = s_.h.row(t0 + t) + r0;
       for (uint32_t i = 0; i < n; ++i) {

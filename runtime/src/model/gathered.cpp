@@ -6,14 +6,13 @@ namespace edgekit {
 
 Result<uint32_t> Gathered::keep_active(const Block& b, uint32_t count, const float* x) {
   const Part& part = w_.matrix(b.selector).parts[0];
-  const DotFn dot = kernels_.dot[static_cast<int>(part.codec)];
   const float* bias = w_.vector(b.gated ? b.gate_bias : b.up_bias);
   uint32_t* rows = s_.rows.data();
   const uint8_t** at = s_.row_at.data();
   float* h = s_.h.data();
   const auto compute = [&](uint32_t i) {
     const uint32_t r = rows[i];
-    const float in = dot(part, at[i], w_.lut(part, r), x, s_.sums.data());
+    const float in = linear_.dot(part, at[i], r, x);
     h[r] = activate_gate(b, in + (bias != nullptr ? bias[r] : 0.0f));
   };
   EK_TRY(w_.gather(

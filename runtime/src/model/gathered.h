@@ -10,11 +10,11 @@ namespace edgekit {
 
 class Gathered {
  public:
-  Gathered(const Resources& r, Neurons& neurons)
-      : w_(r.weights), s_(r.workspace), pool_(r.pool), kernels_(r.kernels), neurons_(neurons) {}
+  Gathered(const Resources& r, Linear& linear, Neurons& neurons)
+      : w_(r.weights), s_(r.workspace), pool_(r.pool), linear_(linear), neurons_(neurons) {}
 
-  // out [hidden] += the down columns of these neurons, each weighted with its value for x [hidden], whose block
-  // sums are in the workspace. `meanwhile() -> Outcome` is called once, while the first rows are being read.
+  // out [hidden] += the down columns of these neurons, each weighted with its value for the prepared x
+  // [hidden]. `meanwhile() -> Outcome` is called once, while the first rows are being read.
   // `expert`: whose biases count; 0 for dense blocks.
   template <class Meanwhile>
   Outcome add(const Block& b, int32_t matrix, uint32_t count, const float* x, float* out, const Meanwhile& meanwhile,
@@ -47,7 +47,7 @@ class Gathered {
   Weights& w_;
   Workspace& s_;
   ThreadPool& pool_;
-  const KernelSet& kernels_;
+  Linear& linear_;
   Neurons& neurons_;
 };
 

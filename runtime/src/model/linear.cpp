@@ -11,13 +11,74 @@ uint32_t rows_at_a_time(const Rows& rows, const ThreadPool& pool) {
 }
 }  // namespace
 
-void Linear::sum_blocks(const float* x, uint32_t width) {
+Tile::Tile(const Linear& linear, const Part& part, const Rows& rows, uint32_t r0, uint32_t n, uint32_t tokens,
+           float* memory)
+    : linear_(linear), part_(part), count_(n), memory_(memory) {
+  const bool integers = linear.integers(part);
+  const int codec = static_cast<int>(part.codec);
+  const size_t padded = padded_cols(part.cols);
+  for (uint32_t i = 0; i < n; ++i) {
+    rows_[i] = rows.row(r0 + i) + part.offset;
+    luts_[i] = linear.w_.lut(part, r0 + i);
+  }
+  few_ = tokens <= (integers ? kFewIntegerTokens : kFewTokens);
+  if (few_) return;
+  if (integers) {
+    static_assert(kTileRows == kPanelRows && kPanelRows * (kBlock + 8) <= kTileRows * kBlock * sizeof(float));
+    auto* bytes = reinterpret_cast<uint8_t*>(memory);
+    panel_.weights = bytes;
+    panel_.scales = reinterpret_cast<float*>(bytes + padded * kPanelRows);
+    panel_.biases = panel_.scales + padded / kBlock * kPanelRows;
+    linear.kernels_.integers->fill_panel[codec](part, rows_, luts_, n, panel_);
+    return;
+  }
+  for (uint32_t i = 0; i < n; ++i) {
+    linear.kernels_.decode[codec](part, rows_[i], luts_[i], 0, part.cols, memory + i * padded);
+  }
+}
+
+void Tile::multiply(const float* x, uint32_t ldx, uint32_t first, uint32_t count, float* y, uint32_t ldy) const {
+  if (linear_.integers(part_)) return multiply_integers(first, count, y, ldy);
+  const uint32_t padded = padded_cols(part_.cols);
+  const float* in = x + size_t{first} * ldx;
+  if (!few_) return linear_.kernels_.gemm(memory_, padded, count_, in, ldx, count, padded, y, ldy);
+  const DotsFn dots = linear_.kernels_.dots[static_cast<int>(part_.codec)];
+  for (uint32_t i = 0; i < count_; ++i) dots(part_, rows_[i], luts_[i], in, ldx, count, y + i, ldy);
+}
+
+void Tile::multiply_integers(uint32_t first, uint32_t count, float* y, uint32_t ldy) const {
+  const IntegerKernels& kernels = *linear_.kernels_.integers;
+  const size_t padded = padded_cols(part_.cols), stride = quantized_bytes(padded);
+  const uint8_t* in = linear_.s_.quantized.data() + first * stride;
+  if (!few_) return kernels.multiply_panel(panel_, padded, count_, in, stride, count, y, ldy);
+  for (uint32_t i = 0; i < count_; ++i) {
+    kernels.dots[static_cast<int>(part_.codec)](part_, rows_[i], luts_[i], in, stride, count, y + i, ldy);
+  }
+}
+
+void Linear::prepare(const float* x, uint32_t ldx, uint32_t tokens, uint32_t width) {
   float* sums = s_.sums.data();
-  for (uint32_t b = 0; b * kBlock < width; ++b) {
+  for (uint32_t b = 0; b * kBlock < width && tokens == 1; ++b) {
     float total = 0;
     for (uint32_t i = 0; i < kBlock; ++i) total += x[b * kBlock + i];
     sums[b] = total;
   }
+  if (width > s_.width.quantized) return;  // no matrix with an input of this width wants them
+  constexpr uint32_t kGrain = 8;
+  const size_t stride = quantized_bytes(width);
+  pool_.parallel_for(tokens, kGrain, [&](uint32_t begin, uint32_t end, uint32_t) {
+    for (uint32_t t = begin; t < end; ++t) {
+      kernels_.integers->quantize(x + size_t{t} * ldx, width, s_.quantized.data() + t * stride);
+    }
+  });
+}
+
+float Linear::dot(const Part& p, const uint8_t* row, uint32_t r, const float* x) const {
+  const int codec = static_cast<int>(p.codec);
+  if (!integers(p)) return kernels_.dot[codec](p, row, w_.lut(p, r), x, s_.sums.data());
+  float y;
+  kernels_.integers->dots[codec](p, row, w_.lut(p, r), s_.quantized.data(), 0, 1, &y, 1);
+  return y;
 }
 
 void Linear::show_input(int32_t matrix, uint32_t part, const float* x, uint32_t ldx, uint32_t tokens) const {
@@ -29,7 +90,7 @@ Outcome Linear::multiply(int32_t matrix, const float* x, uint32_t ldx, uint32_t 
                          uint32_t ldy) {
   EK_TRY(w_.poll());
   show_input(matrix, 0, x, ldx, tokens);
-  if (tokens == 1) sum_blocks(x, padded_cols(w_.matrix(matrix).parts[0].cols));
+  prepare(x, ldx, tokens, padded_cols(w_.matrix(matrix).parts[0].cols));
   return w_.visit(matrix, false, [&](const Rows& rows) -> Outcome {
     if (tokens == 1) {
       multiply_one(rows, x, bias, y);
@@ -43,10 +104,9 @@ Outcome Linear::multiply(int32_t matrix, const float* x, uint32_t ldx, uint32_t 
 // x [columns], y [rows of the matrix].
 void Linear::multiply_one(const Rows& rows, const float* x, const float* bias, float* y) {
   const Part& p = rows.matrix->parts[0];
-  const DotFn dot = kernels_.dot[static_cast<int>(p.codec)];
   const auto body = [&](uint32_t begin, uint32_t end, uint32_t) {
     for (uint32_t r = rows.begin + begin; r < rows.begin + end; ++r) {
-      const float sum = dot(p, rows.row(r), w_.lut(p, r), x, s_.sums.data());
+      const float sum = dot(p, rows.row(r), r, x);
       y[r] = bias != nullptr ? sum + bias[r] : sum;
     }
   };
@@ -56,25 +116,12 @@ void Linear::multiply_one(const Rows& rows, const float* x, const float* bias, f
 void Linear::multiply_rows(const Rows& rows, const float* x, uint32_t ldx, uint32_t tokens, const float* bias, float* y,
                            uint32_t ldy) {
   const Part& p = rows.matrix->parts[0];
-  const int codec = static_cast<int>(p.codec);
-  const uint32_t count = rows.end - rows.begin, padded = padded_cols(p.cols);
-  if (tokens <= kFewTokens) {
-    pool_.parallel_for(count, rows_at_a_time(rows, pool_), [&](uint32_t begin, uint32_t end, uint32_t) {
-      for (uint32_t r = rows.begin + begin; r < rows.begin + end; ++r) {
-        kernels_.dots[codec](p, rows.row(r), w_.lut(p, r), x, ldx, tokens, y + r, ldy);
-        for (uint32_t t = 0; t < tokens && bias != nullptr; ++t) y[size_t{t} * ldy + r] += bias[r];
-      }
-    });
-    return;
-  }
-  pool_.parallel_for(count, kTileRows, [&](uint32_t begin, uint32_t end, uint32_t worker) {
-    float* decoded = s_.tiles.plane(worker);  // [kTileRows][padded]
-    for (uint32_t first = begin; first < end; first += kTileRows) {
-      const uint32_t n = std::min(kTileRows, end - first), r0 = rows.begin + first;
-      for (uint32_t i = 0; i < n; ++i) {
-        kernels_.decode[codec](p, rows.row(r0 + i), w_.lut(p, r0 + i), 0, p.cols, decoded + size_t{i} * padded);
-      }
-      kernels_.gemm(decoded, padded, n, x, ldx, tokens, padded, y + r0, ldy);
+  const uint32_t grain = tokens <= kFewTokens ? rows_at_a_time(rows, pool_) : kTileRows;
+  pool_.parallel_for(rows.end - rows.begin, grain, [&](uint32_t begin, uint32_t end, uint32_t worker) {
+    for (uint32_t at = begin; at < end; at += kTileRows) {
+      const uint32_t n = std::min(kTileRows, end - at), r0 = rows.begin + at;
+      const Tile tile(*this, p, rows, r0, n, tokens, s_.tiles.plane(worker));
+      tile.multiply(x, ldx, 0, tokens, y + r0, ldy);
       for (uint32_t t = 0; t < tokens && bias != nullptr; ++t) {
         for (uint32_t i = 0; i < n; ++i) y[size_t{t} * ldy + r0 + i] += bias[r0 + i];
       }

@@ -6,22 +6,52 @@
 
 namespace edgekit {
 
+class Linear;
+
+// At most kTileRows rows of a part of a matrix, unpacked for products with several tokens.
+class Tile {
+ public:
+  // Rows [r0, r0 + n) of `rows`. Unpacks them into `memory` [kTileRows][padded columns] when there are many tokens.
+  Tile(const Linear& linear, const Part& part, const Rows& rows, uint32_t r0, uint32_t n, uint32_t tokens,
+       float* memory);
+  // y[t * ldy + i] = row i . x[first + t] for count tokens of x [tokens][ldx], which Linear::prepare has seen.
+  void multiply(const float* x, uint32_t ldx, uint32_t first, uint32_t count, float* y, uint32_t ldy) const;
+
+ private:
+  void multiply_integers(uint32_t first, uint32_t count, float* y, uint32_t ldy) const;
+
+  const Linear& linear_;
+  const Part& part_;
+  const uint8_t* rows_[kTileRows];
+  const uint16_t* luts_[kTileRows];
+  uint32_t count_;
+  bool few_;  // tokens: rows are then unpacked again for every few of them, in registers
+  float* memory_;
+  Panel panel_{};
+};
+
 class Linear {
  public:
-  explicit Linear(const Resources& r) : w_(r.weights), s_(r.workspace), pool_(r.pool), kernels_(r.kernels) {}
+  explicit Linear(const Resources& r)
+      : w_(r.weights), s_(r.workspace), pool_(r.pool), kernels_(r.kernels), activations_(r.activations) {}
 
   // y[t][row] = W x[t] + bias for x [tokens][ldx], zeros past the matrix's columns, and y [tokens][ldy];
-  // bias [rows] or null. Leaves the block sums of x in the workspace when there is one token.
+  // bias [rows] or null. Prepares x.
   Outcome multiply(int32_t matrix, const float* x, uint32_t ldx, uint32_t tokens, const float* bias, float* y,
                    uint32_t ldy);
-  // Fills the workspace's sums [width / 32] with those of x [width], which products of one token need.
-  void sum_blocks(const float* x, uint32_t width);
+  // Leaves in the workspace what products with x [tokens][ldx] need: activations of 8 bits [width], and for one token
+  // the sums of its blocks. It holds until something else is prepared.
+  void prepare(const float* x, uint32_t ldx, uint32_t tokens, uint32_t width);
+  // A row, number r of its matrix, times the one prepared token x.
+  float dot(const Part& p, const uint8_t* row, uint32_t r, const float* x) const;
   // Whoever wants the inputs of matrices gets those of a pass: begin names its session's state, end is null.
   void tap(const SelectionState* state) { tapped_ = state; }
   // Shows the input of a matrix's part, x [tokens][ldx], to whoever wants it.
   void show_input(int32_t matrix, uint32_t part, const float* x, uint32_t ldx, uint32_t tokens) const;
 
  private:
+  friend class Tile;
+  bool integers(const Part& p) const { return uses_integers(activations_, p.codec); }
   void multiply_rows(const Rows& rows, const float* x, uint32_t ldx, uint32_t tokens, const float* bias, float* y,
                      uint32_t ldy);
   void multiply_one(const Rows& rows, const float* x, const float* bias, float* y);
@@ -31,6 +61,7 @@ class Linear {
   ThreadPool& pool_;
   const KernelSet& kernels_;
   const SelectionState* tapped_ = nullptr;
+  const Activations activations_;
 };
 
 }  // namespace edgekit

@@ -35,7 +35,7 @@ Outcome LookAhead::read_neurons(const Pass& pass, size_t block) {
   std::nth_element(rows, rows + sure, rows + count, [&](uint32_t a, uint32_t c) { return scores[a] > scores[c]; });
   std::sort(rows, rows + sure);
   w_.prefetch(next.selector != kNone ? next.selector : next.matrices[0], rows, sure);
-  linear_.sum_blocks(s_.normed.data(), s_.width.hidden);
+  linear_.prepare(s_.normed.data(), s_.width.hidden, 1, s_.width.hidden);
   return Nothing{};
 }
 
@@ -60,7 +60,7 @@ Outcome LookAhead::read_experts(const Pass& pass, size_t block) {
   const uint32_t sure = pass.selection.ahead[i].surest(next.top_k);
   std::partial_sort(order, order + sure, order + n, [&](uint32_t a, uint32_t c) { return scores[a] > scores[c]; });
   for (uint32_t k = 0; k < sure; ++k) w_.prefetch_all(next.matrices[order[k]]);
-  linear_.sum_blocks(s_.normed.data(), s_.width.hidden);  // the product above left those of x
+  linear_.prepare(s_.normed.data(), s_.width.hidden, 1, s_.width.hidden);  // the product above left those of x
   return Nothing{};
 }
 

@@ -69,7 +69,7 @@ Outcome Mixture::run_expert(const Block& b, uint32_t expert, uint32_t tokens) {
     return feed_forward_.add_for_tokens(b, b.matrices[expert], static_cast<int32_t>(expert), x, tokens, out);
   }
   // One token, or none when the weight of all that chose it is zero: the expert was announced, so it is read.
-  linear_.sum_blocks(x, s_.width.hidden);
+  linear_.prepare(x, s_.width.hidden, 1, s_.width.hidden);
   for (uint32_t r = 0; r < b.size; ++r) s_.rows[r] = r;
   return gathered_.add(b, b.matrices[expert], b.size, x, out, [] { return Outcome(Nothing{}); }, expert);
 }

@@ -20,7 +20,6 @@ float Neurons::value(const Block& b, const Matrix& m, const uint8_t* row, uint32
                      uint32_t expert) const {
   const size_t neuron = size_t{expert} * b.size + r;  // in biases
   const float* up_bias = w_.vector(b.up_bias);
-  const float* sums = s_.sums.data();
   float value;
   uint32_t up = 0;
   if (b.selector != kNone) {
@@ -28,14 +27,13 @@ float Neurons::value(const Block& b, const Matrix& m, const uint8_t* row, uint32
   } else {
     const Part& first = m.parts[0];
     const float* bias = b.gated ? w_.vector(b.gate_bias) : up_bias;
-    const float in = kernels_.dot[static_cast<int>(first.codec)](first, row, w_.lut(first, r), x, sums);
+    const float in = linear_.dot(first, row, r, x);
     value = activate_gate(b, in + (bias != nullptr ? bias[neuron] : 0.0f));
     up = 1;
   }
   if (!b.gated || value == 0.0f) return value;
   const Part& second = m.parts[up];
-  const float in =
-      kernels_.dot[static_cast<int>(second.codec)](second, row + second.offset, w_.lut(second, r), x, sums);
+  const float in = linear_.dot(second, row + second.offset, r, x);
   return value * limit_up(b, in + (up_bias != nullptr ? up_bias[neuron] : 0.0f));
 }
 

@@ -16,7 +16,7 @@ class Neurons {
   // h [tokens][ffn] = act(selector row . x + bias) for all neurons of a block whose selector is a matrix of its own;
   // x [tokens][hidden].
   Outcome activate_selector(const Block& b, const float* x, uint32_t tokens);
-  // The value of neuron r for x [hidden], whose block sums are in the workspace: act(gate . x) * (up . x).
+  // The value of neuron r for the prepared x [hidden]: act(gate . x) * (up . x).
   // With a selector, h [ffn] holds its activation. `expert`: whose biases count; 0 for dense blocks.
   float value(const Block& b, const Matrix& m, const uint8_t* row, uint32_t r, const float* x,
               uint32_t expert = 0) const;

@@ -13,6 +13,7 @@ struct Resources {
   Workspace& workspace;
   ThreadPool& pool;
   const KernelSet& kernels;
+  Activations activations = Activations::f32;
 };
 
 }  // namespace edgekit

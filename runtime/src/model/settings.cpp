@@ -38,6 +38,8 @@ Result<Settings> settings_from(const edgekit_options& o) {
   s.budget_bytes = o.budget_bytes;
   s.wide_kv = o.cache_type == EDGEKIT_CACHE_F32;
   s.draft = o.draft_tokens;
+  if (o.activations > EDGEKIT_ACTIVATIONS_INT8) return fail(EDGEKIT_INVALID_ARGUMENT, "activations is out of range");
+  s.activations = static_cast<Activations>(o.activations);
   s.log = o.log;
   s.log_user = o.log_user;
   const bool known = s.select <= EDGEKIT_SELECT_ROUTER && s.io.engine <= EDGEKIT_IO_ENGINE_THREADS && s.sparsity > 0 &&

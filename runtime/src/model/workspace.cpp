@@ -27,6 +27,7 @@ void for_each_array(const Manifest& m, const Widths& w, uint32_t batch, uint32_t
   each(s.embedded, Shape(b, w.embed));
   each(s.rope, Shape(m.ropes.size(), b, 2 * w.rope));
   each(s.sums, Shape(w.widest / kBlock));
+  each(s.quantized, Shape(b, quantized_bytes(w.quantized)));
   each(s.tiles, Shape(threads, kTileNeurons, w.widest));
   each(s.scores, Shape(threads, context));
   each(s.unit, Shape(unit_bytes));
@@ -46,7 +47,7 @@ void for_each_array(const Manifest& m, const Widths& w, uint32_t batch, uint32_t
 }
 }  // namespace
 
-Widths widths_of(const Manifest& m) {
+Widths widths_of(const Manifest& m, Activations activations) {
   Widths w;
   w.hidden = pad(m.hidden_size);
   for (const Block& b : m.blocks) {
@@ -64,7 +65,11 @@ Widths widths_of(const Manifest& m) {
   }
   for (const Rope& r : m.ropes) w.rope = std::max(w.rope, pad(r.dim / 2));
   for (const Matrix& x : m.matrices) {
-    for (int i = 0; i < x.part_count; ++i) w.widest = std::max(w.widest, pad(x.parts[i].cols));
+    for (int i = 0; i < x.part_count; ++i) {
+      const Part& p = x.parts[i];
+      w.widest = std::max(w.widest, pad(p.cols));
+      if (uses_integers(activations, p.codec)) w.quantized = std::max(w.quantized, pad(p.cols));
+    }
   }
   if (m.embedding_project != kNone) {
     w.embed = pad(m.matrices[static_cast<size_t>(m.embedding)].parts[0].cols);
@@ -79,17 +84,18 @@ void Workspace::clear_tails(uint32_t tokens, uint32_t used) {
   for (uint32_t t = 0; t < tokens; ++t) std::fill(mixed.row(t) + used, mixed.row(t) + pad(used), 0.0f);
 }
 
-uint64_t workspace_bytes(const Manifest& m, uint32_t batch, uint32_t context, uint32_t threads, uint64_t unit_bytes) {
+uint64_t workspace_bytes(const Manifest& m, Activations activations, uint32_t batch, uint32_t context, uint32_t threads,
+                         uint64_t unit_bytes) {
   uint64_t total = 0;
   Workspace none;
-  for_each_array(m, widths_of(m), batch, context, threads, unit_bytes, none,
+  for_each_array(m, widths_of(m, activations), batch, context, threads, unit_bytes, none,
                  [&](auto& array, Shape shape) { total += array.charge(shape); });
   return total;
 }
 
-Outcome allocate_workspace(Budget& budget, const Manifest& m, uint32_t batch, uint32_t context, uint32_t threads,
-                           uint64_t unit_bytes, Workspace& out) {
-  out.width = widths_of(m);
+Outcome allocate_workspace(Budget& budget, const Manifest& m, Activations activations, uint32_t batch, uint32_t context,
+                           uint32_t threads, uint64_t unit_bytes, Workspace& out) {
+  out.width = widths_of(m, activations);
   out.batch = batch;
   Error first;
   for_each_array(m, out.width, batch, context, threads, unit_bytes, out, [&](auto& array, Shape shape) {

@@ -3,12 +3,14 @@
 
 #include "core/array.h"
 #include "format/manifest.h"
+#include "kernels/integer.h"
 
 namespace edgekit {
 
 // Rows decoded to floats at a time in passes of several tokens.
 constexpr uint32_t kTileRows = 8;
 constexpr uint32_t kFewTokens = 8;  // up to which unpacking a row for each four of them is faster than a tile of rows
+constexpr uint32_t kFewIntegerTokens = 16;  // the same for activations of 8 bits
 constexpr uint32_t kTileNeurons = 16;
 // Partial sums of a feed-forward block in passes of one token, and the neurons that go to each in turn.
 constexpr uint32_t kSlices = 16;
@@ -17,10 +19,11 @@ constexpr uint32_t kSliceRows = 32;
 // Widths in values, each a multiple of 32 with zeros past the real width.
 struct Widths {
   uint32_t hidden = 0, embed = 0, q = 0, kv = 0, ffn = 0, experts = 0, top_k = 0, rope = 0, rank = 0;
-  uint32_t widest = 0;  // the longest row of any matrix
+  uint32_t widest = 0;     // the longest row of any matrix
+  uint32_t quantized = 0;  // the longest row that is multiplied with activations of 8 bits
   bool parallel = false, output_gate = false;
 };
-Widths widths_of(const Manifest& manifest);
+Widths widths_of(const Manifest& manifest, Activations activations);
 
 // Shapes are in the names of `Widths`. Only rows of the pass at hand mean something.
 struct Workspace {
@@ -38,6 +41,7 @@ struct Workspace {
   Array<float> embedded;              // [batch][embed], only with a projection
   Array<float> rope;                  // [ropes][batch][2 * rope]: cosines, then sines
   Array<float> sums;                  // [widest / 32]: of the blocks of one token's input
+  Array<uint8_t> quantized;           // [batch][quantized_bytes(quantized)]: activations of 8 bits of an input
   Array<float> tiles;                 // [threads][kTileNeurons][widest]: decoded rows
   Array<float> scores;                // [threads][context]: of one query head
   Array<uint8_t> unit;                // [largest unit's bytes], for single rows of streamed matrices
@@ -58,9 +62,9 @@ struct Workspace {
   void clear_tails(uint32_t tokens, uint32_t used);
 };
 
-uint64_t workspace_bytes(const Manifest& manifest, uint32_t batch, uint32_t context, uint32_t threads,
-                         uint64_t unit_bytes);
-Outcome allocate_workspace(Budget& budget, const Manifest& manifest, uint32_t batch, uint32_t context, uint32_t threads,
-                           uint64_t unit_bytes, Workspace& out);
+uint64_t workspace_bytes(const Manifest& manifest, Activations activations, uint32_t batch, uint32_t context,
+                         uint32_t threads, uint64_t unit_bytes);
+Outcome allocate_workspace(Budget& budget, const Manifest& manifest, Activations activations, uint32_t batch,
+                           uint32_t context, uint32_t threads, uint64_t unit_bytes, Workspace& out);
 
 }  // namespace edgekit

@@ -7,6 +7,7 @@
 
 #include "core/half.h"
 #include "kernels/kernels.h"
+#include "kernels/unroll.h"
 
 // SwiftPM has no flags for single files; with these, clang needs none.
 #if defined(__clang__)
@@ -117,6 +118,7 @@ inline void code_values(const uint8_t* at, size_t b, V out[4]) {
 const KernelSet kAvx2Kernels = {
     "avx2",
 #include "kernels/table.inc"
+    &kAvx2Integers,
 };
 
 }  // namespace edgekit

@@ -8,6 +8,7 @@
 
 #include "core/half.h"
 #include "kernels/kernels.h"
+#include "kernels/unroll.h"
 
 // SwiftPM has no flags for single files; with these, clang needs none.
 #if defined(__clang__)
@@ -125,6 +126,14 @@ inline void code_values(const uint8_t* at, size_t b, V out[2]) {
 const KernelSet kAvx512Kernels = {
     "avx512",
 #include "kernels/table.inc"
+    &kAvx2Integers,
+};
+
+// The float kernels with the integer ones of CPUs that have VNNI and VBMI.
+const KernelSet kAvx512VnniKernels = {
+    "avx512vnni",
+#include "kernels/table.inc"
+    &kVnniIntegers,
 };
 
 }  // namespace edgekit

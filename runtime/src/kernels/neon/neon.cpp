@@ -7,6 +7,7 @@
 
 #include "core/half.h"
 #include "kernels/kernels.h"
+#include "kernels/unroll.h"
 
 namespace edgekit {
 namespace {
@@ -45,46 +46,7 @@ inline float half_at(const uint8_t* at) {
   return f16_to_float(h);
 }
 
-// Codes 0-15 and 16-31 of a block, one per byte.
-struct Codes {
-  uint8x16_t low, high;
-};
-inline Codes either(Codes a, Codes b) { return {vorrq_u8(a.low, b.low), vorrq_u8(a.high, b.high)}; }
-template <int N>
-inline Codes shift(Codes c) {
-  return {vshlq_n_u8(c.low, N), vshlq_n_u8(c.high, N)};
-}
-inline Codes plane4(const uint8_t* at) {
-  const uint8x16_t x = vld1q_u8(at);
-  return {vandq_u8(x, vdupq_n_u8(15)), vshrq_n_u8(x, 4)};
-}
-inline Codes plane2(const uint8_t* at) {
-  const uint8x8_t x = vld1_u8(at), three = vdup_n_u8(3);
-  return {vcombine_u8(vand_u8(x, three), vand_u8(vshr_n_u8(x, 2), three)),
-          vcombine_u8(vand_u8(vshr_n_u8(x, 4), three), vshr_n_u8(x, 6))};
-}
-inline Codes plane1(const uint8_t* at) {
-  const uint8x8_t bit = vcreate_u8(0x8040201008040201u);
-  const uint8x16_t bits = vcombine_u8(bit, bit), one = vdupq_n_u8(1);
-  const uint8x16_t low = vcombine_u8(vdup_n_u8(at[0]), vdup_n_u8(at[1]));
-  const uint8x16_t high = vcombine_u8(vdup_n_u8(at[2]), vdup_n_u8(at[3]));
-  return {vandq_u8(vtstq_u8(low, bits), one), vandq_u8(vtstq_u8(high, bits), one)};
-}
-
-// Block b of codes.
-template <uint32_t kBits>
-inline Codes codes(const uint8_t* from, size_t b) {
-  const uint8_t* at = from + b * (kBits * kBlock / 8);
-  switch (kBits) {
-    case 6: return either(plane4(at), shift<4>(plane2(at + 16)));
-    case 5: return either(plane4(at), shift<4>(plane1(at + 16)));
-    case 4: return plane4(at);
-    case 3: return either(plane2(at), shift<2>(plane1(at + 8)));
-    case 2: return plane2(at);
-    case 1: return plane1(at);
-    default: return {vld1q_u8(at), vld1q_u8(at + 16)};
-  }
-}
+#include "kernels/neon/codes.inc"
 
 inline void widen(Codes c, V out[4]) {
   const uint16x8_t parts[4] = {vmovl_u8(vget_low_u8(c.low)), vmovl_u8(vget_high_u8(c.low)),
@@ -157,6 +119,14 @@ inline void code_values(const uint8_t* at, size_t b, V out[4]) {
 const KernelSet kNeonKernels = {
     "neon",
 #include "kernels/table.inc"
+    &kNeonIntegers,
+};
+
+// The float kernels with the integer ones of CPUs that have dot products.
+const KernelSet kNeonDotprodKernels = {
+    "neon_dotprod",
+#include "kernels/table.inc"
+    &kDotprodIntegers,
 };
 
 }  // namespace edgekit

@@ -7,26 +7,7 @@
 namespace edgekit {
 namespace {
 
-uint16_t load_u16(const uint8_t* at) { return static_cast<uint16_t>(at[0] | at[1] << 8); }
-
-// Code `i` (0..31) of a block; wide codes are split into planes: the low bits first.
-uint32_t plane2(const uint8_t* b, uint32_t i) { return b[i % 8] >> (2 * (i / 8)) & 3u; }
-uint32_t plane1(const uint8_t* b, uint32_t i) { return b[i / 8] >> (i % 8) & 1u; }
-uint32_t plane4(const uint8_t* b, uint32_t i) { return b[i % 16] >> (4 * (i / 16)) & 15u; }
-
-// Code `i` of the block at `b`.
-template <uint32_t kBits>
-uint32_t code(const uint8_t* b, uint32_t i) {
-  switch (kBits) {
-    case 6: return plane4(b, i) | plane2(b + 16, i) << 4;
-    case 5: return plane4(b, i) | plane1(b + 16, i) << 4;
-    case 4: return plane4(b, i);
-    case 3: return plane2(b, i) | plane1(b + 8, i) << 2;
-    case 2: return plane2(b, i);
-    case 1: return plane1(b, i);
-    default: return b[i];
-  }
-}
+#include "kernels/portable/planes.inc"
 
 float dense(Codec codec, const uint8_t* row, uint32_t j) {
   if (codec == Codec::f16) return f16_to_float(load_u16(row + 2 * j));
@@ -125,6 +106,7 @@ void axpy_f32(float h, const float* a, float* out, uint32_t n) {
 const KernelSet kPortableKernels = {
     "portable",
 #include "kernels/table.inc"
+    &kPortableIntegers,
 };
 
 }  // namespace edgekit

@@ -1,0 +1,8 @@
+// Before a loop over an array of vectors: only unrolled do those stay in registers (GCC 12 leaves nests as they are).
+#pragma once
+
+#if defined(__clang__)
+#define EK_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define EK_UNROLL _Pragma("GCC unroll 16")
+#endif
