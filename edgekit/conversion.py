@@ -15,11 +15,13 @@ from edgekit.bundle.workspace import check_apart, check_replaceable, output_path
 from edgekit.bundle.writer import Progress, Writer
 from edgekit.calibrate.calibration import Calibration, Note, apply, extend
 from edgekit.calibrate.learned import Learned
+from edgekit.calibrate.target import Target, targeted
 from edgekit.checkpoint import locate, open_checkpoint
 from edgekit.cores import usable_cores
 from edgekit.errors import ConvertError
 from edgekit.generate.tokenizer import missing_tokenizer
 from edgekit.recipe import Recipe, load_recipe
+from edgekit.recipe.allocation import Choice, recipe_text
 from edgekit.version import __version__
 
 
@@ -37,6 +39,7 @@ class Conversion:
         resumed: matrices that an earlier, interrupted call had finished.
         restarted: leftovers of a call with another source or recipe were thrown away.
         warnings: lines about keys and tensors of the checkpoint that are not used.
+        made_recipe: the recipe that was made for a target size, as TOML; None if it was given.
     """
 
     path: Path
@@ -48,6 +51,7 @@ class Conversion:
     resumed: int
     restarted: bool
     warnings: tuple[str, ...] = ()
+    made_recipe: str | None = None
 
 
 def convert(
@@ -63,6 +67,7 @@ def convert(
     overwrite: bool = False,
     layout: str = "auto",
     unit_size: int | None = None,
+    target: Target | None = None,
     calibration: Calibration | None = None,
     progress: Progress | None = None,
     note: Note | None = None,
@@ -81,6 +86,7 @@ def convert(
         layout: "bundle" (all of a neuron side by side), "split" (what decides whether it is active apart
             from the rest, for exact and threshold selection) or "auto".
         unit_size: bytes that feed-forward units aim at; chosen by the layout if not given.
+        target: instead of a recipe: a size, into which the bits of each tensor are fitted.
         calibration: learn predictors, cuts and an order of neurons from text first.
         progress: called with (weights done, weights in all).
         note: called with (what a calibration is doing, done, of all).
@@ -92,16 +98,18 @@ def convert(
     begin = time.monotonic()
     if layout not in LAYOUTS:
         raise ConvertError(f"layout '{layout}' is not one of {', '.join(LAYOUTS)}")
+    if target is not None and (recipe, method, bits, group_size) != (None,) * 4:
+        raise ConvertError("give either a target size or a recipe (--recipe, --method, --bits, --group-size), not both")
     chosen = load_recipe(recipe, method, bits, group_size)
     if calibration is not None:
         chosen = chosen.with_text()
     elif chosen.needs_text():
         raise ConvertError(f"recipe '{chosen.name}' has a solver that learns from text; add --calibration TEXT")
     bundle = bundle_path(out)
-    target = output_path(bundle)
-    _check_target(target, overwrite)
+    place = output_path(bundle)
+    _check_place(place, overwrite)
     source = locate(str(checkpoint), revision)
-    check_apart(source.path, target)
+    check_apart(source.path, place)
     opened = open_checkpoint(source.path)
     model, warnings = describe_checkpoint(opened)
     missing = missing_tokenizer(str(checkpoint), source.path)
@@ -116,22 +124,29 @@ def convert(
         "source": source.name,
         "revision": source.revision,
         "source_sha256": opened.identity,
-        "recipe": chosen.name,
-        "rules": chosen.table(),
         "layout": layout,
         "tensors": {name: list(t.shape) for name, t in opened.tensors.items()},  # exporters name them again
     }
-    key_text = f"{__version__}:{opened.fingerprint}:{chosen.fingerprint()}:{layout}:{unit_size}"
+    report = note or (lambda what, done, total: None)
+    arrangement = Arrangement(layout, unit_size)
+    choices: dict[str, Choice] = {}
     learned: Learned | None = None
-    with workspace(target, resumes=True) as space:
-        _check_target(target, overwrite)  # another process may have made it since
+    with workspace(place, resumes=True) as space:
+        _check_place(place, overwrite)  # another process may have made it since
+        if target is not None:
+            key = hashed(f"{__version__}:{opened.fingerprint}:{calibration.key() if calibration else None}")
+            folder = space.folder / "sensitivity"
+            chosen, choices = targeted(opened, model, target, arrangement, calibration, folder, key, workers, report)
+            chosen = chosen.with_text() if calibration is not None else chosen
+        provenance |= {"recipe": chosen.name, "rules": chosen.table()}
+        key_text = f"{__version__}:{opened.fingerprint}:{chosen.fingerprint()}:{layout}:{unit_size}"
         if calibration is not None:
             provenance["calibration"] = {"text": [p.name for p in calibration.text], "tokens": calibration.tokens}
             key_text += calibration.key()
             learned = Learned(opened, model, chosen, space.folder / "calibration", calibration, hashed(key_text))
-            file = learned.read(workers, note or (lambda what, done, total: None))
+            file = learned.read(workers, report)
             opened, model = extend(opened, file), apply(model, file)
-        placed = plan_layout(model, chosen, Arrangement(layout, unit_size))
+        placed = plan_layout(model, chosen, arrangement)
         statistics = learned.statistics(opened) if learned is not None else None
         writer = Writer(opened, model, placed, space.output, provenance, hashed(key_text), statistics)
         writer.run(workers, progress or (lambda done, total: None))
@@ -148,6 +163,7 @@ def convert(
         writer.resumed,
         writer.restarted,
         warnings,
+        recipe_text(chosen.name, choices) if choices else None,
     )
 
 
@@ -163,9 +179,9 @@ def bundle_path(out: str | Path) -> Path:
     return path if path.suffix == ".edgekit" else path.with_name(path.name + ".edgekit")
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
+def _check_place(place: Path, overwrite: bool) -> None:
     """Refuses to replace anything but a bundle, and that only if asked for."""
-    check_replaceable(target, overwrite, "a bundle", _is_bundle)
+    check_replaceable(place, overwrite, "a bundle", _is_bundle)
 
 
 def _is_bundle(path: Path) -> bool:

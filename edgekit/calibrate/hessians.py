@@ -38,6 +38,7 @@ class Hessians:
         options: of the runtime.
         order: neurons of a matrix in the order of the bundle to be written, by the name of the order.
         memory: bytes of Hessians held at a time.
+        always: also of parts whose solver does not ask for statistics.
         note: called with what is being done, and how far it is.
     """
 
@@ -47,6 +48,7 @@ class Hessians:
     options: Options
     order: Callable[[str], npt.NDArray[np.int64]]
     memory: int = MEMORY
+    always: bool = False
     note: Note = lambda what, done, total: None
     held: dict[Place, F32] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -65,7 +67,7 @@ class Hessians:
     def of(self, part: PartPlan) -> Statistics:
         """The statistics of a part; without a Hessian if its solver needs none, or if no text reached it."""
         place = self.places.get(part.name)
-        if place is None or not part.solver.needs_text:
+        if place is None or not (self.always or part.solver.needs_text):
             return Statistics(None, part.by_column)
         with self.lock:
             if place not in self.held:

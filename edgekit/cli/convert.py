@@ -4,16 +4,31 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgekit.cli.common import human, json_option, print_json, progress_bar, quiet_option, refuse_flags
 from edgekit.cli.export import check_options, context_option, export_all, report
+from edgekit.errors import ConvertError
 
 # Options of language models only, and those of them that need others.
+if TYPE_CHECKING:
+    from edgekit.conversion import Conversion
+
 LEARNING = ("calibration_tokens", "predictor", "keep_order", "false_negatives")
-OF_MODELS = ("revision", "threads", "layout", "unit_size", "calibration", *LEARNING, "targets", "context")
+OF_MODELS = (
+    "target_bpw",
+    "target_size",
+    "revision",
+    "threads",
+    "layout",
+    "unit_size",
+    "calibration",
+    *LEARNING,
+    "targets",
+    "context",
+)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -25,6 +40,12 @@ OF_MODELS = ("revision", "threads", "layout", "unit_size", "calibration", *LEARN
 @click.option(
     "--group-size", "--q-group-size", type=int, help="With --method: columns per scale (affine) or rows per table."
 )
+@click.option(
+    "--target-bpw",
+    type=click.FloatRange(1, 16),
+    help="Instead of a recipe: bits per weight, allocated where they matter (measured with --calibration).",
+)
+@click.option("--target-size", help="Instead of a recipe: bytes of the bundle's weights, as in 300M.")
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
 @click.option("-t", "--threads", type=click.IntRange(1, 256), help="Tensors encoded at once.  [default: all cores]")
 @click.option(
@@ -64,6 +85,8 @@ def command(
     method: str | None,
     bits: int | None,
     group_size: int | None,
+    target_bpw: float | None,
+    target_size: str | None,
     revision: str | None,
     threads: int | None,
     layout: str,
@@ -89,11 +112,13 @@ def command(
       edgekit convert ./TinyLlama-1.1B -o tiny.edgekit
       edgekit convert ./TinyLlama-1.1B -o tiny-q4 --recipe q4
       edgekit convert ./TinyLlama-1.1B -o tiny-p3 --method palette --bits 3
+      edgekit convert ./TinyLlama-1.1B -o tiny --target-size 500M --calibration text.txt
       edgekit convert ./TinyLlama-1.1B -o tiny --to native,coreml,onnx,mlx
       edgekit convert detector.onnx -o smaller.onnx --method palette --bits 6
       edgekit convert ./ReluLlama-7B -o relu.edgekit --predictor --calibration text.txt
     """
     from edgekit.calibrate.calibration import Calibration
+    from edgekit.calibrate.target import Target
     from edgekit.conversion import convert
     from edgekit.converters.base import Choices, load, parse_kinds
     from edgekit.sizes import parse_bytes
@@ -102,6 +127,9 @@ def command(
         refuse_flags(OF_MODELS, "for language models only, not for an ONNX graph; leave it out")
         _graph(Path(checkpoint), Path(out), (recipe, method, bits, group_size), overwrite, quiet, as_json)
         return
+    if target_bpw is not None and target_size is not None:
+        raise ConvertError("give --target-bpw or --target-size, not both")
+    target = Target(target_bpw, parse_bytes(target_size) or None)
     kinds = parse_kinds(targets)
     if not calibration:
         refuse_flags(LEARNING, "learned from text; give some with --calibration FILE")
@@ -132,12 +160,14 @@ def command(
             overwrite=overwrite,
             layout=layout,
             unit_size=parse_bytes(unit_size) or None,
+            target=None if target == Target() else target,
             calibration=learn if calibration else None,
             progress=progress,
             note=lambda what, done, total: progress(done, total),
             warn=lambda line: click.echo(f"edgekit: warning: {line}", err=True),
         )
     made = []
+    saved = _save_recipe(done)
     if kinds:
         made = export_all(done.path, targets, Choices(context=context), True, quiet or as_json)
     if as_json:
@@ -150,7 +180,21 @@ def command(
             f"{done.path}: {done.parameters / 1e6:.1f}M weights, {human(done.bundle_bytes)}, "
             f"{done.bits_per_weight:.2f} bits per weight ({done.recipe}), {done.seconds:.1f} s{resumed}"
         )
+        if saved is not None:
+            click.echo(f"{saved}: the recipe that was made; edit it, and give it as --recipe")
         report(made)
+
+
+def _save_recipe(done: Conversion) -> Path | None:
+    """Writes a recipe that was made for a target size beside the bundle."""
+    if done.made_recipe is None:
+        return None
+    path = done.path.with_suffix(".recipe.toml")
+    try:
+        path.write_text(done.made_recipe)
+    except OSError as error:
+        raise ConvertError(f"{path}: cannot write the recipe: {error.strerror}; the bundle is whole") from error
+    return path
 
 
 def _graph(source: Path, out: Path, wanted: tuple[Any, ...], overwrite: bool, quiet: bool, as_json: bool) -> None:

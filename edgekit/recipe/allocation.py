@@ -1,0 +1,117 @@
+"""Bits for each tensor, so that the whole has a wanted size and the least loss.
+
+The loss of a tensor in a codec is its sensitivity times the share of its energy that the codec loses. What minimises
+the sum at a given size is, for one price of a bit, the cheapest choice of each tensor (Shoham and Gersho, 1988); the
+price is searched, and what is left is spent where it gains most.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgekit.codecs import Codec, codec_of, make_codec
+from edgekit.errors import RecipeError
+
+WIDTHS = (2, 3, 4, 5, 6, 8)
+GROUP = 64
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A codec of a tensor: what it costs in bits of codes, scales and tables, and the loss that is expected of it."""
+
+    codec: Codec
+    bits: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor with its choices.
+
+    Attributes:
+        name: in the bundle.
+        weights: how many it has.
+        sensitivity: loss per lost share of its energy.
+        choices: in any order.
+    """
+
+    name: str
+    weights: int
+    sensitivity: float
+    choices: tuple[Choice, ...]
+
+
+def candidates(cols: int) -> list[Codec]:
+    """Codecs among which an allocation chooses for rows of so many columns, fewest bits first."""
+    group = GROUP if cols >= GROUP else 32
+    return [make_codec("scaled_palette", bits, group_size=group) for bits in WIDTHS]
+
+
+def allocate(tensors: Sequence[Tensor], bits_per_weight: float) -> dict[str, Choice]:
+    """A choice for each tensor: at most the wanted bits per weight on average.
+
+    Raises:
+        RecipeError: even the smallest choices take more.
+    """
+    budget = bits_per_weight * sum(t.weights for t in tensors)
+    hulls = {t.name: _hull(t.choices) for t in tensors}
+    chosen = dict.fromkeys(hulls, 0)
+    spent = sum(hull[0].bits for hull in hulls.values())
+    if spent > budget:
+        least = spent / sum(t.weights for t in tensors)
+        raise RecipeError(f"{bits_per_weight:.3g} bits per weight are too few; {least:.3f} is the least for this model")
+    steps = [
+        ((hull[i].loss - hull[i + 1].loss) / (hull[i + 1].bits - hull[i].bits), name, i)
+        for name, hull in hulls.items()
+        for i in range(len(hull) - 1)
+    ]
+    for _, name, i in sorted(steps, key=lambda s: (-s[0], s[1], s[2])):  # the steepest gain per bit first
+        more = hulls[name][i + 1].bits - hulls[name][i].bits
+        if chosen[name] == i and spent + more <= budget:
+            chosen[name], spent = i + 1, spent + more
+    return {name: hulls[name][i] for name, i in chosen.items()}
+
+
+def _hull(choices: Sequence[Choice]) -> list[Choice]:
+    """The choices on the lower convex hull of loss over bits, fewest bits first."""
+    hull: list[Choice] = []
+    for choice in sorted(choices, key=lambda c: (c.bits, c.loss)):
+        if hull and choice.loss >= hull[-1].loss:
+            continue
+        while len(hull) > 1 and _slope(hull[-2], hull[-1]) <= _slope(hull[-1], choice):
+            hull.pop()
+        hull.append(choice)
+    return hull
+
+
+def _slope(a: Choice, b: Choice) -> float:
+    """Loss saved per bit from one choice to a larger one."""
+    return (a.loss - b.loss) / (b.bits - a.bits)
+
+
+def recipe_text(name: str, chosen: dict[str, Choice]) -> str:
+    """A recipe in TOML that gives each tensor its choice, and all others (none, in the same model) 8 bits."""
+    lines = [f'name = "{name}"']
+    for tensor, choice in chosen.items():
+        table = choice.codec.manifest()
+        lines += ["", "[[tensors]]", f'match = "{tensor}"', f'method = "{table.pop("codec")}"']
+        lines += [f"{key} = {str(value).lower()}" for key, value in table.items()]
+    return "\n".join([*lines, "", "[[tensors]]", 'match = "*"', 'method = "affine"', "bits = 8", ""])
+
+
+def to_json(tensors: Sequence[Tensor]) -> str:
+    """Tensors as text."""
+    return json.dumps(
+        [[t.name, t.weights, t.sensitivity, [[c.codec.manifest(), c.bits, c.loss] for c in t.choices]] for t in tensors]
+    )
+
+
+def from_json(text: str) -> list[Tensor]:
+    """The inverse of `to_json`."""
+    return [
+        Tensor(name, weights, sensitivity, tuple(Choice(codec_of(c), bits, loss) for c, bits, loss in choices))
+        for name, weights, sensitivity, choices in json.loads(text)
+    ]
