@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.codecs.base import F32
+from edgekit.codecs.forms import AffineForm, LookupForm
 from edgekit.converters.lower import Emitter
 from edgekit.converters.rope import tables
-from edgekit.converters.weights import AffineForm, Json, LookupForm, Part, Weight, Weights
+from edgekit.converters.weights import Json, Part, Weight, Weights
 
 V = TypeVar("V")
 Array = npt.NDArray[Any]

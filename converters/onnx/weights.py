@@ -10,11 +10,12 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
+from edgekit.codecs.forms import AffineForm, DenseForm, LookupForm
 from edgekit.codecs.plain import bf16_bits
 from edgekit.converters.base import Choices
 from edgekit.converters.lower import Emitter
 from edgekit.converters.onnx.data import Array, DataFile, blocks_of
-from edgekit.converters.weights import AffineForm, DenseForm, Json, LookupForm, Part, Weight, Weights, stored_bits
+from edgekit.converters.weights import Json, Part, Weight, Weights, stored_bits
 
 MS = "com.microsoft"
 Value = ir.Value
