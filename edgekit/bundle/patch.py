@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,28 +14,33 @@ from edgekit.bundle import manifest
 from edgekit.bundle.checksum import lane64
 from edgekit.bundle.layout import MANIFEST, UNITS
 from edgekit.bundle.weights import BundleWeights, record_bytes
+from edgekit.codecs import codec_of
 
 F32 = npt.NDArray[np.float32]
 
 
 @contextmanager
-def replaced(bundle: Path, matrix: str, index: int, change: Callable[[F32], F32]) -> Iterator[None]:
-    """Within it, a part of a matrix holds `change` of its rows f32 [rows, cols]; afterwards it is as it was.
+def replaced(bundle: Path, matrix: str, index: int, values: F32) -> Iterator[None]:
+    """Within it, a part of a matrix holds other values f32 [rows, cols]; afterwards it is as it was.
 
     The part must have a codec without tables, as plain numbers have; nobody else may use the bundle meanwhile.
     """
-    weights = BundleWeights(bundle)
-    entry = weights.matrix_entry(matrix)
-    codec, records, _ = weights.records(matrix, index)
-    cols = entry["parts"][index]["cols"]
-    made = codec.pack({"values": change(codec.decode(records, cols))}, cols)
-    place = _Place(bundle, entry, index)
+    place = _Place(bundle, BundleWeights(bundle).matrix_entry(matrix), index)
     before = place.read()
     try:
-        place.write(place.with_records(before, made))
+        replace(bundle, matrix, index, values)
         yield
     finally:
         place.write(before)
+
+
+def replace(bundle: Path, matrix: str, index: int, values: F32) -> None:
+    """Puts other values f32 [rows, cols] into a part of a matrix, for good."""
+    weights = BundleWeights(bundle)
+    entry = weights.matrix_entry(matrix)
+    codec = codec_of(entry["parts"][index])
+    place = _Place(bundle, entry, index)
+    place.write(place.with_records(place.read(), codec.pack({"values": values}, entry["parts"][index]["cols"])))
 
 
 class _Place:

@@ -24,7 +24,8 @@ from edgekit.recipe.allocation import Choice, Tensor, allocate, from_json, recip
 from edgekit.runtime.model import plan_bundle
 from edgekit.runtime.values import Options
 
-TOKENS = 1024  # of text that the model reads for each tensor
+PROBES = (3, 6)  # fewest and most bits around which sensitivity is measured
+TOKENS = 2048  # of text that the model reads for each tensor
 RAM = 256 << 20
 BATCH = 256
 TRIES = 12  # of the search for a size in bytes
@@ -69,7 +70,10 @@ def targeted(
     Raises:
         RecipeError: the target is too small for the model.
     """
-    tensors = _tensors(checkpoint, model, text, folder, key, threads, note)
+    weights = sum(p.rows * p.cols for m in plan_layout(model, load_recipe("f16")).matrices for p in m.parts)
+    bits = target.bits_per_weight or 8 * (target.bytes or 0) / weights
+    probe = min(max(round(bits), PROBES[0]), PROBES[1])
+    tensors = _tensors(checkpoint, model, probe, text, folder, f"{key}-{probe}", threads, note)
 
     def made(bits: float) -> tuple[Recipe, dict[str, Choice], int]:
         chosen = allocate(tensors, bits)
@@ -101,7 +105,14 @@ def targeted(
 
 
 def _tensors(
-    checkpoint: Checkpoint, model: Model, text: Calibration | None, folder: Path, key: str, threads: int, note: Note
+    checkpoint: Checkpoint,
+    model: Model,
+    bits: int,
+    text: Calibration | None,
+    folder: Path,
+    key: str,
+    threads: int,
+    note: Note,
 ) -> list[Tensor]:
     """Tensors with their choices: of an interrupted call with the same key, or weighed now."""
     layout = plan_layout(model, load_recipe("f16"))
@@ -123,7 +134,8 @@ def _tensors(
     floor = plan_bundle(plain, Options(context=length)).floor_bytes
     options = Options(ram=max(2 * floor, RAM), context=length, batch=min(BATCH, length), select="all")
     hessians = Hessians(plain, layout, runs(text.tokens), options, lambda name: np.arange(0), always=True)
-    reader = Reader(plain, runs(TOKENS), options, hessians.of)
+    tokens = min(TOKENS, max(64, sensitivity.LOGITS // (4 * model.vocab_size)))
+    reader = Reader(plain, runs(tokens), options, hessians.of, bits)
     made = sensitivity.tensors(checkpoint, layout, reader, lambda d, t: note("weighing tensors", d, t))
     shutil.rmtree(plain)
     write_file(done, to_json(made).encode())
