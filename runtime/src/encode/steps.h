@@ -19,17 +19,19 @@ struct Step {
   float next_target = 0;        // of the next column, corrected for what is decided already
   uint32_t slot = 0;            // of this column in `pending`, which is then free for the column `history` ahead
   uint32_t next_slot = 0;
-  const float* values = nullptr;   // [states], with kTrellisUnit in them
-  const float* spread = nullptr;   // [history]: what this column's error adds to the targets of later columns
-  const float* cost = nullptr;     // [states] of the best path to each state
-  const float* wanted = nullptr;   // [states]: this column's target as each path sees it
-  const float* pending = nullptr;  // [states][history]: corrections of the next columns' targets
-  float* offset = nullptr;         // [states] scratch
-  float* slope = nullptr;          // [states] scratch
-  float* next_cost = nullptr;      // [states]
-  float* next_wanted = nullptr;    // [states]
-  float* next_pending = nullptr;   // [states][history]
-  uint8_t* oldest = nullptr;       // out [states]: the bits b that the best path dropped
+  const float* values = nullptr;     // [states], with kTrellisUnit in them
+  const float* spread = nullptr;     // [history]: what this column's error adds to the targets of later columns
+  const float* cost = nullptr;       // [states] of the best path to each state
+  const float* wanted = nullptr;     // [states]: this column's target as each path sees it
+  const float* pending = nullptr;    // [states][history]: corrections of the next columns' targets
+  float* offset = nullptr;           // [states] scratch
+  float* slope = nullptr;            // [states] scratch
+  float* next_cost = nullptr;        // [states]
+  float* next_wanted = nullptr;      // [states]
+  float* next_pending = nullptr;     // [states][history]
+  const uint64_t* origin = nullptr;  // [states]: where each path was at the last four checkpoints, 16 bits each
+  uint64_t* next_origin = nullptr;   // [states]
+  uint8_t* oldest = nullptr;         // out [states]: the bits b that the best path dropped
 };
 
 using StepFn = void (*)(const Step&);

@@ -39,8 +39,10 @@ TrellisSearch::TrellisSearch(const TrellisTables& tables)
   wanted_.resize(2 * states_ + 16);
   pending_.resize(2 * states_ * history + 16);
   settled_.resize(tables.shape.cols);
+  origins_.resize(2 * states_);
   oldest_.resize(static_cast<size_t>(states_) * tables.shape.cols);
   for (uint32_t half = 0; half < 2; ++half) {
+    origin_[half] = origins_.data() + half * states_;
     cost_[half] = aligned(costs_) + half * states_;
     want_[half] = aligned(wanted_) + half * states_;
     pend_[half] = aligned(pending_) + half * states_ * history;
@@ -58,6 +60,7 @@ void TrellisSearch::begin(const float* targets, float scale, int64_t ends) {
     for (uint32_t i = 0; i < shape.history; ++i) pending[i] = error * tables_.spread[i];
     cost_[0][s] = allowed ? tables_.pivots[0] * error * error : kNever;
     want_[0][s] = targets[1] + pending[1];
+    origin_[0][s] = 0;
     oldest_[s] = 0;
   }
 }
@@ -82,17 +85,32 @@ uint32_t TrellisSearch::best_state(int64_t ends) const {
   return best;
 }
 
+// At checkpoints, a quarter of the history apart, paths that were elsewhere than the best path three checkpoints ago
+// are dropped: all paths then agree on what they will forget before the next. Not near the end, which must stay within
+// reach.
+void TrellisSearch::agree(uint32_t i) {
+  const TrellisShape& shape = tables_.shape;
+  const uint32_t best = best_state(kAnyEnds);
+  const float least = cost_[0][best];
+  const bool near_end = i + 2 * shape.state_bits / shape.bits + 2 > shape.cols;
+  const bool forgetting = tables_.feedback != nullptr && i >= shape.history && !near_end;
+  const auto past = [&](uint32_t s) { return static_cast<uint16_t>(origin_[0][s] >> 32); };
+  const uint16_t agreed = past(best);
+  for (uint32_t s = 0; s < states_; ++s) {
+    cost_[0][s] -= least;  // sums stay small, so that long rows lose no digits
+    if (forgetting && past(s) != agreed) cost_[0][s] = kNever;
+  }
+  for (uint32_t s = 0; s < states_; ++s) origin_[0][s] = origin_[0][s] << 16 | s;
+}
+
 // Before step i: its paths will forget column i + 1 - history, so from now on the best path's error counts for all.
 // Returns what errors that are decided add to the target of column i + 1.
 float TrellisSearch::settle(uint32_t i, const float* targets, float scale) {
   const TrellisShape& shape = tables_.shape;
-  const bool remembered = i + 1 < shape.history;
-  if (i % 32 != 0 && (tables_.feedback == nullptr || remembered)) return 0;
-  uint32_t state = best_state(kAnyEnds);
-  const float least = cost_[0][state];  // sums stay small, so that long rows lose no digits
-  for (uint32_t s = 0; s < states_; ++s) cost_[0][s] -= least;
-  if (tables_.feedback == nullptr || remembered || i + 1 >= shape.cols) return 0;
+  if (i % (shape.history / 4) == 0) agree(i);
+  if (tables_.feedback == nullptr || i + 1 < shape.history || i + 1 >= shape.cols) return 0;
   const uint32_t column = i + 1 - shape.history;
+  uint32_t state = best_state(kAnyEnds);
   for (uint32_t j = i - 1; j > column; --j) state = before(j, state);
   settled_[column] = targets[column] - scale * tables_.values[state];
   const float* feedback = tables_.feedback + static_cast<size_t>(i + 1) * shape.cols;
@@ -126,11 +144,14 @@ void TrellisSearch::find(const float* targets, float scale, int64_t ends, uint8_
     step.next_cost = cost_[1];
     step.next_wanted = want_[1];
     step.next_pending = pend_[1];
+    step.origin = origin_[0];
+    step.next_origin = origin_[1];
     step.oldest = oldest_.data() + static_cast<size_t>(i) * states_;
     step_(step);
     std::swap(cost_[0], cost_[1]);
     std::swap(want_[0], want_[1]);
     std::swap(pend_[0], pend_[1]);
+    std::swap(origin_[0], origin_[1]);
   }
   uint32_t state = best_state(ends);
   for (uint32_t i = shape.cols; i-- > 0; state = before(i, state)) {

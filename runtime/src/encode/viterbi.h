@@ -4,7 +4,7 @@
 // The cost of a row with errors e is sum over i of pivots[i] * (e[i] + sum over j < i of feedback[i][j] * e[j])^2, in
 // the order of the search. With a Hessian H in that order this is e' H e when H = F' D F for F the unit lower
 // triangular feedback and D the pivots. A path remembers what its last errors mean for the next `history` columns;
-// older errors count as the best path so far has them.
+// older errors count as the best path so far has them, and paths that differ from it there are dropped.
 #pragma once
 
 #include <cstdint>
@@ -53,6 +53,7 @@ class TrellisSearch {
 
  private:
   void begin(const float* targets, float scale, int64_t ends);
+  void agree(uint32_t i);
   float settle(uint32_t i, const float* targets, float scale);
   uint32_t best_state(int64_t ends) const;
   uint32_t before(uint32_t step, uint32_t state) const;
@@ -64,7 +65,9 @@ class TrellisSearch {
   std::vector<float> costs_, scratch_, wanted_, pending_;  // two halves each: before and after a step
   std::vector<float> settled_;                             // [cols]: errors that are decided, in the order of search
   std::vector<uint8_t> oldest_;                            // [cols][states]
-  float *cost_[2], *want_[2], *pend_[2];                   // in those halves; [0] is before the next step
+  std::vector<uint64_t> origins_;                          // likewise
+  uint64_t* origin_[2];
+  float *cost_[2], *want_[2], *pend_[2];  // in those halves; [0] is before the next step
 };
 
 }  // namespace edgekit
