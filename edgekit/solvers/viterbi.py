@@ -66,7 +66,9 @@ class Viterbi(Solver):
 
         onward = None if between is None else np.tril(lower_factor(between)[0], -1).astype(np.float32)
         half = width // 2
-        search_pass(work, *sizes, half, factor_at(half), onward, free_ends=True, history=SHORT)
+        search_pass(
+            work, *sizes, half, factor_at(half), onward, free_ends=True, history=0 if columns is None else SHORT
+        )
         search_pass(work, *sizes, 0, factor_at(0), onward, scale_steps=NEARBY)
         mutual = None if between is None else _mutual(between)
         for i in range(self.sweeps):

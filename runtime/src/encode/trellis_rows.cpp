@@ -147,7 +147,7 @@ Outcome encode_trellis(edgekit_trellis& job) {
   shape.bits = job.bits;
   shape.state_bits = job.state_bits;
   shape.begin = job.begin;
-  shape.history = job.history != 0 ? job.history : 64;
+  shape.history = job.history != 0 ? job.history : job.feedback == nullptr ? 8 : 64;
   const TrellisTables tables(shape, job.feedback, job.pivots);
   ThreadPool pool;
   EK_TRY(pool.start(std::max(1u, job.threads)));
