@@ -32,12 +32,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("trellis")
 
 
-def bundle_of(folder: Path, model: str, bits: int, state_bits: int) -> Path:
+def bundle_of(folder: Path, model: str, bits: int, state_bits: int, layout: str = "auto") -> Path:
     """A bundle of a tiny model, made once."""
     bundle = folder / f"{model}{bits}.edgekit"
     if not bundle.exists():
         tiny.make(model, folder / f"{model}{bits}")
-        convert(folder / f"{model}{bits}", bundle.with_suffix(""), recipe(bits, state_bits))
+        convert(folder / f"{model}{bits}", bundle.with_suffix(""), recipe(bits, state_bits), layout=layout)
     return bundle
 
 
@@ -56,11 +56,11 @@ def test_trellis_bundles_match_their_decoded_weights(
 
 def test_windows_of_trellis_neurons_change_nothing(folder: Path) -> None:
     """Only the chosen neurons are read, and what they add up to is the same for every window."""
-    bundle = bundle_of(folder, "llama_relu", 3, 12)
+    bundle = bundle_of(folder, "opt", 3, 12, "split")
     ids = np.random.default_rng(1).integers(3, 199, 24).tolist()
     found = []
     for window in (1, 3, 8):
-        with Session(bundle, Options(select="exact", window_tokens=window)) as session:
+        with Session(bundle, Options(select="exact", window=window)) as session:
             found.append(np.concatenate([session.logits([i]) for i in ids]))
     for other in found[1:]:
         np.testing.assert_array_equal(found[0], other)
