@@ -18,7 +18,8 @@ import numpy as np
 from edgekit.arch import describe
 from edgekit.arch.spec import Bundled, Matrix, Model, Ranges, Vector
 from edgekit.codecs.base import F32
-from edgekit.converters.weights import AffineForm, DenseForm, Json, Part, Weight, Weights, feed_forward_parts
+from edgekit.codecs.forms import AffineForm, DenseForm
+from edgekit.converters.weights import Json, Part, Weight, Weights, feed_forward_parts
 from edgekit.errors import BundleError
 
 MOST_GROUP = 128  # columns of one scale in mlx_lm

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from edgekit.arch.spec import Attention, Ffn, Model
+from edgekit.codecs.forms import AffineForm, DenseForm
 from edgekit.codecs.plain import bf16_bits
 from edgekit.converters.base import Job
 from edgekit.converters.checkpoint import Piece, assembled, config_of, described, matrices, vectors
 from edgekit.converters.mlx.pack import GROUP, words
 from edgekit.converters.safetensors_file import SafetensorsFile
-from edgekit.converters.weights import AffineForm, DenseForm, Json, Weight, feed_forward_parts
+from edgekit.converters.weights import Json, Weight, feed_forward_parts
 from edgekit.errors import ConvertError
 
 # model_type -> what mlx_lm puts in front of the checkpoint's names

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.codecs.forms import AffineForm, LookupForm
 from edgekit.codecs.plain import bf16_bits
 from edgekit.converters.base import Job
 from edgekit.converters.mlx.pack import GROUP, MOST_GROUP, WIDTHS, padded_groups, words
 from edgekit.converters.safetensors_file import SafetensorsFile
-from edgekit.converters.weights import AffineForm, LookupForm, Part, Weight
+from edgekit.converters.weights import Part, Weight
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.codecs.base import F16, U8
-from edgekit.converters.weights import AffineForm, bitstream
+from edgekit.codecs.forms import AffineForm
+from edgekit.converters.weights import bitstream
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
 GROUP = 32

@@ -10,11 +10,12 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
+from edgekit.codecs.forms import AffineForm, DenseForm, LookupForm
 from edgekit.codecs.plain import bf16_bits
 from edgekit.converters.base import Choices
 from edgekit.converters.lower import Emitter
 from edgekit.converters.onnx.data import Array, DataFile, blocks_of
-from edgekit.converters.weights import AffineForm, DenseForm, Json, LookupForm, Part, Weight, Weights, stored_bits
+from edgekit.converters.weights import Json, Part, Weight, Weights, stored_bits
 
 MS = "com.microsoft"
 Value = ir.Value
@@ -63,8 +64,11 @@ class OnnxWeights(Emitter[Value]):
         return self.choices.bits or stored_bits(kind["bits"])
 
     def lookup(self, weight: Part, ids: Value) -> Value:
-        found = self.w.get(weight)
         name = weight.label
+        if self.w.form(weight) == "computed" and not self.exact:
+            found: Weight = self.w.affine(weight, self._bits(self.w.kind(weight)), _BLOCK, keep=False)
+        else:
+            found = self.w.get(weight)
         if isinstance(found, DenseForm):
             return self._f32(self.op("Gather", self._plain(name, found.values, found.dtype), ids))
         if isinstance(found, LookupForm):

@@ -70,7 +70,8 @@ edgekit::Result<edgekit_sampling> sampling_from(const edgekit_sampling* given) {
 uint32_t edgekit_abi_version(void) { return EDGEKIT_ABI_VERSION; }
 const char* edgekit_version(void) { return EDGEKIT_VERSION_STRING; }
 const char* edgekit_features(void) {
-  return "all,exact,predicted,threshold,prompt,router,budget,save,feed_forward,linear,log,draft,mask,logprobs,penalties,"
+  return "all,exact,predicted,threshold,prompt,router,budget,save,feed_forward,linear,log,draft,mask,logprobs,"
+         "penalties,"
          "activations"
 #if defined(__linux__)
          ",uring"

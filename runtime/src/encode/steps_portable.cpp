@@ -1,4 +1,5 @@
 #include "encode/steps.h"
+#include "kernels/unroll.h"
 
 namespace edgekit {
 namespace {
