@@ -16,12 +16,13 @@ from edgekit.codecs.base import F32
 from edgekit.codecs.forms import AffineForm, LookupForm
 from edgekit.converters.lower import Emitter
 from edgekit.converters.rope import tables
-from edgekit.converters.weights import Json, Part, Weight, Weights
+from edgekit.converters.weights import Json, Part, Weight, Weights, stored_bits
 
 V = TypeVar("V")
 Array = npt.NDArray[Any]
 HIDDEN_SCORE = -30000.0  # of positions that a token does not see; its softmax is zero in f16
 LEAST_GROUP = 8
+COMPUTED_GROUP = 32  # columns of a group of a weight that these formats cannot compute and that is re-quantized
 LEAST_LARGEST = 1 / 16  # what the largest value of a row is taken for at least
 
 
@@ -85,6 +86,7 @@ class Store:
 
     weights: Weights
     precision: str
+    bits: int = 0  # of weights that are computed from codes; 0: the next of 4 and 8 that holds their codes
     forms: dict[str, Form] = field(default_factory=dict)
 
     @property
@@ -96,8 +98,15 @@ class Store:
         """A weight and its name."""
         name = f"{part.label}.t" if mixed else part.label
         if name not in self.forms:
-            self.forms[name] = form_of(self.weights.get(part), mixed)
+            self.forms[name] = form_of(self._weight(part), mixed)
         return name, self.forms[name]
+
+    def _weight(self, part: Part) -> Weight:
+        """As it is stored; one that is computed from codes as affine codes, if its rows have whole groups."""
+        if self.weights.form(part) != "computed" or self.weights.shape(part)[1] % COMPUTED_GROUP:
+            return self.weights.get(part)
+        bits = self.bits or stored_bits(self.weights.kind(part)["bits"])
+        return self.weights.affine(part, bits, COMPUTED_GROUP, keep=False)
 
 
 class StaticEmitter(Emitter[V]):

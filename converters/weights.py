@@ -79,6 +79,7 @@ class Weights:
     loss: Loss = field(default_factory=Loss)
     progress: Callable[[int, int], None] | None = None
     seen: set[Part] = field(default_factory=set)
+    counted: set[Part] = field(default_factory=set)  # in `loss`
 
     def __post_init__(self) -> None:
         self.total = sum(len(m["parts"]) for m in self.bundle.data["matrices"])
@@ -140,7 +141,9 @@ class Weights:
             return weight
         before = weight.dense()
         after = requantize(np.ascontiguousarray(before.T) if transposed else before, bits, group_size)
-        self.loss.add(before.T if transposed else before, after.dense())
+        if part not in self.counted:  # an embedding may be asked for again as the head
+            self.counted.add(part)
+            self.loss.add(before.T if transposed else before, after.dense())
         return after
 
 

@@ -34,7 +34,7 @@ def export(job: Job) -> None:
     refuse_other_mixers(model, job.kind, ("attention",))
     context = reach(model, job.choices.context)
     chunk = min(job.choices.chunk, context)
-    store = Store(job.weights, job.choices.precision)
+    store = Store(job.weights, job.choices.precision, job.choices.bits)
     module, constants = Module.create(), Constants()
     with module:
         for name, tokens in (("decode", 1), ("prefill", chunk)):

@@ -36,7 +36,7 @@ def export(job: Job) -> None:
     refuse_other_mixers(model, job.kind, ("attention",))
     context = reach(model, job.choices.context)
     chunk = min(job.choices.chunk, context)
-    store = Store(job.weights, job.choices.precision)
+    store = Store(job.weights, job.choices.precision, job.choices.bits)
     program = Program()
     flash = job.kind == "coreml-flash"
     for name, tokens in ((DECODE, 1), (PREFILL, chunk)):

@@ -64,8 +64,11 @@ class OnnxWeights(Emitter[Value]):
         return self.choices.bits or stored_bits(kind["bits"])
 
     def lookup(self, weight: Part, ids: Value) -> Value:
-        found = self.w.get(weight)
         name = weight.label
+        if self.w.form(weight) == "computed" and not self.exact:
+            found: Weight = self.w.affine(weight, self._bits(self.w.kind(weight)), _BLOCK, keep=False)
+        else:
+            found = self.w.get(weight)
         if isinstance(found, DenseForm):
             return self._f32(self.op("Gather", self._plain(name, found.values, found.dtype), ids))
         if isinstance(found, LookupForm):

@@ -167,7 +167,7 @@ def make_codec(method: str, bits: int | None = None, **options: Any) -> Codec:
         raise RecipeError(f"codec '{method}' does not take {sorted(given)}") from error
 
 
-_OPTIONS = ("bits", "group_size", "symmetric", "lut_rows")
+_OPTIONS = ("bits", "group_size", "symmetric", "lut_rows", "state_bits")
 
 
 def codec_of(part: Mapping[str, Any]) -> Codec:

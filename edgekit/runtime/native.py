@@ -189,7 +189,33 @@ class KernelTest(_Struct):
     )
 
 
-STRUCTS: tuple[type[c.Structure], ...] = (Error, Options, Plan, Stats, Info, Sampling, ReadTest, KernelTest)
+class Trellis(_Struct):
+    _fields_ = (
+        ("struct_size", c.c_uint32),
+        ("rows", c.c_uint32),
+        ("cols", c.c_uint32),
+        ("bits", c.c_uint32),
+        ("state_bits", c.c_uint32),
+        ("begin", c.c_uint32),
+        ("history", c.c_uint32),
+        ("free_ends", c.c_uint32),
+        ("keep_better", c.c_uint32),
+        ("rows_at_once", c.c_uint32),
+        ("threads", c.c_uint32),
+        ("scale_step_count", c.c_uint32),
+        ("scale_steps", c.c_void_p),
+        ("weights", c.c_void_p),
+        ("feedback", c.c_void_p),
+        ("pivots", c.c_void_p),
+        ("row_feedback", c.c_void_p),
+        ("errors", c.c_void_p),
+        ("codes", c.c_void_p),
+        ("scales", c.c_void_p),
+        ("cost", c.c_double),
+    )
+
+
+STRUCTS: tuple[type[c.Structure], ...] = (Error, Options, Plan, Stats, Info, Sampling, ReadTest, KernelTest, Trellis)
 
 
 def library_path(stem: str = "libedgekit") -> Path:
@@ -250,6 +276,7 @@ def library() -> c.CDLL:
         "verify_bundle": (status, (c.c_char_p, error_p)),
         "measure_reads": (status, (c.c_char_p, c.POINTER(ReadTest), error_p)),
         "measure_kernel": (status, (c.POINTER(KernelTest), error_p)),
+        "trellis_encode": (status, (c.POINTER(Trellis), error_p)),
         "session_create": (status, (handle, c.POINTER(handle), error_p)),
         "session_destroy": (None, (handle,)),
         "session_reset": (None, (handle,)),

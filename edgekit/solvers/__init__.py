@@ -1,10 +1,11 @@
-"""Solvers by name, in the order in which they are preferred: nearest, kmeans, scaled, gptq. A new one is a new file
-and a line here."""
+"""Solvers by name, in the order in which they are preferred: nearest, kmeans, scaled, gptq, viterbi. A new one is a new
+file and a line here."""
 
 from edgekit.solvers import nearest  # isort: skip
 from edgekit.solvers import kmeans  # isort: skip
 from edgekit.solvers import scaled  # isort: skip
 from edgekit.solvers import gptq  # isort: skip
+from edgekit.solvers import viterbi  # isort: skip
 from edgekit.solvers.base import (
     NOTHING,
     Encoded,
@@ -19,5 +20,5 @@ from edgekit.solvers.base import (
 
 __all__ = [
     "NOTHING", "Encoded", "Made", "Solver", "Statistics", "best_with_text", "encode", "gptq", "kmeans", "nearest",
-    "scaled", "solver_for", "solver_names",
+    "scaled", "solver_for", "solver_names", "viterbi",
 ]  # fmt: skip

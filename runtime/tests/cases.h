@@ -33,7 +33,8 @@ inline RowCase make_case(Codec codec, uint32_t cols, uint32_t group, bool symmet
   const uint32_t head = codes_offset(c.part), codes = padded_cols(cols) * bits / 8;
   const auto put = [&](size_t at, uint16_t h) { std::memcpy(c.row.data() + at, &h, 2); };
   for (uint32_t i = 0; i + 1 < head && form == Form::affine; i += 2) put(i, float_to_f16(uniform(random)));
-  for (uint32_t i = 0; i < head && form == Form::scaled_lookup; ++i) {
+  if (form == Form::computed) c.part.state_bits = group == 32 ? 12 : group == 64 ? 13 : 16;
+  for (uint32_t i = 0; i < head && (form == Form::scaled_lookup || form == Form::computed); ++i) {
     c.row[i] = static_cast<uint8_t>(random.uniform() * 180);  // scales of at most about 1, and zeros
   }
   for (uint32_t i = head; i < head + codes; ++i) c.row[i] = static_cast<uint8_t>(random.uniform() * 256);

@@ -172,6 +172,7 @@ TEST(manifests_with_every_codec_are_read) {
         std::string("\"codec\": \"") + kCodecNames[k] + "\", \"bits\": " + std::to_string(kCodecBits[k]);
     if (has_groups(form)) fields += ", \"group_size\": 64";
     if (form == Form::affine) fields += ", \"symmetric\": true";
+    if (form == Form::computed) fields += ", \"state_bits\": 13";
     if (has_table(form)) fields += ", \"lut\": \"t\", \"lut_rows\": 64";
     Manifest m;
     CHECK(refusal(fields, 1u << (kCodecBits[k] % 16), &m) == "");

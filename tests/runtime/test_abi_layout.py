@@ -32,6 +32,7 @@ STRUCTS = {
     "sampling": native.Sampling,
     "read_test": native.ReadTest,
     "kernel_test": native.KernelTest,
+    "trellis": native.Trellis,
 }
 ENUMS = {
     "EDGEKIT_IO_": native.IO_MODES,

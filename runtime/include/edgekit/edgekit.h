@@ -228,6 +228,36 @@ typedef struct edgekit_kernel_test {
  * EDGEKIT_CANCELLED. */
 typedef int32_t (*edgekit_mask_callback)(uint32_t* mask, uint32_t words, void* user);
 
+/* One pass of a search for the codes of a matrix of the codec "trellis", row by row. Several passes make a search:
+ *   1. free_ends = 1, begin = cols / 2: codes around columns 0 and cols - 1 that suit both sides,
+ *   2. begin = 0, which keeps the bits that the ends have in common, so that rows bite their tails,
+ *   3. as often as it pays: keep_better = 1 and any `begin`, with row_feedback from all other rows.
+ * A row goes from column begin - 1 downward, around its end, to `begin`. With P that order, the row's error e costs
+ * sum over i of pivots[i] * (e[P[i]] + sum over j < i of feedback[i][j] * e[P[j]])^2: for a Hessian H of the columns
+ * in that order, H = F' D F with F = I + feedback lower triangular and D = pivots.
+ * Row r is chosen for its weights plus the sum over s of row_feedback[r][s] * errors[s]. */
+typedef struct edgekit_trellis {
+  uint32_t struct_size;
+  uint32_t rows, cols;       /* cols: a multiple of 32; columns that were added have weights and pivots of 0 */
+  uint32_t bits, state_bits; /* of a weight: 2, 3, 4; of the trellis's state: 12 to 16 */
+  uint32_t begin;
+  uint32_t history; /* columns for which a path remembers its own errors: 8, 16, 32, 64; 0: 64, or 8 without feedback */
+  uint32_t free_ends;    /* 1: the ends need not fit each other, and the codes that are given do not matter */
+  uint32_t keep_better;  /* 1: a row keeps the codes it has where those cost less */
+  uint32_t rows_at_once; /* rows chosen side by side, which see no errors of each other; 0: one with row_feedback */
+  uint32_t threads;      /* 0: one. The result does not depend on it */
+  uint32_t scale_step_count;
+  const int32_t* scale_steps; /* [scale_step_count] what is added to a row's scale code to try others; NULL: 0 */
+  const float* weights;       /* [rows][cols] */
+  const float* feedback;      /* [cols][cols], below the diagonal, in the order of the search; NULL: none */
+  const float* pivots;        /* [cols], in the order of the search; NULL: ones, without feedback */
+  const float* row_feedback;  /* [rows][rows]; NULL: none */
+  float* errors;              /* [rows][cols] in and out: weights minus what the codes stand for */
+  uint8_t* codes;             /* [rows][cols] in and out: the low `bits` bits of each column's state */
+  uint8_t* scales;            /* [rows] in and out: scale codes */
+  double cost;                /* out: of all rows */
+} edgekit_trellis;
+
 typedef struct edgekit_model edgekit_model;
 typedef struct edgekit_session edgekit_session;
 
@@ -366,6 +396,9 @@ EDGEKIT_API edgekit_status edgekit_sample(const float* logits, uint32_t vocab, c
 /* Measure this device; nothing is opened but the file. */
 EDGEKIT_API edgekit_status edgekit_measure_reads(const char* path, edgekit_read_test* test, edgekit_error* error);
 EDGEKIT_API edgekit_status edgekit_measure_kernel(edgekit_kernel_test* test, edgekit_error* error);
+
+/* Chooses codes and scales of trellis rows. Numbers that are not finite are refused. */
+EDGEKIT_API edgekit_status edgekit_trellis_encode(edgekit_trellis* job, edgekit_error* error);
 
 #ifdef __cplusplus
 }

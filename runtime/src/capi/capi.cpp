@@ -4,6 +4,7 @@
 
 #include "capi/structs.h"
 #include "edgekit/edgekit.h"
+#include "encode/trellis_rows.h"
 #include "measure/measure.h"
 #include "model/engine.h"
 
@@ -307,4 +308,13 @@ edgekit_status edgekit_measure_kernel(edgekit_kernel_test* test, edgekit_error* 
   auto measured = edgekit::measure_kernel(all);
   if (!measured.ok()) return report(measured.error(), error);
   return report(edgekit::copy_out(all, test, "edgekit_kernel_test").error(), error);
+}
+
+edgekit_status edgekit_trellis_encode(edgekit_trellis* job, edgekit_error* error) {
+  edgekit_trellis all;
+  auto copied = edgekit::copy_in(job, all, "edgekit_trellis");
+  if (!copied.ok()) return report(copied.error(), error);
+  auto encoded = edgekit::encode_trellis(all);
+  if (!encoded.ok()) return report(encoded.error(), error);
+  return report(edgekit::copy_out(all, job, "edgekit_trellis").error(), error);
 }

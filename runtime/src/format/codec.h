@@ -15,7 +15,8 @@ constexpr int32_t kNone = -1;
 //   affine         code * scale + bias: an f16 scale, and a bias unless symmetric, for each group of columns
 //   lookup         a table's entry
 //   scaled_lookup  a table's entry * scale: one byte for the scale of each group of columns
-enum class Form : uint8_t { dense, affine, lookup, scaled_lookup };
+//   computed       a value computed from the bits around the weight's own, * scale: one byte for the scale of the row
+enum class Form : uint8_t { dense, affine, lookup, scaled_lookup, computed };
 
 // One per way of storing a row; the order is that of kernels.inc.
 enum class Codec : uint8_t {
@@ -62,10 +63,11 @@ struct Part {
   bool symmetric = false;   // affine: no stored bias, zero point in the middle
   uint32_t group_size = 0;  // affine, scaled_lookup: columns per scale, a multiple of 32 (or at least cols)
   uint32_t cols = 0;
-  uint32_t offset = 0;    // of the record within the row
-  uint32_t bytes = 0;     // of the record
-  int32_t lut = kNone;    // lookup, scaled_lookup: vector of f16 [ceil(rows/lut_rows)][2^bits]
-  uint32_t lut_rows = 0;  // rows that share a table
+  uint32_t offset = 0;       // of the record within the row
+  uint32_t bytes = 0;        // of the record
+  int32_t lut = kNone;       // lookup, scaled_lookup: vector of f16 [ceil(rows/lut_rows)][2^bits]
+  uint32_t lut_rows = 0;     // rows that share a table
+  uint32_t state_bits = 16;  // computed: bits of the stream that a weight depends on
 };
 
 inline uint32_t padded_cols(uint32_t cols) { return (cols + kBlock - 1) / kBlock * kBlock; }
@@ -75,11 +77,14 @@ inline uint32_t group_count(const Part& p) {
 }
 
 // What a record's end, and the end of what precedes its codes, are multiples of.
-inline uint32_t record_alignment(Form form) { return form == Form::scaled_lookup ? 4 : 16; }
+inline uint32_t record_alignment(Form form) {
+  return form == Form::computed ? 1 : form == Form::scaled_lookup ? 4 : 16;
+}
 
 // Where a record's codes begin: after its scales, if it has any, then its biases.
 inline uint32_t codes_offset(const Part& p) {
   const Form form = form_of(p.codec);
+  if (form == Form::computed) return 1;
   if (!has_groups(form)) return 0;
   const uint32_t per_group = form == Form::scaled_lookup ? 1 : p.symmetric ? 2 : 4, align = record_alignment(form);
   return (group_count(p) * per_group + align - 1) / align * align;

@@ -1,6 +1,7 @@
 #include "format/manifest.h"
 
 #include "core/checksum.h"
+#include "core/trellis.h"
 #include "format/fields.h"
 #include "format/json.h"
 #include "format/model_reader.h"
@@ -92,6 +93,12 @@ class Reader : Fields {
     EK_ASSIGN(p.cols, size(node, "cols"));
     const Form form = form_of(p.codec);
     if (has_groups(form)) EK_TRY(groups(node, p));
+    if (form == Form::computed) {
+      EK_ASSIGN(p.state_bits, size(node, "state_bits"));
+      if (p.state_bits < kTrellisLeastState || p.state_bits > kTrellisMostState) {
+        return bad("state_bits", "not 12 to 16");
+      }
+    }
     if (has_table(form)) {
       EK_ASSIGN(p.lut, vector(node, "lut", 0));
       EK_ASSIGN(p.lut_rows, size(node, "lut_rows"));

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "core/half.h"
+#include "core/trellis.h"
 #include "kernels/kernels.h"
 #include "kernels/unroll.h"
 
@@ -109,6 +110,16 @@ class Lookup<kBits, true> {
 template <uint32_t kBits>
 inline void code_values(const uint8_t* at, size_t b, V out[4]) {
   widen(codes<kBits>(at, b), out);
+}
+
+template <uint32_t kBits>
+inline V trellis_values(const uint8_t* at, uint32_t mask) {
+  const __m256i product = _mm256_mullo_epi32(trellis_states<kBits>(at, mask), _mm256_set1_epi32(kTrellisFactor));
+  const __m256i bytes =
+      _mm256_and_si256(_mm256_add_epi32(product, _mm256_set1_epi32(kTrellisOffset)), _mm256_set1_epi32(kTrellisMask));
+  const __m256i pairs = _mm256_maddubs_epi16(bytes, _mm256_set1_epi8(1));
+  const __m256i sums = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+  return _mm256_cvtepi32_ps(_mm256_sub_epi32(sums, _mm256_set1_epi32(kTrellisMean)));
 }
 
 #include "kernels/simd.inc"

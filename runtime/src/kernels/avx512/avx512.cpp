@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "core/half.h"
+#include "core/trellis.h"
 #include "kernels/kernels.h"
 #include "kernels/unroll.h"
 
@@ -117,6 +118,18 @@ inline void code_values(const uint8_t* at, size_t b, V out[2]) {
     out[0] = _mm512_cvtepi32_ps(widen(_mm256_castsi256_si128(index)));
     out[1] = _mm512_cvtepi32_ps(widen(_mm256_extracti128_si256(index, 1)));
   }
+}
+
+template <uint32_t kBits>
+inline V trellis_values(const uint8_t* at, uint32_t mask) {
+  const __m512i states = _mm512_inserti64x4(_mm512_castsi256_si512(trellis_states<kBits>(at, mask)),
+                                            trellis_states<kBits>(at + kBits, mask), 1);
+  const __m512i product = _mm512_mullo_epi32(states, _mm512_set1_epi32(kTrellisFactor));
+  const __m512i bytes =
+      _mm512_and_si512(_mm512_add_epi32(product, _mm512_set1_epi32(kTrellisOffset)), _mm512_set1_epi32(kTrellisMask));
+  const __m512i pairs = _mm512_maddubs_epi16(bytes, _mm512_set1_epi8(1));
+  const __m512i sums = _mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+  return _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, _mm512_set1_epi32(kTrellisMean)));
 }
 
 #include "kernels/simd.inc"

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "core/half.h"
+#include "core/trellis.h"
 #include "kernels/kernels.h"
 #include "kernels/unroll.h"
 
@@ -110,6 +111,30 @@ class Lookup<kBits, true> {
 template <uint32_t kBits>
 inline void code_values(const uint8_t* at, size_t b, V out[4]) {
   widen(codes<kBits>(at, b), out);
+}
+
+// The states of four columns from `first` on.
+template <uint32_t kBits>
+inline float32x4_t trellis_four(uint8x16_t stream, int first, uint32_t mask) {
+  uint8_t index[16];
+  int32_t shifts[4];
+  for (int lane = 0; lane < 4; ++lane) {
+    const int bit = static_cast<int>(kBits) * (first + lane);
+    for (int i = 0; i < 4; ++i) index[4 * lane + i] = static_cast<uint8_t>(bit / 8 + i);
+    shifts[lane] = -(bit % 8);
+  }
+  const uint32x4_t window = vreinterpretq_u32_u8(vqtbl1q_u8(stream, vld1q_u8(index)));
+  const uint32x4_t states = vandq_u32(vshlq_u32(window, vld1q_s32(shifts)), vdupq_n_u32(mask));
+  const uint32x4_t product = vmlaq_u32(vdupq_n_u32(kTrellisOffset), states, vdupq_n_u32(kTrellisFactor));
+  const uint8x16_t bytes = vreinterpretq_u8_u32(vandq_u32(product, vdupq_n_u32(kTrellisMask)));
+  const int32x4_t sums = vreinterpretq_s32_u32(vpaddlq_u16(vpaddlq_u8(bytes)));
+  return vcvtq_f32_s32(vsubq_s32(sums, vdupq_n_s32(kTrellisMean)));
+}
+template <uint32_t kBits>
+inline V trellis_values(const uint8_t* at, uint32_t mask) {
+  const uint8x8_t eight = vld1_u8(at);
+  const uint8x16_t stream = vcombine_u8(eight, eight);
+  return {trellis_four<kBits>(stream, 0, mask), trellis_four<kBits>(stream, 4, mask)};
 }
 
 #include "kernels/simd.inc"

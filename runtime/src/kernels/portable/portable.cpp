@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "core/half.h"
+#include "core/trellis.h"
 #include "kernels/kernels.h"
 
 namespace edgekit {
@@ -16,11 +17,23 @@ float dense(Codec codec, const uint8_t* row, uint32_t j) {
   return bits_to_float(static_cast<uint32_t>(load_u16(at)) | static_cast<uint32_t>(load_u16(at + 2)) << 16);
 }
 
+// The state of column j: the bits of the circular stream from its own on.
+float trellis_weight(const Part& p, const uint8_t* row, uint32_t j) {
+  const uint32_t bits = bits_of(p.codec), length = padded_cols(p.cols) * bits;
+  uint32_t state = 0;
+  for (uint32_t i = 0; i < p.state_bits; ++i) {
+    const uint32_t at = (j * bits + i) % length;
+    state |= (row[codes_offset(p) + at / 8] >> at % 8 & 1u) << i;
+  }
+  return scale_table()[row[0]] * kTrellisUnit * static_cast<float>(trellis_value(state));
+}
+
 template <Codec C>
 float weight(const Part& p, const uint8_t* row, const uint16_t* lut, uint32_t j) {
   constexpr Form kForm = form_of(C);
   constexpr uint32_t kBits = bits_of(C);
   if (kForm == Form::dense) return dense(C, row, j);
+  if (kForm == Form::computed) return trellis_weight(p, row, j);
   const uint32_t q = code<kBits>(row + codes_offset(p) + j / kBlock * (kBits * kBlock / 8), j % kBlock);
   if (kForm == Form::lookup) return f16_to_float(lut[q]);
   const uint32_t g = j / p.group_size;
