@@ -22,7 +22,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 
 demo: $(VENV)/installed
 	mkdir -p out
-	$(BIN)/edgekit convert examples/demo_model/checkpoint -o out/demo.edgekit --recipe palette4 --overwrite
+	$(BIN)/edgekit convert examples/demo_model/checkpoint -o out/demo.edgekit --overwrite
 	$(BIN)/edgekit run out/demo.edgekit -p "Once upon a time" -n 120 --ram 2500K --temp 0
 
 test: $(VENV)/installed-dev

@@ -78,7 +78,7 @@ def convert(
     Args:
         checkpoint: a folder, or a hub id.
         out: the bundle to make; ".edgekit" is appended when it has no such suffix.
-        recipe: a preset's name, a TOML file or a `Recipe`; "palette4" if nothing is said.
+        recipe: a preset's name, a TOML file or a `Recipe`; "scaled4" if nothing is said.
         method: with `bits` and `group_size`, a recipe in three words.
         revision: of a hub id.
         threads: matrices encoded at once; all cores if not given.
@@ -99,7 +99,7 @@ def convert(
     if layout not in LAYOUTS:
         raise ConvertError(f"layout '{layout}' is not one of {', '.join(LAYOUTS)}")
     if target is not None and (recipe, method, bits, group_size) != (None,) * 4:
-        raise ConvertError("give either a target size or a recipe (--recipe, --method, --bits, --group-size), not both")
+        raise ConvertError("give either a target size, with a method at most, or a recipe, not both")
     chosen = load_recipe(recipe, method, bits, group_size)
     if calibration is not None:
         chosen = chosen.with_text()

@@ -33,7 +33,8 @@ def test_three_words_make_a_recipe() -> None:
     recipe = load_recipe(method="affine", bits=4, group_size=128)
     assert recipe.rule_for("layers.0.o").codec.manifest()["group_size"] == 128
     assert recipe.rule_for("head").codec.bits == 8
-    assert load_recipe(bits=3).rule_for("layers.0.o").codec.name == "palette"
+    assert load_recipe(bits=3).rule_for("layers.0.o").codec.name == "scaled_palette"
+    assert load_recipe(method="palette", bits=3).rule_for("layers.0.o").codec.lut_rows == 32
     assert load_recipe(method="f16").rule_for("head").codec.name == "f16"
 
 
@@ -45,4 +46,4 @@ def test_uncovered_tensors_and_contradictions_are_refused(tmp_path: Path) -> Non
     with pytest.raises(RecipeError, match="not both"):
         load_recipe("q4", bits=3)
     with pytest.raises(RecipeError, match="palette4"):
-        load_recipe("palette5")
+        load_recipe("palette7")

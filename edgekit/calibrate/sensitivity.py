@@ -54,12 +54,15 @@ class Reader:
     bits: int
 
 
-def tensors(checkpoint: Checkpoint, layout: Layout, reader: Reader | None, progress: Progress) -> list[Tensor]:
+def tensors(
+    checkpoint: Checkpoint, layout: Layout, method: str, reader: Reader | None, progress: Progress
+) -> list[Tensor]:
     """Every tensor of a model with what each candidate codec costs and loses.
 
     Args:
         checkpoint: the source of the weights.
         layout: of the plain bundle.
+        method: of the candidates.
         reader: measures sensitivity; None to assume it.
         progress: called with (tensors done, of all).
     """
@@ -68,7 +71,7 @@ def tensors(checkpoint: Checkpoint, layout: Layout, reader: Reader | None, progr
     for done, (matrix, index, part) in enumerate(places if reader is not None else ()):
         assert reader is not None
         rows = RowSource(checkpoint, part.source, part.by_column).rows(0, part.rows)
-        replace(reader.plain, matrix, index, coded(_codec(part, reader.bits), rows, reader.statistics(part)))
+        replace(reader.plain, matrix, index, coded(_codec(part, method, reader.bits), rows, reader.statistics(part)))
         progress(done + 1, 2 * len(places))
     out = []
     for done, (matrix, index, part) in enumerate(places):
@@ -76,20 +79,20 @@ def tensors(checkpoint: Checkpoint, layout: Layout, reader: Reader | None, progr
         statistics = NOTHING if reader is None else reader.statistics(part)
         factor = 1.0
         if reader is not None and want is not None:
-            factor = _sensitivity(reader, matrix, index, part, source.rows(0, part.rows), statistics, want)
+            factor = _sensitivity(reader, matrix, index, part, method, source.rows(0, part.rows), statistics, want)
         rows, sampled = _sample(source, part.rows, statistics)
         choices = tuple(
             Choice(c, c.coded_bits(part.rows, part.cols), factor * lost(coded(c, rows, sampled), rows, sampled))
-            for c in candidates(part.cols)
+            for c in candidates(part.cols, method)
         )
         out.append(Tensor(part.name, part.rows * part.cols, factor, choices))
         progress(done + 1 + (len(places) if reader is not None else 0), len(places) * (1 if reader is None else 2))
     return out
 
 
-def _codec(part: PartPlan, bits: int) -> Codec:
+def _codec(part: PartPlan, method: str, bits: int) -> Codec:
     """The candidate of a part with so many bits, or the nearest."""
-    return min(candidates(part.cols), key=lambda c: abs(c.bits - bits))
+    return min(candidates(part.cols, method), key=lambda c: abs(c.bits - bits))
 
 
 def _sample(source: RowSource, rows: int, statistics: Statistics) -> tuple[F32, Statistics]:
@@ -137,12 +140,13 @@ def _read(reader: Reader) -> list[F32]:
 
 
 def _sensitivity(
-    reader: Reader, matrix: str, index: int, part: PartPlan, rows: F32, statistics: Statistics, want: Sequence[F32]
-) -> float:
+    reader: Reader, matrix: str, index: int, part: PartPlan, method: str, rows: F32, statistics: Statistics,
+    want: Sequence[F32],
+) -> float:  # fmt: skip
     """Nats of KL divergence per lost share of one tensor's output."""
     kl, share = [], []
     for bits in (reader.bits - 1, reader.bits + 1):
-        made = coded(_codec(part, bits), rows, statistics)
+        made = coded(_codec(part, method, bits), rows, statistics)
         share.append(lost(made, rows, statistics))
         with replaced(reader.plain, matrix, index, made):
             got = _read(reader)

@@ -20,7 +20,7 @@ from edgekit.checkpoint import Checkpoint
 from edgekit.errors import RecipeError
 from edgekit.generate.tokenizer import Tokenizer
 from edgekit.recipe import Recipe, load_recipe
-from edgekit.recipe.allocation import Choice, Tensor, allocate, from_json, recipe_text, to_json
+from edgekit.recipe.allocation import METHODS, Choice, Tensor, allocate, from_json, recipe_text, to_json
 from edgekit.runtime.model import plan_bundle
 from edgekit.runtime.values import Options
 
@@ -33,10 +33,12 @@ TRIES = 12  # of the search for a size in bytes
 
 @dataclass(frozen=True)
 class Target:
-    """The wanted size: bits per weight of codes, scales and tables, or bytes of the bundle's weights, all included."""
+    """The wanted size: bits per weight of codes, scales and tables, or bytes of the bundle's weights, all included; and
+    the method of the codecs to choose among."""
 
     bits_per_weight: float | None = None
     bytes: int | None = None
+    method: str = METHODS[0]
 
     def key(self) -> str:
         """Changes when the result would."""
@@ -73,7 +75,8 @@ def targeted(
     weights = sum(p.rows * p.cols for m in plan_layout(model, load_recipe("f16")).matrices for p in m.parts)
     bits = target.bits_per_weight or 8 * (target.bytes or 0) / weights
     probe = min(max(round(bits), PROBES[0]), PROBES[1])
-    tensors = _tensors(checkpoint, model, probe, text, folder, f"{key}-{probe}", threads, note)
+    key = f"{key}-{probe}-{target.method}"
+    tensors = _tensors(checkpoint, model, probe, target.method, text, folder, key, threads, note)
 
     def made(bits: float) -> tuple[Recipe, dict[str, Choice], int]:
         chosen = allocate(tensors, bits)
@@ -108,6 +111,7 @@ def _tensors(
     checkpoint: Checkpoint,
     model: Model,
     bits: int,
+    method: str,
     text: Calibration | None,
     folder: Path,
     key: str,
@@ -117,7 +121,7 @@ def _tensors(
     """Tensors with their choices: of an interrupted call with the same key, or weighed now."""
     layout = plan_layout(model, load_recipe("f16"))
     if text is None:
-        return sensitivity.tensors(checkpoint, layout, None, lambda d, t: note("weighing tensors", d, t))
+        return sensitivity.tensors(checkpoint, layout, method, None, lambda d, t: note("weighing tensors", d, t))
     done = folder / f"{key}.json"
     if done.is_file():
         return from_json(done.read_text())
@@ -136,7 +140,7 @@ def _tensors(
     hessians = Hessians(plain, layout, runs(text.tokens), options, lambda name: np.arange(0), always=True)
     tokens = min(TOKENS, max(64, sensitivity.LOGITS // (4 * model.vocab_size)))
     reader = Reader(plain, runs(tokens), options, hessians.of, bits)
-    made = sensitivity.tensors(checkpoint, layout, reader, lambda d, t: note("weighing tensors", d, t))
+    made = sensitivity.tensors(checkpoint, layout, method, reader, lambda d, t: note("weighing tensors", d, t))
     shutil.rmtree(plain)
     write_file(done, to_json(made).encode())
     return made

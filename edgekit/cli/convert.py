@@ -34,9 +34,13 @@ OF_MODELS = (
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("checkpoint")
 @click.option("-o", "--output", "out", required=True, help="Bundle to make; '.edgekit' is appended if missing.")
-@click.option("--recipe", help="Preset (f32, f16, bf16, q8, q4, palette8/6/4/3/2/1) or TOML file.  [default: palette4]")
-@click.option("--method", help="Instead of a recipe: palette, affine, f16, bf16 or f32.")
-@click.option("--bits", "--q-bits", type=int, help="With --method: bits per weight.")
+@click.option(
+    "--recipe",
+    help="Preset (f32, f16, bf16, q8, q4, scaled8/6/5/4/3/2, trellis4/3/2, palette8/6/4/3/2/1) or TOML file.  "
+    "[default: scaled4]",
+)
+@click.option("--method", help="Instead of a recipe: scaled_palette, trellis, affine, palette, f16, bf16 or f32.")
+@click.option("--bits", "--q-bits", type=int, help="Instead of a recipe: bits per weight.")
 @click.option(
     "--group-size", "--q-group-size", type=int, help="With --method: columns per scale (affine) or rows per table."
 )
@@ -121,6 +125,7 @@ def command(
     from edgekit.calibrate.target import Target
     from edgekit.conversion import convert
     from edgekit.converters.base import Choices, load, parse_kinds
+    from edgekit.recipe.allocation import METHODS
     from edgekit.sizes import parse_bytes
 
     if checkpoint.endswith(".onnx"):
@@ -129,7 +134,8 @@ def command(
         return
     if target_bpw is not None and target_size is not None:
         raise ConvertError("give --target-bpw or --target-size, not both")
-    target = Target(target_bpw, parse_bytes(target_size) or None)
+    sized = target_bpw is not None or target_size is not None
+    target = Target(target_bpw, parse_bytes(target_size) or None, method or METHODS[0]) if sized else None
     kinds = parse_kinds(targets)
     if not calibration:
         refuse_flags(LEARNING, "learned from text; give some with --calibration FILE")
@@ -152,7 +158,7 @@ def command(
             checkpoint,
             out,
             recipe,
-            method=method,
+            method=None if sized else method,
             bits=bits,
             group_size=group_size,
             revision=revision,
@@ -160,7 +166,7 @@ def command(
             overwrite=overwrite,
             layout=layout,
             unit_size=parse_bytes(unit_size) or None,
-            target=None if target == Target() else target,
+            target=target,
             calibration=learn if calibration else None,
             progress=progress,
             note=lambda what, done, total: progress(done, total),

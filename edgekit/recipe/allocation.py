@@ -16,6 +16,7 @@ from edgekit.errors import RecipeError
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
 GROUP = 64
+METHODS = ("scaled_palette", "trellis", "affine")
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,26 @@ class Tensor:
     choices: tuple[Choice, ...]
 
 
-def candidates(cols: int) -> list[Codec]:
-    """Codecs among which an allocation chooses for rows of so many columns, fewest bits first."""
+def candidates(cols: int, method: str = METHODS[0]) -> list[Codec]:
+    """Codecs among which an allocation chooses for rows of so many columns, fewest bits first.
+
+    Args:
+        cols: of the tensor.
+        method: "scaled_palette", "affine", or "trellis" (which has up to 4 bits; scaled palettes beyond).
+
+    Raises:
+        RecipeError: another method.
+    """
+    if method not in METHODS:
+        raise RecipeError(f"a target size takes --method {', '.join(METHODS)}, not {method}")
     group = GROUP if cols >= GROUP else 32
-    return [make_codec("scaled_palette", bits, group_size=group) for bits in WIDTHS]
+
+    def codec(bits: int) -> Codec:
+        if method == "trellis" and bits <= 4:
+            return make_codec(method, bits)
+        return make_codec("affine" if method == "affine" else "scaled_palette", bits, group_size=group)
+
+    return [codec(bits) for bits in WIDTHS]
 
 
 def allocate(tensors: Sequence[Tensor], bits_per_weight: float) -> dict[str, Choice]:

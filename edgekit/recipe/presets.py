@@ -29,6 +29,8 @@ PRESETS: dict[str, list[tuple[str, Table]]] = {
     "bf16": [("*", {"method": "bf16"})],
     "q8": quantized("affine", 8, 32),
     "q4": quantized("affine", 4, 32),
+    **{f"scaled{bits}": quantized("scaled_palette", bits, 64) for bits in (8, 6, 5, 4, 3, 2)},
+    **{f"trellis{bits}": quantized("trellis", bits) for bits in (4, 3, 2)},
     "palette8": quantized("palette", 8, 32),
     "palette6": quantized("palette", 6, 32),
     "palette4": quantized("palette", 4, 32),

@@ -32,7 +32,7 @@ from edgekit.recipe.file import place, read_rules
 from edgekit.recipe.presets import PRESETS, quantized
 from edgekit.solvers import Solver, best_with_text, solver_for
 
-DEFAULT = "palette4"
+DEFAULT = "scaled4"
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def load_recipe(
     if method is not None or bits is not None or group_size is not None:
         if recipe is not None:
             raise RecipeError("give either --recipe or --method/--bits/--group-size, not both")
-        method = method or "palette"
+        method = method or "scaled_palette"
         if method in ("f32", "f16", "bf16"):
             return _from_rules(method, [("*", {"method": method, "bits": bits, "group_size": group_size})])
         width = 4 if bits is None else bits
