@@ -50,7 +50,7 @@ BAD = {
     "group text": (rule(group_size="'32'"), "'group_size' must be a whole number"),
     "group float": (rule(group_size="32.0"), "'group_size' must be a whole number"),
     "group true": (rule(group_size="true"), "'group_size' must be a whole number"),
-    "group odd": (rule(group_size="33"), "32, 64 or 128"),
+    "group odd": (rule(group_size="33"), "32, 64, 128, 256"),
     "group huge": (rule(method="'palette'", group_size="9223372036854775807"), "nine digits"),
     "group negative": (rule(method="'palette'", group_size="-1"), "group size"),
     "symmetric text": (rule(symmetric="'yes'"), "'symmetric' must be true or false"),
@@ -111,7 +111,7 @@ def test_files_that_cannot_be_read_are_one_line(tmp_path: Path, capsys: pytest.C
 def test_numbers_on_the_command_line_are_taken_as_they_are() -> None:
     with pytest.raises(RecipeError, match="not 0"):
         load_recipe(method="palette", bits=0)
-    with pytest.raises(RecipeError, match="32, 64 or 128"):
+    with pytest.raises(RecipeError, match="32, 64, 128, 256"):
         load_recipe(method="affine", bits=4, group_size=0)
 
 
@@ -161,8 +161,8 @@ def test_a_changed_recipe_is_a_recipe_or_one_line(tmp_path: Path) -> None:
         assert len(recipe.fingerprint()) == 64
         for tensor in TENSORS:
             if any(fnmatch.fnmatchcase(tensor, r.pattern) for r in recipe.rules):
-                assert 1 <= recipe.codec_for(tensor).bits <= 32
+                assert 1 <= recipe.rule_for(tensor).codec.bits <= 32
             else:
                 with pytest.raises(RecipeError, match="no rule matches"):
-                    recipe.codec_for(tensor)
+                    recipe.rule_for(tensor).codec
     assert 500 < refused < 1500
