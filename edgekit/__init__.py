@@ -1,7 +1,7 @@
 """edgekit: language models on devices with too little memory.
 
 import edgekit
-edgekit.convert("checkpoint", "model.edgekit", recipe="palette4")
+edgekit.convert("checkpoint", "model.edgekit", recipe="scaled4")
 model = edgekit.load("model.edgekit", ram="400M")
 for piece in model.generate("Once upon a time", max_tokens=64):
     print(piece.text, end="", flush=True)
