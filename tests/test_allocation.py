@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edgekit.cli.main import main
 from edgekit.codecs import make_codec
 from edgekit.errors import RecipeError
+from edgekit.inspect import inspect_bundle
 from edgekit.recipe import load_recipe
-from edgekit.recipe.allocation import Choice, Tensor, allocate, recipe_text
+from edgekit.recipe.allocation import METHODS, Choice, Tensor, allocate, candidates, recipe_text
+from tests.conftest import DEMO
 
 CODECS = [make_codec("scaled_palette", b) for b in (2, 3, 4)]
 
@@ -62,3 +66,61 @@ def test_the_recipe_repeats_the_choice(tmp_path: Path) -> None:
     recipe = load_recipe(tmp_path / "made.toml")
     assert recipe.name == "made"
     assert {name: recipe.rule_for(name).codec for name in chosen} == {n: c.codec for n, c in chosen.items()}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_candidate_can_be_written_as_a_recipe(method: str, tmp_path: Path) -> None:
+    for codec in candidates(64, method):
+        (tmp_path / "made.toml").write_text(recipe_text("made", {"t": Choice(codec, 1, 1.0)}))
+        assert load_recipe(tmp_path / "made.toml").rule_for("t").codec == codec
+
+
+def test_a_target_size_is_met_and_its_recipe_repeats_the_bundle(tmp_path: Path) -> None:
+    base = ["convert", str(DEMO), "-q", "-o"]
+    assert main([*base, str(tmp_path / "a"), "--target-size", "2300K"]) == 0
+    size = inspect_bundle(tmp_path / "a.edgekit")["bytes"]
+    assert 2100 << 10 < size <= 2300 << 10
+    assert main([*base, str(tmp_path / "b"), "--recipe", str(tmp_path / "a.recipe.toml")]) == 0
+    for name in ("resident.bin", "flash.bin"):
+        assert (tmp_path / "a.edgekit" / name).read_bytes() == (tmp_path / "b.edgekit" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_text_moves_bits_to_where_they_matter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The allocation beats one width for all tensors at no more bits; both are chosen with the same text."""
+    lines = [f"Once upon a time there was a {w} who liked to {v}. " * 4 for w in ("cat", "dog") for v in ("run", "eat")]
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(lines))
+    learn = ["--calibration", str(text), "--calibration-tokens", "300", "--keep-order"]
+    (tmp_path / "three.toml").write_text('[[tensors]]\nmatch = "*"\nmethod = "scaled_palette"\nbits = 3\n')
+    base = ["convert", str(DEMO), "-q", "-o"]
+    assert main([*base, str(tmp_path / "all3"), "--recipe", str(tmp_path / "three.toml"), *learn]) == 0
+    bits = inspect_bundle(tmp_path / "all3.edgekit")["coded_bits_per_weight"]
+    assert main([*base, str(tmp_path / "fitted"), "--target-bpw", str(bits), *learn]) == 0
+    assert inspect_bundle(tmp_path / "fitted.edgekit")["coded_bits_per_weight"] <= bits
+    kl = []
+    for name in ("all3", "fitted"):
+        bundle = str(tmp_path / f"{name}.edgekit")
+        assert main(["eval", bundle, "--text", str(text), "--against", str(DEMO), "--json"]) == 0
+        kl.append(json.loads(capsys.readouterr().out)["kl"])
+    assert kl[1] < kl[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--target-bpw", "3", "--target-size", "3M"], "not both"),
+        (["--target-bpw", "3", "--recipe", "q4"], "not both"),
+        (["--target-bpw", "1.5"], "are too few"),
+        (["--target-size", "200K"], "does not fit"),
+        (["--target-bpw", "3", "--method", "palette"], "takes --method"),
+    ],
+)
+def test_targets_that_cannot_be_are_one_line(
+    arguments: list[str], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert", str(DEMO), "-o", str(tmp_path / "a"), *arguments]) == 1
+    error = capsys.readouterr().err.strip()
+    assert line in error
+    assert "\n" not in error
+    assert not list(tmp_path.glob("a*"))

@@ -17,10 +17,11 @@ from edgekit.calibrate.calibration import Calibration, Note
 from edgekit.calibrate.hessians import Hessians
 from edgekit.calibrate.sensitivity import Reader
 from edgekit.checkpoint import Checkpoint
+from edgekit.codecs import make_codec
 from edgekit.errors import RecipeError
 from edgekit.generate.tokenizer import Tokenizer
-from edgekit.recipe import Recipe, load_recipe
-from edgekit.recipe.allocation import METHODS, Choice, Tensor, allocate, from_json, recipe_text, to_json
+from edgekit.recipe import Recipe, Rule, load_recipe
+from edgekit.recipe.allocation import METHODS, Choice, Tensor, allocate, from_json, to_json
 from edgekit.runtime.model import plan_bundle
 from edgekit.runtime.values import Options
 
@@ -80,9 +81,9 @@ def targeted(
 
     def made(bits: float) -> tuple[Recipe, dict[str, Choice], int]:
         chosen = allocate(tensors, bits)
-        path = folder.with_name("recipe.toml")
-        write_file(path, recipe_text(f"{bits:.3f} bits", chosen).encode())
-        recipe = load_recipe(path)
+        rest = Rule("*", make_codec("affine", 8))
+        rules = tuple(Rule(tensor, choice.codec) for tensor, choice in chosen.items())
+        recipe = Recipe(f"{bits:.3f} bits", (*rules, rest))
         placed = plan_layout(model, recipe, arrangement)
         return recipe, chosen, placed.resident_bytes + placed.flash_bytes
 

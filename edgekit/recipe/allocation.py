@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from edgekit.codecs import Codec, codec_of, make_codec
 from edgekit.errors import RecipeError
+from edgekit.recipe.file import KEYS
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
 GROUP = 64
@@ -115,7 +116,7 @@ def recipe_text(name: str, chosen: dict[str, Choice]) -> str:
     for tensor, choice in chosen.items():
         table = choice.codec.manifest()
         lines += ["", "[[tensors]]", f'match = "{tensor}"', f'method = "{table.pop("codec")}"']
-        lines += [f"{key} = {str(value).lower()}" for key, value in table.items()]
+        lines += [f"{key} = {str(value).lower()}" for key, value in table.items() if key in KEYS]
     return "\n".join([*lines, "", "[[tensors]]", 'match = "*"', 'method = "affine"', "bits = 8", ""])
 
 

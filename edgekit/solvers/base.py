@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,12 @@ class Statistics:
     Attributes:
         hessian: f32 [inputs, inputs], the mean of x x^T over the matrix's inputs x; None without text.
         inputs_are_rows: the matrix's rows are its inputs, as the down projection of a bundle is stored.
+        memory: what solvers computed from the Hessian, for the next rows or codec.
     """
 
     hessian: F32 | None = None
     inputs_are_rows: bool = False
+    memory: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def column_weights(self, cols: int) -> F32 | None:
         """How much an error in each column costs, f32 [cols]; None if all cost the same."""

@@ -22,9 +22,12 @@ from edgekit.solvers.base import Made, Solver, Statistics, register, solver_for
 from edgekit.solvers.scaled import searched_scales
 
 F64 = npt.NDArray[np.float64]
+FACTORS = "gptq"  # in the statistics' memory
 DAMPING = 0.01  # of the Hessian's mean diagonal, added to it
-BLOCK = 128  # columns whose feedback is applied at once
-SWEEPS = 4  # of coordinate descent
+BLOCK = 64  # columns whose feedback is applied at once
+SWEEPS = 4  # of coordinate descent, at most
+ENOUGH = 200  # sweeps end when fewer than one code in so many changes
+FEW = 8  # one row in so many
 
 
 class Gptq(Solver):
@@ -50,7 +53,9 @@ class Gptq(Solver):
         if statistics.inputs_are_rows:
             grid = grid.turned()
         target = np.ascontiguousarray(rows.T) if statistics.inputs_are_rows else rows
-        codes = _solved(target, grid, statistics.hessian)
+        if FACTORS not in statistics.memory:
+            statistics.memory[FACTORS] = _Factors.of(statistics.hessian)
+        codes = _solved(target, grid, statistics.memory[FACTORS])
         arrays["codes"] = np.ascontiguousarray(codes.T) if statistics.inputs_are_rows else codes
         return arrays
 
@@ -119,14 +124,28 @@ class _Grid:
         return np.asarray((x[:, None] > middle[which]).sum(axis=1), np.uint8)
 
 
-def _solved(target: F32, grid: _Grid, hessian: F32) -> U8:
-    """Codes u8 [rows, columns] of targets f32 [rows, columns], columns being inputs of `hessian`."""
-    h = damped(hessian)
-    order = np.argsort(-np.diagonal(h), kind="stable")
-    factor = feedback_factor(h[np.ix_(order, order)])
-    codes, made = _fed_back(target, grid, order, factor)
-    _descend(target, grid, h, order, codes, made)
-    return codes
+@dataclass(frozen=True)
+class _Factors:
+    """What is computed once from a Hessian: itself damped, the order of columns, and the feedback in that order."""
+
+    hessian: F32
+    order: npt.NDArray[np.int64]
+    feedback: F32
+
+    @staticmethod
+    def of(hessian: F32) -> _Factors:
+        """From the inputs' Hessian f32 [inputs, inputs]."""
+        h = damped(hessian)
+        order = np.argsort(-np.diagonal(h), kind="stable")
+        return _Factors(h.astype(np.float32), order, feedback_factor(h[np.ix_(order, order)]))
+
+
+def _solved(target: F32, grid: _Grid, factors: _Factors) -> U8:
+    """Codes u8 [rows, columns] of targets f32 [rows, columns], columns being the inputs."""
+    turned = np.ascontiguousarray(target.T)  # [columns, rows]: a column is one run of memory
+    codes, made = _fed_back(turned, grid, factors)
+    _descend(turned, grid, factors, codes, made)
+    return np.ascontiguousarray(codes.T)
 
 
 def damped(hessian: F32) -> F64:
@@ -147,19 +166,19 @@ def feedback_factor(h: F64) -> F32:
     return np.asarray(upper / np.diagonal(upper)[:, None], np.float32)
 
 
-def _fed_back(target: F32, grid: _Grid, order: npt.NDArray[np.int64], factor: F32) -> tuple[U8, F32]:
-    """GPTQ: codes and their values, [rows, columns]."""
-    rows, cols = target.shape
-    work = np.ascontiguousarray(target[:, order].T)  # [columns, rows]: a column is one run of memory
-    codes, made = np.empty((rows, cols), np.uint8), np.empty((rows, cols), np.float32)
+def _fed_back(target: F32, grid: _Grid, factors: _Factors) -> tuple[U8, F32]:
+    """GPTQ: codes and their values, [columns, rows] as the target."""
+    cols, rows = target.shape
+    order, factor = factors.order, factors.feedback
+    work = target[order]
+    codes, made = np.empty((cols, rows), np.uint8), np.empty((cols, rows), np.float32)
     for begin in range(0, cols, BLOCK):
         end = min(begin + BLOCK, cols)
         errors = np.empty((end - begin, rows), np.float32)
         for j in range(begin, end):
             column = int(order[j])
-            codes[:, column], value = grid.round(column, work[j])
-            made[:, column] = value
-            errors[j - begin] = work[j] - value
+            codes[column], made[column] = grid.round(column, work[j])
+            errors[j - begin] = work[j] - made[column]
             if j + 1 < end:
                 work[j + 1 : end] -= factor[j, j + 1 : end, None] * errors[j - begin]
         if end < cols:
@@ -167,32 +186,32 @@ def _fed_back(target: F32, grid: _Grid, order: npt.NDArray[np.int64], factor: F3
     return codes, made
 
 
-def _descend(target: F32, grid: _Grid, h: F64, order: npt.NDArray[np.int64], codes: U8, made: F32) -> None:
-    """Coordinate descent on all codes, in place; never makes the error larger."""
-    step = h.astype(np.float32)
-    diagonal = np.ascontiguousarray(np.diagonal(step))
-    cols = target.shape[1]
-    slope = np.ascontiguousarray(((made - target) @ step).T)  # [columns, rows], half the gradient of the error
+def _descend(target: F32, grid: _Grid, factors: _Factors, codes: U8, made: F32) -> None:
+    """Coordinate descent on all codes [columns, rows], in place; never makes the error larger."""
+    step, order = factors.hessian, factors.order
+    diagonal = np.diagonal(step)
+    cols, rows = target.shape
+    slope = step @ (made - target)  # half the gradient of the error
     for _ in range(SWEEPS):
         changed = 0
         for begin in range(0, cols, BLOCK):
             block = order[begin : begin + BLOCK]
-            inner = step[np.ix_(block, block)]
-            near = slope[block]
-            moved = np.zeros((len(block), len(target)), np.float32)
-            for i, column in enumerate(block):
-                now = made[:, column]
-                code, value = grid.round(int(column), now - near[i] / diagonal[column])
-                move = value - now
-                hit = np.flatnonzero(code != codes[:, column])
+            inner, near = step[np.ix_(block, block)], slope[block]
+            moved = np.zeros((len(block), rows), np.float32)
+            for i, column in enumerate(block.tolist()):
+                code, value = grid.round(column, made[column] - near[i] / diagonal[column])
+                hit = np.flatnonzero(code != codes[column])
                 if len(hit) == 0:
                     continue
+                move = value - made[column]
                 changed += len(hit)
-                codes[:, column], made[:, column] = code, value
-                moved[i] = move
-                near += inner[i][:, None] * move
+                codes[column], made[column], moved[i] = code, value, move
+                if len(hit) * FEW > rows:
+                    near[i + 1 :] += inner[i, i + 1 :, None] * move
+                else:  # few rows moved: only those
+                    near[i + 1 :, hit] += inner[i, i + 1 :, None] * move[hit]
             slope += step[:, block] @ moved
-        if changed * 1000 < codes.size:
+        if changed * ENOUGH < codes.size:
             break
 
 
