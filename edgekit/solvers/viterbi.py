@@ -65,7 +65,8 @@ class Viterbi(Solver):
 
         onward = None if between is None else np.tril(lower_factor(between)[0], -1).astype(np.float32)
         half = width // 2
-        # Only the ends of the first pass are used, which are as good without the columns' Hessian, and ten times as fast.
+        # Only the ends of this pass are used. They are as good without the columns' Hessian, which takes ten times as
+        # long.
         search_pass(work, *sizes, half, None, onward, free_ends=True)
         search_pass(work, *sizes, 0, factor_at(0), onward, scale_steps=NEARBY if columns is None else (0,))
         mutual = None if between is None else _mutual(between)
