@@ -102,7 +102,7 @@ def search_pass(
         free_ends: ends need not fit each other; for a first pass.
         keep_better: rows keep what they have where that costs less.
         scale_steps: what is added to scale codes to try others.
-        history: columns for which a path remembers its errors: 8, 16, 32, 64; 0: the default.
+        history: columns for which a path remembers its errors: 16, 32, 64; 0: 64.
         rows_at_once: rows that are chosen side by side; 0: one with row_feedback.
         threads: the result does not depend on them.
 

@@ -24,7 +24,6 @@ from edgekit.solvers.gptq import damped
 # Of the values' deviation to the row's, by bits: found on Gaussian rows. Fewer bits reach less far out.
 SPREAD = {2: 1.0, 3: 1.03, 4: 1.1}
 NEARBY = (-1, 1)  # scale codes that the second pass tries; their neighbours are tried with the codes found
-SHORT = 16  # columns of history of the first pass, of which only the ends are used
 FREE = 1e-6  # of the mean diagonal: what an error in a column that only fills the row up costs
 
 F64 = npt.NDArray[np.float64]
@@ -66,10 +65,10 @@ class Viterbi(Solver):
 
         onward = None if between is None else np.tril(lower_factor(between)[0], -1).astype(np.float32)
         half = width // 2
-        search_pass(
-            work, *sizes, half, factor_at(half), onward, free_ends=True, history=0 if columns is None else SHORT
-        )
-        search_pass(work, *sizes, 0, factor_at(0), onward, scale_steps=NEARBY)
+        # Only the ends of this pass are used. They are as good without the columns' Hessian, which takes ten times as
+        # long.
+        search_pass(work, *sizes, half, None, onward, free_ends=True)
+        search_pass(work, *sizes, 0, factor_at(0), onward, scale_steps=NEARBY if columns is None else (0,))
         mutual = None if between is None else _mutual(between)
         for i in range(self.sweeps):
             begin = (i + 1) * 5 * width // 13 % width  # anywhere, but not where a pass has begun

@@ -241,7 +241,7 @@ typedef struct edgekit_trellis {
   uint32_t rows, cols;       /* cols: a multiple of 32; columns that were added have weights and pivots of 0 */
   uint32_t bits, state_bits; /* of a weight: 2, 3, 4; of the trellis's state: 12 to 16 */
   uint32_t begin;
-  uint32_t history; /* columns for which a path remembers its own errors: 8, 16, 32, 64; 0: 64, or 8 without feedback */
+  uint32_t history;      /* columns for which a path remembers its own errors: 16, 32, 64; 0: 64 */
   uint32_t free_ends;    /* 1: the ends need not fit each other, and the codes that are given do not matter */
   uint32_t keep_better;  /* 1: a row keeps the codes it has where those cost less */
   uint32_t rows_at_once; /* rows chosen side by side, which see no errors of each other; 0: one with row_feedback */

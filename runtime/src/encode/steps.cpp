@@ -4,12 +4,12 @@
 
 namespace edgekit {
 
-StepFn find_step() {
+const Steps& find_steps() {
 #if defined(__x86_64__)
-  if (find_kernels("avx512") != nullptr) return step_avx512;
-  if (find_kernels("avx2") != nullptr) return step_avx2;
+  if (find_kernels("avx512") != nullptr) return kAvx512Steps;
+  if (find_kernels("avx2") != nullptr) return kAvx2Steps;
 #endif
-  return step_portable;
+  return kPortableSteps;
 }
 
 }  // namespace edgekit

@@ -1,4 +1,4 @@
-// One step of the Viterbi search, made once for every instruction set from steps.inc. The inner loops are written for
+// The steps of the Viterbi search, made once for every instruction set from steps.inc. The inner loops are written for
 // the compiler's vectors; all sets choose alike but for the rounding of fused multiplications.
 #pragma once
 
@@ -7,41 +7,65 @@
 
 namespace edgekit {
 
-constexpr uint32_t kHistoryLanes = 8;
+// Columns of a block. Within a block a path carries a record: what its errors add to the targets of the block's
+// columns, and the block's errors themselves.
+constexpr uint32_t kTrellisBlock = 8;
+constexpr uint32_t kTrellisRecord = 2 * kTrellisBlock;
 
 // States before a step and after it. The state before has its newest bits below; a step shifts them up and lets the
 // oldest fall out, so the states (b << (state_bits - bits)) | q for all b lead to the states (q << bits) | c.
 struct Step {
   uint32_t state_bits = 0, bits = 0;
-  uint32_t history = 0;         // columns that a path corrects for itself: 8, 16, 32 or 64
-  float target = 0, pivot = 0;  // of this column
-  float scale = 0;              // of the values
-  float next_target = 0;        // of the next column, corrected for what is decided already
-  uint32_t slot = 0;            // of this column in `pending`, which is then free for the column `history` ahead
-  uint32_t next_slot = 0;
+  float target = 0, pivot = 0;       // of this column
+  float scale = 0;                   // of the values
   const float* values = nullptr;     // [states], with kTrellisUnit in them
-  const float* spread = nullptr;     // [history]: what this column's error adds to the targets of later columns
   const float* cost = nullptr;       // [states] of the best path to each state
-  const float* wanted = nullptr;     // [states]: this column's target as each path sees it
-  const float* pending = nullptr;    // [states][history]: corrections of the next columns' targets
   float* offset = nullptr;           // [states] scratch
   float* slope = nullptr;            // [states] scratch
   float* next_cost = nullptr;        // [states]
+  uint8_t* oldest = nullptr;         // out: the bits b that the best path dropped; [states], or [states >> bits] if all
+                                     // paths see one target, because then the ways into a group have the same order
+  const float* wanted = nullptr;     // [states]: this column's target as each path sees it; null if all see `target`
+  float next_target = 0;             // of the next column of the block, with what is decided
+  uint32_t next_slot = 0;            // the next column within the block
+  const float* spread = nullptr;     // [kTrellisRecord]: what this column's error adds to a record
+  const float* records = nullptr;    // [states][kTrellisRecord]
+  float* next_records = nullptr;     // likewise
   float* next_wanted = nullptr;      // [states]
-  float* next_pending = nullptr;     // [states][history]
-  const uint64_t* origin = nullptr;  // [states]: where each path was at the last four checkpoints, 16 bits each
-  uint64_t* next_origin = nullptr;   // [states]
-  uint8_t* oldest = nullptr;         // out [states]: the bits b that the best path dropped
+  const uint16_t* origin = nullptr;  // [states]: where each path was when the block began
+  uint16_t* next_origin = nullptr;   // likewise
 };
 
-using StepFn = void (*)(const Step&);
+// New records where a block begins. What older blocks add is known for the states where the last block began
+// ("anchors"), few of which are left: one row for each, of `blocks` blocks from this one on.
+struct Renewal {
+  uint32_t states = 0, blocks = 0;
+  const uint16_t* anchors = nullptr;  // [anchor_count], distinct: where paths were when the last block began
+  uint32_t anchor_count = 0;
+  const uint16_t* parents = nullptr;  // [states]: the anchor of an anchor
+  const float* far = nullptr;         // [states][blocks][kTrellisBlock], by parent, from the last block on
+  float* next_far = nullptr;          // likewise by anchor, from this block on
+  uint32_t stride = 0;                // between the rows of `older` and `newer`
+  const float* older = nullptr;      // [kTrellisBlock][stride]: what the errors before the last block add, from this on
+  const float* newer = nullptr;      // [kTrellisBlock][stride]: what the last block's errors add, from this on
+  const uint16_t* origin = nullptr;  // [states]: the anchor of each path
+  float* records = nullptr;          // in and out [states][kTrellisRecord]
+  float* errors = nullptr;           // [states][kTrellisBlock]: in, those before the last block; out, of the last
+  float target = 0;                  // of the block's first column
+  float* wanted = nullptr;           // out [states]
+};
 
-void step_portable(const Step& step);
+struct Steps {
+  void (*step)(const Step&);
+  void (*renew)(const Renewal&);
+};
+
+extern const Steps kPortableSteps;
 #if defined(__x86_64__)
-void step_avx2(const Step& step);
-void step_avx512(const Step& step);
+extern const Steps kAvx2Steps;
+extern const Steps kAvx512Steps;
 #endif
 // The best for this CPU.
-StepFn find_step();
+const Steps& find_steps();
 
 }  // namespace edgekit

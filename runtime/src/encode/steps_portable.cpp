@@ -4,7 +4,12 @@
 namespace edgekit {
 namespace {
 
-#define EK_STEP step_portable
+template <class V>
+inline void keep_least(V& best, const V& cost) {
+  best = cost < best ? cost : best;
+}
+
+#define EK_STEPS kPortableSteps
 #include "encode/steps.inc"
 
 }  // namespace edgekit

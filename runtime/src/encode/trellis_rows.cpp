@@ -38,8 +38,8 @@ Outcome check(const edgekit_trellis& job) {
     return invalid("cols must be a multiple of 32, at most 131072; add zeros");
   }
   if (job.rows == 0 || job.begin >= job.cols) return invalid("rows must not be 0, and begin must be below cols");
-  if (job.history != 0 && job.history != 8 && job.history != 16 && job.history != 32 && job.history != 64) {
-    return invalid("history must be 8, 16, 32 or 64, or 0 for the default");
+  if (job.history != 0 && job.history != 16 && job.history != 32 && job.history != 64) {
+    return invalid("history must be 16, 32 or 64, or 0 for 64");
   }
   if ((uint64_t{job.cols} << job.state_bits) > kMostPaths) {
     return invalid("cols is too large for this state_bits: use fewer bits of state");
@@ -147,7 +147,7 @@ Outcome encode_trellis(edgekit_trellis& job) {
   shape.bits = job.bits;
   shape.state_bits = job.state_bits;
   shape.begin = job.begin;
-  shape.history = job.history != 0 ? job.history : job.feedback == nullptr ? 8 : 64;
+  shape.history = job.history != 0 ? job.history : 64;
   const TrellisTables tables(shape, job.feedback, job.pivots);
   ThreadPool pool;
   EK_TRY(pool.start(std::max(1u, job.threads)));

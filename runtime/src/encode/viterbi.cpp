@@ -14,6 +14,20 @@ float* aligned(std::vector<float>& memory) {
   return memory.data() + ((at + 63) / 64 * 64 - at) / sizeof(float);
 }
 
+// In lanes, which the compiler may not make of one sum.
+float dot(const float* a, const float* b, uint32_t count) {
+  constexpr uint32_t kLanes = 16;
+  float sums[kLanes] = {};
+  uint32_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (uint32_t k = 0; k < kLanes; ++k) sums[k] += a[i + k] * b[i + k];
+  }
+  for (; i < count; ++i) sums[i % kLanes] += a[i] * b[i];
+  float total = 0;
+  for (float sum : sums) total += sum;
+  return total;
+}
+
 }  // namespace
 
 TrellisTables::TrellisTables(const TrellisShape& given, const float* feed, const float* pivot)
@@ -21,63 +35,78 @@ TrellisTables::TrellisTables(const TrellisShape& given, const float* feed, const
   if (pivot != nullptr) std::copy(pivot, pivot + shape.cols, pivots.begin());
   values.resize(size_t{1} << shape.state_bits);
   for (uint32_t s = 0; s < values.size(); ++s) values[s] = kTrellisUnit * static_cast<float>(trellis_value(s));
-  spread.assign(static_cast<size_t>(shape.cols) * shape.history, 0.0f);
   if (feedback == nullptr) return;
+  within.assign(static_cast<size_t>(shape.cols) * kTrellisRecord, 0.0f);
+  ahead.assign(static_cast<size_t>(shape.cols) * shape.history, 0.0f);
   for (uint32_t j = 0; j < shape.cols; ++j) {
-    for (uint32_t i = j + 1; i < std::min(shape.cols, j + shape.history); ++i) {
-      spread[static_cast<size_t>(j) * shape.history + i % shape.history] =
-          feedback[static_cast<size_t>(i) * shape.cols + j];
+    const uint32_t next = (j / kTrellisBlock + 1) * kTrellisBlock;  // the next block's first column
+    float* record = within.data() + static_cast<size_t>(j) * kTrellisRecord;
+    float* later = ahead.data() + static_cast<size_t>(j) * shape.history;
+    record[kTrellisBlock + j % kTrellisBlock] = 1;
+    for (uint32_t i = j + 1; i < std::min(shape.cols, next + shape.history); ++i) {
+      (i < next ? record[i % kTrellisBlock] : later[i - next]) = feedback[static_cast<size_t>(i) * shape.cols + j];
     }
   }
 }
 
 TrellisSearch::TrellisSearch(const TrellisTables& tables)
-    : tables_(tables), step_(find_step()), states_(1u << tables.shape.state_bits) {
-  const size_t history = tables.shape.history;
+    : tables_(tables), steps_(find_steps()), states_(1u << tables.shape.state_bits) {
   costs_.resize(2 * states_ + 16);
   scratch_.resize(2 * states_ + 16);
+  oldest_.resize(static_cast<size_t>(tables.shape.cols) * (alike() ? states_ >> tables.shape.bits : states_));
+  for (uint32_t half = 0; half < 2; ++half) cost_[half] = aligned(costs_) + half * states_;
+  if (alike()) return;
   wanted_.resize(2 * states_ + 16);
-  pending_.resize(2 * states_ * history + 16);
+  records_.resize(2 * states_ * kTrellisRecord + 16);
+  errors_.resize(states_ * kTrellisBlock);
+  far_.resize(2 * states_ * far_width());
   settled_.resize(tables.shape.cols);
   origins_.resize(2 * states_);
-  oldest_.resize(static_cast<size_t>(states_) * tables.shape.cols);
+  parents_.resize(states_);
+  lineage_.resize(2 * states_ * blocks());
+  marked_.resize(states_);
   for (uint32_t half = 0; half < 2; ++half) {
-    origin_[half] = origins_.data() + half * states_;
-    cost_[half] = aligned(costs_) + half * states_;
     want_[half] = aligned(wanted_) + half * states_;
-    pend_[half] = aligned(pending_) + half * states_ * history;
+    record_[half] = aligned(records_) + half * states_ * kTrellisRecord;
+    origin_[half] = origins_.data() + half * states_;
+    far_at_[half] = far_.data() + half * states_ * far_width();
+    lineage_at_[half] = lineage_.data() + half * states_ * blocks();
   }
 }
 
 // The first column's states need no step: each has one error and one cost.
 void TrellisSearch::begin(const float* targets, float scale, int64_t ends) {
   const TrellisShape& shape = tables_.shape;
-  std::fill(settled_.begin(), settled_.end(), 0.0f);
   for (uint32_t s = 0; s < states_; ++s) {
     const bool allowed = ends == kAnyEnds || s >> shape.bits == static_cast<uint64_t>(ends);
     const float error = targets[0] - scale * tables_.values[s];
-    float* pending = pend_[0] + static_cast<size_t>(s) * shape.history;
-    for (uint32_t i = 0; i < shape.history; ++i) pending[i] = error * tables_.spread[i];
     cost_[0][s] = allowed ? tables_.pivots[0] * error * error : kNever;
-    want_[0][s] = targets[1] + pending[1];
-    origin_[0][s] = 0;
-    oldest_[s] = 0;
+    if (alike()) continue;
+    float* record = record_[0] + static_cast<size_t>(s) * kTrellisRecord;
+    for (uint32_t i = 0; i < kTrellisRecord; ++i) record[i] = error * tables_.within[i];
+    want_[0][s] = targets[1] + record[1];
   }
+  if (alike()) return;
+  // Before the row all paths were at one place, where nothing was added.
+  std::fill(origins_.begin(), origins_.end(), uint16_t{0});
+  std::fill_n(errors_.begin(), kTrellisBlock, 0.0f);
+  std::fill_n(far_at_[0], far_width(), 0.0f);
+  std::fill_n(lineage_at_[0], blocks(), uint16_t{0});
+  parents_[0] = 0;
+  std::copy_n(targets, kTrellisBlock, block_targets_);
 }
 
 uint32_t TrellisSearch::before(uint32_t step, uint32_t state) const {
   const TrellisShape& shape = tables_.shape;
-  const uint32_t oldest = oldest_[static_cast<size_t>(step) * states_ + state];
-  return state >> shape.bits | oldest << (shape.state_bits - shape.bits);
+  const uint32_t older = state >> shape.bits;
+  const uint32_t oldest = alike() ? oldest_[static_cast<size_t>(step) * (states_ >> shape.bits) + older]
+                                  : oldest_[static_cast<size_t>(step) * states_ + state];
+  return older | oldest << (shape.state_bits - shape.bits);
 }
 
 uint32_t TrellisSearch::best_state(int64_t ends) const {
   const float* cost = cost_[0];
-  if (ends == kAnyEnds) {
-    float least = cost[0];
-    for (uint32_t s = 0; s < states_; ++s) least = std::min(least, cost[s]);
-    return static_cast<uint32_t>(std::find(cost, cost + states_, least) - cost);
-  }
+  if (ends == kAnyEnds) return static_cast<uint32_t>(std::min_element(cost, cost + states_) - cost);
   uint32_t best = static_cast<uint32_t>(ends);
   for (uint32_t s = best; s < states_; s += states_ >> tables_.shape.bits) {
     if (cost[s] < cost[best]) best = s;
@@ -85,76 +114,126 @@ uint32_t TrellisSearch::best_state(int64_t ends) const {
   return best;
 }
 
-// At checkpoints, a quarter of the history apart, paths that were elsewhere than the best path three checkpoints ago
-// are dropped: all paths then agree on what they will forget before the next. Not near the end, which must stay within
-// reach.
-void TrellisSearch::agree(uint32_t i) {
+// The anchors that are left, each with where its path was when earlier blocks began.
+void TrellisSearch::trace_anchors() {
+  anchors_.clear();
+  for (uint32_t s = 0; s < states_; ++s) {
+    const uint16_t anchor = origin_[0][s];
+    if (marked_[anchor] != 0) continue;
+    marked_[anchor] = 1;
+    anchors_.push_back(anchor);
+  }
+  for (uint16_t anchor : anchors_) {
+    marked_[anchor] = 0;
+    uint16_t* next = lineage_at_[1] + static_cast<size_t>(anchor) * blocks();
+    std::copy_n(lineage_at_[0] + static_cast<size_t>(parents_[anchor]) * blocks(), blocks() - 1, next + 1);
+    next[0] = anchor;
+  }
+  std::swap(lineage_at_[0], lineage_at_[1]);
+}
+
+// Before column i, where a block begins: the errors of the columns that paths forget are those of the best path from
+// now on, and paths that were elsewhere then are dropped. Not near the end, which must stay within reach.
+void TrellisSearch::settle(uint32_t i, const float* targets, float scale) {
   const TrellisShape& shape = tables_.shape;
   const uint32_t best = best_state(kAnyEnds);
   const float least = cost_[0][best];
+  for (uint32_t s = 0; s < states_; ++s) cost_[0][s] -= least;  // so that long rows lose no digits
+  if (alike()) return;
+  trace_anchors();
+  std::copy_n(targets + i, kTrellisBlock, block_targets_);
+  if (i <= shape.history) return;
+  const auto past = [&](uint32_t s) {
+    return lineage_at_[0][static_cast<size_t>(origin_[0][s]) * blocks() + blocks() - 1];
+  };
   const bool near_end = i + 2 * shape.state_bits / shape.bits + 2 > shape.cols;
-  const bool forgetting = tables_.feedback != nullptr && i >= shape.history && !near_end;
-  const auto past = [&](uint32_t s) { return static_cast<uint16_t>(origin_[0][s] >> 32); };
   const uint16_t agreed = past(best);
-  for (uint32_t s = 0; s < states_; ++s) {
-    cost_[0][s] -= least;  // sums stay small, so that long rows lose no digits
-    if (forgetting && past(s) != agreed) cost_[0][s] = kNever;
+  for (uint32_t s = 0; s < states_ && !near_end; ++s) {
+    if (past(s) != agreed) cost_[0][s] = kNever;
   }
-  for (uint32_t s = 0; s < states_; ++s) origin_[0][s] = origin_[0][s] << 16 | s;
+  const uint32_t decided = i - shape.history;  // columns
+  uint32_t state = best;
+  for (uint32_t j = i - 1; j + kTrellisBlock >= decided; --j) {
+    if (j < decided) settled_[j] = targets[j] - scale * tables_.values[state];
+    if (j == 0) break;
+    state = before(j, state);
+  }
+  for (uint32_t k = 0; k < kTrellisBlock; ++k) {
+    block_targets_[k] += dot(tables_.feedback + static_cast<size_t>(i + k) * shape.cols, settled_.data(), decided);
+  }
 }
 
-// Before step i: its paths will forget column i + 1 - history, so from now on the best path's error counts for all.
-// Returns what errors that are decided add to the target of column i + 1.
-float TrellisSearch::settle(uint32_t i, const float* targets, float scale) {
-  const TrellisShape& shape = tables_.shape;
-  if (i % (shape.history / 4) == 0) agree(i);
-  if (tables_.feedback == nullptr || i + 1 < shape.history || i + 1 >= shape.cols) return 0;
-  const uint32_t column = i + 1 - shape.history;
-  uint32_t state = best_state(kAnyEnds);
-  for (uint32_t j = i - 1; j > column; --j) state = before(j, state);
-  settled_[column] = targets[column] - scale * tables_.values[state];
-  const float* feedback = tables_.feedback + static_cast<size_t>(i + 1) * shape.cols;
-  float sum = 0;
-  for (uint32_t j = 0; j <= column; ++j) sum += feedback[j] * settled_[j];
-  return sum;
+void TrellisSearch::renew(uint32_t i) {
+  const size_t stride = tables_.shape.history;
+  Renewal r;
+  r.states = states_;
+  r.blocks = blocks() - 1;
+  r.anchors = anchors_.data();
+  r.anchor_count = static_cast<uint32_t>(anchors_.size());
+  r.parents = parents_.data();
+  r.far = far_at_[0];
+  r.next_far = far_at_[1];
+  r.stride = tables_.shape.history;
+  const size_t last = i - kTrellisBlock;
+  r.newer = tables_.ahead.data() + last * stride;
+  // Before the first block there were no errors: any factors do.
+  r.older = (last == 0 ? r.newer : r.newer - kTrellisBlock * stride) + kTrellisBlock;
+  r.origin = origin_[0];
+  r.records = record_[0];
+  r.errors = errors_.data();
+  r.target = block_targets_[0];
+  r.wanted = want_[0];
+  steps_.renew(r);
+  std::swap(far_at_[0], far_at_[1]);
+  std::copy_n(origin_[0], states_, parents_.data());
+  for (uint32_t s = 0; s < states_; ++s) origin_[0][s] = static_cast<uint16_t>(s);
+}
+
+void TrellisSearch::advance(uint32_t i, float target, float scale) {
+  Step step;
+  step.state_bits = tables_.shape.state_bits;
+  step.bits = tables_.shape.bits;
+  step.target = target;
+  step.pivot = tables_.pivots[i];
+  step.scale = scale;
+  step.values = tables_.values.data();
+  step.cost = cost_[0];
+  step.offset = aligned(scratch_);
+  step.slope = step.offset + states_;
+  step.next_cost = cost_[1];
+  if (alike()) {
+    step.oldest = oldest_.data() + static_cast<size_t>(i) * (states_ >> step.bits);
+  } else {
+    step.oldest = oldest_.data() + static_cast<size_t>(i) * states_;
+    step.next_slot = (i + 1) % kTrellisBlock;  // where a block ends, `wanted` is made anew
+    step.next_target = block_targets_[step.next_slot];
+    step.spread = tables_.within.data() + static_cast<size_t>(i) * kTrellisRecord;
+    step.wanted = want_[0];
+    step.next_wanted = want_[1];
+    step.records = record_[0];
+    step.next_records = record_[1];
+    step.origin = origin_[0];
+    step.next_origin = origin_[1];
+  }
+  steps_.step(step);
+  std::swap(cost_[0], cost_[1]);
+  std::swap(want_[0], want_[1]);
+  std::swap(record_[0], record_[1]);
+  std::swap(origin_[0], origin_[1]);
 }
 
 void TrellisSearch::find(const float* targets, float scale, int64_t ends, uint8_t* codes) {
   const TrellisShape& shape = tables_.shape;
   begin(targets, scale, ends);
-  Step step;
-  step.state_bits = shape.state_bits;
-  step.bits = shape.bits;
-  step.history = shape.history;
-  step.scale = scale;
-  step.values = tables_.values.data();
   for (uint32_t i = 1; i < shape.cols; ++i) {
-    const float settled = settle(i, targets, scale);
-    step.target = targets[i];
-    step.pivot = tables_.pivots[i];
-    step.next_target = i + 1 < shape.cols ? targets[i + 1] + settled : 0;
-    step.slot = i % shape.history;
-    step.next_slot = (i + 1) % shape.history;
-    step.spread = tables_.spread.data() + static_cast<size_t>(i) * shape.history;
-    step.cost = cost_[0];
-    step.wanted = want_[0];
-    step.pending = pend_[0];
-    step.offset = aligned(scratch_);
-    step.slope = step.offset + states_;
-    step.next_cost = cost_[1];
-    step.next_wanted = want_[1];
-    step.next_pending = pend_[1];
-    step.origin = origin_[0];
-    step.next_origin = origin_[1];
-    step.oldest = oldest_.data() + static_cast<size_t>(i) * states_;
-    step_(step);
-    std::swap(cost_[0], cost_[1]);
-    std::swap(want_[0], want_[1]);
-    std::swap(pend_[0], pend_[1]);
-    std::swap(origin_[0], origin_[1]);
+    if (i % kTrellisBlock == 0) {
+      settle(i, targets, scale);
+      if (!alike()) renew(i);
+    }
+    advance(i, targets[i], scale);
   }
   uint32_t state = best_state(ends);
-  for (uint32_t i = shape.cols; i-- > 0; state = before(i, state)) {
+  for (uint32_t i = shape.cols; i-- > 0; state = i > 0 ? before(i, state) : 0) {
     codes[shape.column(i)] = static_cast<uint8_t>(state & ((1u << shape.bits) - 1));
   }
 }
@@ -166,7 +245,7 @@ double TrellisSearch::cost(const float* errors) const {
     float sum = errors[i];
     if (tables_.feedback != nullptr) {
       const float* feedback = tables_.feedback + static_cast<size_t>(i) * cols;
-      for (uint32_t j = 0; j < i; ++j) sum += feedback[j] * errors[j];
+      sum += dot(feedback, errors, i);
     }
     total += static_cast<double>(tables_.pivots[i]) * sum * sum;
   }

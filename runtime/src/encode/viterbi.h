@@ -18,7 +18,7 @@ namespace edgekit {
 struct TrellisShape {
   uint32_t cols = 0;  // a multiple of 32, so that records hold whole blocks
   uint32_t bits = 4, state_bits = 12;
-  uint32_t history = 16;
+  uint32_t history = 64;  // columns that a path remembers: a multiple of kTrellisBlock, at least two
   uint32_t begin = 0;
   // The column of the i-th step.
   uint32_t column(uint32_t i) const { return (begin + 2 * cols - 1 - i) % cols; }
@@ -32,7 +32,9 @@ class TrellisTables {
   const float* const feedback;  // [cols][cols], in the order of search, or NULL
   std::vector<float> pivots;    // [cols], in the order of search
   std::vector<float> values;    // [states], with kTrellisUnit in them
-  std::vector<float> spread;    // [cols][history]: see Step
+  // What the error of a column adds to the targets of later ones, if there is feedback.
+  std::vector<float> within;  // [cols][kTrellisRecord]: of its own block, see Step
+  std::vector<float> ahead;   // [cols][history]: from the next block on, see Renewal
 };
 
 // Working memory of one thread.
@@ -52,22 +54,32 @@ class TrellisSearch {
   int64_t ends_of(const uint8_t* codes) const;
 
  private:
+  // Whether all paths see the same targets.
+  bool alike() const { return tables_.feedback == nullptr; }
+  uint32_t blocks() const { return tables_.shape.history / kTrellisBlock; }
+  size_t far_width() const { return tables_.shape.history - kTrellisBlock; }
   void begin(const float* targets, float scale, int64_t ends);
-  void agree(uint32_t i);
-  float settle(uint32_t i, const float* targets, float scale);
+  void trace_anchors();
+  void settle(uint32_t i, const float* targets, float scale);
+  void renew(uint32_t i);
+  void advance(uint32_t i, float target, float scale);
   uint32_t best_state(int64_t ends) const;
   uint32_t before(uint32_t step, uint32_t state) const;
   uint32_t state_of(const uint8_t* codes, uint32_t column) const;
 
   const TrellisTables& tables_;
-  StepFn step_;
+  const Steps& steps_;
   uint32_t states_;
-  std::vector<float> costs_, scratch_, wanted_, pending_;  // two halves each: before and after a step
-  std::vector<float> settled_;                             // [cols]: errors that are decided, in the order of search
-  std::vector<uint8_t> oldest_;                            // [cols][states]
-  std::vector<uint64_t> origins_;                          // likewise
-  uint64_t* origin_[2];
-  float *cost_[2], *want_[2], *pend_[2];  // in those halves; [0] is before the next step
+  float block_targets_[kTrellisBlock] = {};        // of this block's columns, with what is decided
+  std::vector<float> scratch_, errors_, settled_;  // errors_: see Renewal; settled_ [cols]: errors that are decided
+  std::vector<uint8_t> oldest_;                    // [cols][states], or [cols][states >> bits]: see Step
+  std::vector<uint16_t> parents_, anchors_;
+  std::vector<uint8_t> marked_;  // [states]: anchors that were met
+  // Two halves each; [0] is before the next step, or block.
+  std::vector<float> costs_, wanted_, records_, far_;
+  std::vector<uint16_t> origins_, lineage_;  // lineage_ [states][blocks]: where an anchor's path was as blocks began
+  float *cost_[2] = {}, *want_[2] = {}, *record_[2] = {}, *far_at_[2] = {};
+  uint16_t *origin_[2] = {}, *lineage_at_[2] = {};
 };
 
 }  // namespace edgekit

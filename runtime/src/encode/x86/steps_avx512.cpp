@@ -1,4 +1,6 @@
 #if defined(__x86_64__)
+#include <immintrin.h>
+
 #include "encode/steps.h"
 #include "kernels/unroll.h"
 
@@ -11,7 +13,20 @@
 namespace edgekit {
 namespace {
 
-#define EK_STEP step_avx512
+typedef float Floats128 __attribute__((vector_size(16)));
+inline void keep_least(Floats128& best, const Floats128& cost) {
+  best = (Floats128)_mm_min_ps((__m128)cost, (__m128)best);
+}
+typedef float Floats256 __attribute__((vector_size(32)));
+inline void keep_least(Floats256& best, const Floats256& cost) {
+  best = (Floats256)_mm256_min_ps((__m256)cost, (__m256)best);
+}
+typedef float Floats512 __attribute__((vector_size(64)));
+inline void keep_least(Floats512& best, const Floats512& cost) {
+  best = (Floats512)_mm512_min_ps((__m512)cost, (__m512)best);
+}
+
+#define EK_STEPS kAvx512Steps
 #include "encode/steps.inc"
 
 }  // namespace edgekit

@@ -1,0 +1,154 @@
+// The vector steps of the trellis search choose and carry what the portable ones do.
+#include <cmath>
+#include <vector>
+
+#include "cases.h"
+#include "check.h"
+#include "encode/steps.h"
+
+using namespace edgekit;
+using namespace edgekit::test;
+
+namespace {
+
+constexpr uint32_t kStateBits = 12, kStates = 1u << kStateBits;
+
+std::vector<float> randoms(size_t count, Random& random) {
+  std::vector<float> out(count);
+  for (float& v : out) v = uniform(random);
+  return out;
+}
+
+std::vector<const Steps*> other_steps() {
+  std::vector<const Steps*> out;
+#if defined(__x86_64__)
+  if (find_kernels("avx2") != nullptr) out.push_back(&kAvx2Steps);
+  if (find_kernels("avx512") != nullptr) out.push_back(&kAvx512Steps);
+#endif
+  return out;
+}
+
+struct After {
+  std::vector<float> cost, records, wanted;
+  std::vector<uint16_t> origin;
+  std::vector<uint8_t> oldest;
+};
+
+After step_with(const Steps& steps, Step step) {
+  After after;
+  after.cost.resize(kStates);
+  after.records.resize(kStates * kTrellisRecord);
+  after.wanted.resize(kStates);
+  after.origin.resize(kStates);
+  after.oldest.resize(step.wanted == nullptr ? kStates >> step.bits : kStates);
+  std::vector<float> offset(kStates), slope(kStates);
+  step.offset = offset.data();
+  step.slope = slope.data();
+  step.next_cost = after.cost.data();
+  step.next_records = after.records.data();
+  step.next_wanted = after.wanted.data();
+  step.next_origin = after.origin.data();
+  step.oldest = after.oldest.data();
+  steps.step(step);
+  return after;
+}
+
+// Ways that cost the same but for rounding may be told apart otherwise; nearly none of random ways do.
+void compare(const After& want, const After& got) {
+  uint32_t same = 0;
+  for (size_t i = 0; i < want.oldest.size(); ++i) same += want.oldest[i] == got.oldest[i];
+  CHECK(same + 8 >= want.oldest.size());
+  for (uint32_t s = 0; s < kStates; ++s) CHECK(std::fabs(want.cost[s] - got.cost[s]) < 1e-5f);
+  if (want.oldest.size() != kStates) return;
+  for (uint32_t s = 0; s < kStates; ++s) {
+    if (want.oldest[s] != got.oldest[s]) continue;
+    CHECK(want.origin[s] == got.origin[s]);
+    CHECK(std::fabs(want.wanted[s] - got.wanted[s]) < 1e-5f);
+    for (uint32_t i = 0; i < kTrellisRecord; ++i) {
+      const size_t at = static_cast<size_t>(s) * kTrellisRecord + i;
+      CHECK(std::fabs(want.records[at] - got.records[at]) < 1e-5f);
+    }
+  }
+}
+
+}  // namespace
+
+TEST(trellis_steps_match_the_portable_ones) {
+  Random random(5);
+  const std::vector<float> values = randoms(kStates, random), cost = randoms(kStates, random),
+                           wanted = randoms(kStates, random), spread = randoms(kTrellisRecord, random),
+                           records = randoms(kStates * kTrellisRecord, random);
+  std::vector<uint16_t> origin(kStates);
+  for (uint16_t& o : origin) o = static_cast<uint16_t>(random.uniform() * kStates);
+  for (const Steps* steps : other_steps()) {
+    for (uint32_t bits : {2u, 3u, 4u}) {
+      for (bool alike : {false, true}) {
+        Step step;
+        step.state_bits = kStateBits;
+        step.bits = bits;
+        step.target = 0.3f;
+        step.pivot = 0.8f;
+        step.scale = 1.2f;
+        step.values = values.data();
+        step.cost = cost.data();
+        step.wanted = alike ? nullptr : wanted.data();
+        step.next_target = 0.1f;
+        step.next_slot = 3;
+        step.spread = spread.data();
+        step.records = records.data();
+        step.origin = origin.data();
+        compare(step_with(kPortableSteps, step), step_with(*steps, step));
+      }
+    }
+  }
+}
+
+TEST(trellis_renewals_match_the_portable_one) {
+  Random random(6);
+  constexpr uint32_t kBlocks = 3, kStride = 4 * kTrellisBlock, kWidth = kBlocks * kTrellisBlock;
+  const std::vector<float> far = randoms(kStates * kWidth, random), older = randoms(kTrellisBlock * kStride, random),
+                           newer = randoms(kTrellisBlock * kStride, random),
+                           records = randoms(kStates * kTrellisRecord, random),
+                           errors = randoms(kStates * kTrellisBlock, random);
+  const std::vector<uint16_t> anchors = {7, 1000, 4095};
+  std::vector<uint16_t> parents(kStates), origin(kStates);
+  for (uint32_t s = 0; s < kStates; ++s) {
+    parents[s] = static_cast<uint16_t>(random.uniform() * kStates);
+    origin[s] = anchors[s % anchors.size()];
+  }
+  const auto renew_with = [&](const Steps& steps) {
+    std::vector<float> next_far(kStates * kWidth), after = records, passed = errors, wanted(kStates);
+    Renewal r;
+    r.states = kStates;
+    r.blocks = kBlocks;
+    r.anchors = anchors.data();
+    r.anchor_count = static_cast<uint32_t>(anchors.size());
+    r.parents = parents.data();
+    r.far = far.data();
+    r.next_far = next_far.data();
+    r.stride = kStride;
+    r.older = older.data() + kTrellisBlock;
+    r.newer = newer.data();
+    r.origin = origin.data();
+    r.records = after.data();
+    r.errors = passed.data();
+    r.target = 0.2f;
+    r.wanted = wanted.data();
+    steps.renew(r);
+    after.insert(after.end(), next_far.begin(), next_far.end());
+    after.insert(after.end(), passed.begin(), passed.end());
+    after.insert(after.end(), wanted.begin(), wanted.end());
+    return after;
+  };
+  const std::vector<float> want = renew_with(kPortableSteps);
+  // What the errors between an anchor and its parent add, and the last block's errors, in plain sums.
+  float sum = far[parents[7] * kWidth + kTrellisBlock];
+  for (uint32_t k = 0; k < kTrellisBlock; ++k)
+    sum += errors[7 * kTrellisBlock + k] * older[k * kStride + kTrellisBlock];
+  for (uint32_t k = 0; k < kTrellisBlock; ++k) sum += records[kTrellisBlock + k] * newer[k * kStride];
+  CHECK(origin[0] == 7 && std::fabs(want[0] - sum) < 1e-5f);
+  for (const Steps* steps : other_steps()) {
+    const std::vector<float> got = renew_with(*steps);
+    for (size_t i = 0; i < want.size(); ++i) CHECK(std::fabs(want[i] - got[i]) < 1e-5f);
+  }
+}
