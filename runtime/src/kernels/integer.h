@@ -83,8 +83,9 @@ enum class Activations : uint8_t { automatic, f32, int8 };
 // Whether products of a codec with activations of 8 bits exist.
 constexpr bool has_integers(Codec c) { return form_of(c) == Form::affine || form_of(c) == Form::scaled_lookup; }
 
-// Whether they are used when nobody chose: only where the cost was measured and is small (docs/results).
-constexpr bool prefers_integers(Codec) { return false; }
+// Whether they are used when nobody chose: only where the cost was measured and is small, a KL divergence below 0.001
+// (docs/results/integer_kernels.md). With 2 bits and fewer it is not.
+constexpr bool prefers_integers(Codec c) { return has_integers(c) && bits_of(c) >= 3; }
 
 constexpr bool uses_integers(Activations activations, Codec c) {
   return has_integers(c) &&

@@ -161,14 +161,16 @@ void FeedForward::project_out(const Rows& rows, uint32_t tokens, float* out) {
 // The same for columns [c0, c1) and few tokens: nothing is decoded to memory.
 void FeedForward::add_down(const Rows& rows, uint32_t tokens, uint32_t c0, uint32_t c1, float* out) {
   const Part& p = rows.matrix->parts[rows.matrix->part_count - 1];
-  const uint8_t* at[kTileNeurons];
-  const uint16_t* luts[kTileNeurons];
-  for (uint32_t r0 = rows.begin; r0 < rows.end; r0 += kTileNeurons) {
-    const uint32_t n = std::min(kTileNeurons, rows.end - r0);
+  constexpr uint32_t kTogether = 4;  // rows
+  const uint8_t* at[kTogether];
+  const uint16_t* luts[kTogether];
+  for (uint32_t r0 = rows.begin; r0 < rows.end; r0 += kTogether) {
+    const uint32_t n = std::min(kTogether, rows.end - r0);
     for (uint32_t i = 0; i < n; ++i) {
       at[i] = rows.row(r0 + i) + p.offset;
       luts[i] = w_.lut(p, r0 + i);
     }
+    for (uint32_t r = r0 + n; r < std::min(r0 + n + kTogether, rows.end); ++r) ask_for(rows.row(r) + p.offset, p.bytes);
     kernels_.add_rows[static_cast<int>(p.codec)](p, at, luts, n, s_.h.data() + r0, s_.width.ffn, tokens, c0, c1, out,
                                                  s_.width.hidden);
   }

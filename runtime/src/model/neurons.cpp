@@ -8,7 +8,7 @@ namespace edgekit {
 
 namespace {
 
-// Weighted rows on their way to the sums [cols]: kernels add several at once.
+// Weighted rows from all over memory on their way to the sums [cols]: kernels add several at once.
 class Addition {
  public:
   Addition(const Part& part, AddRowsFn add_rows, float* sums) : part_(part), add_rows_(add_rows), sums_(sums) {}
@@ -78,7 +78,7 @@ void Neurons::add_rows(const Block& b, const Rows& rows, const float* x) {
 // The neurons of a slice, row by row, so that memory is read once and in order; sums [hidden].
 void Neurons::add_slice(const Block& b, const Rows& rows, uint32_t index, const float* x, float* sums) {
   const Part& down = rows.matrix->parts[rows.matrix->part_count - 1];
-  Addition addition(down, kernels_.add_rows[static_cast<int>(down.codec)], sums);
+  const AddRowsFn add_rows = kernels_.add_rows[static_cast<int>(down.codec)];
   const uint32_t span = kSliceRows * kSlices;
   for (uint32_t group = rows.begin / span * span + index * kSliceRows; group < rows.end; group += span) {
     const uint32_t end = std::min(group + kSliceRows, rows.end);
@@ -86,10 +86,12 @@ void Neurons::add_slice(const Block& b, const Rows& rows, uint32_t index, const 
       const uint8_t* row = rows.row(r);
       const float v = value(b, *rows.matrix, row, r, x);
       s_.h.data()[r] = v;  // selection by prompt counts it
-      if (v != 0.0f) addition.add(row + down.offset, w_.lut(down, r), v);
+      // At once, as its row is read from end to end then: memory is faster that way than sums of several rows are.
+      const uint8_t* at = row + down.offset;
+      const uint16_t* lut = w_.lut(down, r);
+      if (v != 0.0f) add_rows(down, &at, &lut, 1, &v, 0, 1, 0, down.cols, sums, 0);
     }
   }
-  addition.finish();
 }
 
 void Neurons::add_chosen(const Matrix& m, const uint32_t* rows, const uint8_t* const* at, uint32_t begin,
