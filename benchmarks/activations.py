@@ -50,7 +50,11 @@ def speed(bundle: Path, repetitions: int) -> str:
     """A row of a table: tokens per second of CPU time with f32 and int8, alone, by four, and in a prompt of 128."""
     sessions = {a: Session(bundle, Options(activations=a, context=256, threads=1)) for a in ("f32", "int8")}
     ids = np.random.default_rng(1).integers(3, sessions["f32"].vocab_size, 192).tolist()
-    passes = {"prompt": [ids[:128]], "four": [ids[i : i + 4] for i in range(128, 176, 4)], "one": [[i] for i in ids[176:]]}
+    passes = {
+        "prompt": [ids[:128]],
+        "four": [ids[i : i + 4] for i in range(128, 176, 4)],
+        "one": [[i] for i in ids[176:]],
+    }
     rates: dict[tuple[str, str], list[float]] = {}
     for _ in range(repetitions):
         for name, session in sessions.items():
@@ -63,7 +67,9 @@ def speed(bundle: Path, repetitions: int) -> str:
                 rates.setdefault((kind, name), []).append(count / (time.process_time() - begin))
     for session in sessions.values():
         session.close()
-    cells = [", ".join(f"{statistics.median(rates[kind, a]):.1f}" for a in sessions) for kind in ("one", "four", "prompt")]
+    cells = [
+        ", ".join(f"{statistics.median(rates[kind, a]):.1f}" for a in sessions) for kind in ("one", "four", "prompt")
+    ]
     return f"| {bundle.stem} | {' | '.join(cells)} |"
 
 

@@ -59,7 +59,9 @@ def test_codec_matches_its_decoded_weights(
     ids = np.random.default_rng(0).integers(3, 199, 21).tolist()
     want = Reference(tmp_path / "bundle.edgekit").logits(ids)
     for cache, tolerance in (("f32", TOLERANCE), ("f16", F16_CACHE)):
-        with Session(tmp_path / "bundle.edgekit", Options(cache_type=cache, kernels=kernels, activations="f32")) as session:
+        with Session(
+            tmp_path / "bundle.edgekit", Options(cache_type=cache, kernels=kernels, activations="f32")
+        ) as session:
             got = np.concatenate([session.logits(ids[:12])] + [session.logits([i]) for i in ids[12:]])
         assert np.abs(got - want).max() <= tolerance * np.abs(want).max()
 
