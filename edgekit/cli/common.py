@@ -40,7 +40,8 @@ activations_option = click.option(
     type=click.Choice(["auto", "int8", "f32"]),
     default="auto",
     show_default=True,
-    help="What matrices are multiplied with: int8 is faster where the codec has kernels for that.",
+    help="What matrices are multiplied with: int8 is faster where the codec has kernels for that (affine and"
+    " scaled_palette); auto is f32 for now.",
 )
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but results and errors.")
 

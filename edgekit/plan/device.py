@@ -27,10 +27,14 @@ from edgekit.runtime.model import kernel_sets
 SIZES = (4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20)
 DEPTHS = (1, 8, 32, 128)
 STREAM_BYTES, STREAM_DEPTH, STREAM_THREADS = 1 << 20, 32, 4  # how the runtime streams layers
-KERNELS = (("f32", 32), ("f16", 16), ("affine", 8), ("affine", 4), ("palette", 8), ("palette", 6), ("palette", 4),
-           ("palette", 3), ("palette", 2), ("palette", 1))  # fmt: skip
+KERNELS = (
+    ("f32", 32), ("f16", 16),
+    *(("affine", bits) for bits in (8, 6, 5, 4, 3, 2)),
+    *(("palette", bits) for bits in (8, 6, 5, 4, 3, 2, 1)),
+    *(("scaled_palette", bits) for bits in (8, 6, 5, 4, 3, 2, 1)),
+)  # fmt: skip
 ROUNDS = 3  # of every test
-VERSION = 3
+VERSION = 4
 # Beyond these a machine was not idle enough for its rates to be believed. An idle one of 2 cores shows spreads of a few
 # per cent; a virtual one up to a fifth.
 MOST_OTHERS, MOST_SPREAD = 0.1, 0.25

@@ -71,6 +71,20 @@ struct Bench {
       }
     });
   }
+  // Sums of the rows, weighted, for each token.
+  double row_sums(const KernelSet& set, int k, uint32_t tokens) {
+    std::vector<float> out(tokens * padded);
+    const uint8_t* at[kRows];
+    const uint16_t* luts[kRows];
+    for (uint32_t r = 0; r < kRows; ++r) {
+      at[r] = rows[r].row.data();
+      luts[r] = rows[r].lut.data();
+    }
+    return measure([&] {
+      set.add_rows[k](rows[0].part, at, luts, kRows, x.data(), padded, tokens, 0, rows[0].part.cols, out.data(),
+                      padded);
+    });
+  }
   double float_tiles(const KernelSet& set, int k) {
     std::vector<float> decoded(8 * padded);
     return measure([&] {
@@ -113,7 +127,8 @@ int main(int argc, char** argv) {
 #undef EK_CODEC
   };
   std::printf("weights per ns, rows of %u columns\n", cols);
-  std::printf("%-16s %-12s %21s %21s %21s\n", "", "", "1 token: f32, int8", "4: f32, int8", "64: f32, int8");
+  std::printf("%-16s %-12s %21s %21s %21s %32s\n", "", "", "1 token: f32, int8", "4: f32, int8", "64: f32, int8",
+              "weighted sums: 1, 4, 16");
   Random random(1);
   for (int k = 0; k < kCodecCount; ++k) {
     if (std::string(names[k]).find(wanted) == std::string::npos) continue;
@@ -137,8 +152,10 @@ int main(int argc, char** argv) {
         std::printf(" %10.2f %10.2f", weights / b.float_dots(*set, k, tokens),
                     integers ? weights / b.integer_dots(*set, k, tokens) : 0.0);
       }
-      std::printf(" %10.3f %10.3f\n", weights / b.float_tiles(*set, k),
+      std::printf(" %10.3f %10.3f", weights / b.float_tiles(*set, k),
                   integers ? weights / b.integer_tiles(*set, k) : 0.0);
+      std::printf(" %10.2f %10.2f %10.2f\n", weights / b.row_sums(*set, k, 1), weights / b.row_sums(*set, k, 4),
+                  weights / b.row_sums(*set, k, 16));
     }
   }
   return 0;

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from edgekit.bundle import manifest
+from edgekit.codecs import make_codec
 from edgekit.conversion import convert
 from edgekit.errors import RuntimeFailure
+from edgekit.recipe import Recipe, Rule
 from edgekit.runtime.model import plan_bundle
 from edgekit.runtime.session import Session
 from edgekit.runtime.values import Options
@@ -92,6 +94,19 @@ def test_logits_are_near_those_of_f32_and_not_the_same(recipe: str, tmp_path: Pa
     assert 0 < error < 0.05
     session.close()
     exact.close()
+
+
+@pytest.mark.parametrize(("method", "bits"), [(m, b) for m in ("affine", "scaled_palette") for b in (2, 3, 8)])
+def test_every_width_has_products_with_8_bits_and_auto_is_f32(method: str, bits: int, tmp_path: Path) -> None:
+    tiny.make("llama", tmp_path / "checkpoint")
+    recipe = Recipe("one", (Rule("*", make_codec(method, bits=bits, group_size=32)),))
+    bundle = convert(tmp_path / "checkpoint", tmp_path / "bundle", recipe).path
+    found = {}
+    for activations in ("auto", "int8", "f32"):
+        found[activations], session = run(bundle, activations=activations)
+        session.close()
+    assert np.array_equal(found["auto"], found["f32"])
+    assert not np.array_equal(found["int8"], found["f32"])
 
 
 def test_unknown_activations_are_refused(tmp_path: Path) -> None:

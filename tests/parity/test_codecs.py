@@ -59,7 +59,9 @@ def test_codec_matches_its_decoded_weights(
     ids = np.random.default_rng(0).integers(3, 199, 21).tolist()
     want = Reference(tmp_path / "bundle.edgekit").logits(ids)
     for cache, tolerance in (("f32", TOLERANCE), ("f16", F16_CACHE)):
-        with Session(tmp_path / "bundle.edgekit", Options(cache_type=cache, kernels=kernels)) as session:
+        with Session(
+            tmp_path / "bundle.edgekit", Options(cache_type=cache, kernels=kernels, activations="f32")
+        ) as session:
             got = np.concatenate([session.logits(ids[:12])] + [session.logits([i]) for i in ids[12:]])
         assert np.abs(got - want).max() <= tolerance * np.abs(want).max()
 
@@ -70,7 +72,7 @@ def test_reference_agrees_with_the_runtime_on_every_architecture(name: str, tmp_
     convert(tmp_path / "checkpoint", tmp_path / "bundle", load_recipe("q8"))
     ids = np.random.default_rng(0).integers(3, 199, 21).tolist()
     want = Reference(tmp_path / "bundle.edgekit").logits(ids)
-    with Session(tmp_path / "bundle.edgekit", Options(cache_type="f32")) as session:
+    with Session(tmp_path / "bundle.edgekit", Options(cache_type="f32", activations="f32")) as session:
         got = session.logits(ids)
     assert np.abs(got - want).max() <= TOLERANCE * np.abs(want).max()
 
@@ -84,7 +86,7 @@ def test_thresholded_relu_follows_the_reference(tmp_path: Path) -> None:
     reference = Reference(tmp_path / "bundle.edgekit")
     ids = list(range(3, 23))
     want = reference.logits(ids)
-    with Session(tmp_path / "bundle.edgekit", Options(cache_type="f32")) as session:
+    with Session(tmp_path / "bundle.edgekit", Options(cache_type="f32", activations="f32")) as session:
         got = np.concatenate([session.logits(ids[:15]), *(session.logits([i]) for i in ids[15:])])
     assert np.abs(got - want).max() <= TOLERANCE * np.abs(want).max()
     for block in reference.model["blocks"]:

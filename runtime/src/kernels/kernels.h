@@ -19,10 +19,12 @@ using DotFn = float (*)(const Part&, const uint8_t* row, const uint16_t* lut, co
 // The sums are those of decode and gemm, bit for bit.
 using DotsFn = void (*)(const Part&, const uint8_t* row, const uint16_t* lut, const float* x, size_t ldx,
                         uint32_t tokens, float* y, size_t ldy);
-// out[j] += h * row[j] for begin <= j < end; out is indexed from column 0. `begin` is a multiple of
-// 32, `end` too or else equal to cols.
-using AxpyFn = void (*)(const Part&, const uint8_t* row, const uint16_t* lut, float h, uint32_t begin, uint32_t end,
-                        float* out);
+// out[t * ldo + j] += h[t * ldh + i] * rows[i][j] for i < count, one after the other, and begin <= j < end; out is
+// indexed from column 0 and padded. `begin` is a multiple of 32, `end` too or else equal to cols. The bits do not
+// depend on how many rows come in one call; those for several tokens are those of decode and accumulate.
+using AddRowsFn = void (*)(const Part&, const uint8_t* const* rows, const uint16_t* const* luts, uint32_t count,
+                           const float* h, size_t ldh, uint32_t tokens, uint32_t begin, uint32_t end, float* out,
+                           size_t ldo);
 // out[j - begin] = row[j]; when end == cols, zeros follow up to the padded width.
 using DecodeFn = void (*)(const Part&, const uint8_t* row, const uint16_t* lut, uint32_t begin, uint32_t end,
                           float* out);
@@ -31,7 +33,7 @@ struct KernelSet {
   const char* name;
   DotFn dot[kCodecCount];
   DotsFn dots[kCodecCount];
-  AxpyFn axpy[kCodecCount];
+  AddRowsFn add_rows[kCodecCount];
   DecodeFn decode[kCodecCount];
   // y[t * ldy + r] = w[r] . x[t]; w [rows][ldw], x [tokens][ldx], k a multiple of 32.
   void (*gemm)(const float* w, size_t ldw, uint32_t rows, const float* x, size_t ldx, uint32_t tokens, size_t k,

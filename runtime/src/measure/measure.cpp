@@ -100,18 +100,25 @@ Outcome measure_kernel(edgekit_kernel_test& test) {
   EK_TRY(pool.start(test.threads));
   const auto integer_dots = kernels->integers->dots[static_cast<int>(part.codec)];
   const DotFn dot = kernels->dot[static_cast<int>(part.codec)];
-  const AxpyFn axpy = kernels->axpy[static_cast<int>(part.codec)];
+  const AddRowsFn add_rows = kernels->add_rows[static_cast<int>(part.codec)];
   const size_t width = padded_cols(part.cols);
   std::vector<float> out(test.down != 0 ? width * pool.size() : rows);
   uint64_t passes = 0;
   const double begin = seconds();
   do {
     pool.parallel_for(rows, std::max(16u, rows / (4 * pool.size())), [&](uint32_t first, uint32_t last, uint32_t w) {
-      for (uint32_t r = first; r < last; ++r) {
-        const uint8_t* row = weights.data() + uint64_t{r} * part.bytes;
-        if (test.down != 0) {
-          axpy(part, row, lut.u16(), 1.0f, 0, part.cols, out.data() + w * width);
-        } else if (integers) {
+      constexpr uint32_t kTogether = 4;
+      const auto row_at = [&](uint32_t r) { return weights.data() + uint64_t{r} * part.bytes; };
+      for (uint32_t r = first; test.down != 0 && r < last; r += kTogether) {
+        const float h[kTogether] = {1, 1, 1, 1};
+        const uint16_t* luts[kTogether] = {lut.u16(), lut.u16(), lut.u16(), lut.u16()};
+        const uint8_t* at[kTogether];
+        for (uint32_t i = 0; i < kTogether; ++i) at[i] = row_at(std::min(r + i, last - 1));
+        add_rows(part, at, luts, std::min(kTogether, last - r), h, 0, 1, 0, part.cols, out.data() + w * width, 0);
+      }
+      for (uint32_t r = first; test.down == 0 && r < last; ++r) {
+        const uint8_t* row = row_at(r);
+        if (integers) {
           integer_dots(part, row, lut.u16(), quantized.data(), 0, 1, &out[r], 1);
         } else {
           out[r] = dot(part, row, lut.u16(), x.f32(), sums.f32());

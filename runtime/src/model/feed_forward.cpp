@@ -143,6 +143,7 @@ void FeedForward::project_out(const Rows& rows, uint32_t tokens, float* out) {
   pool_.parallel_for(blocks, grain, [&](uint32_t begin, uint32_t end, uint32_t worker) {
     const uint32_t c0 = begin * kBlock, c1 = std::min(end * kBlock, p.cols);
     const uint32_t width = padded_cols(c1 - c0);
+    if (tokens <= kFewTokens) return add_down(rows, tokens, c0, c1, out);
     float* decoded = s_.tiles.plane(worker);  // [kTileNeurons][width]
     for (uint32_t r0 = rows.begin; r0 < rows.end; r0 += kTileNeurons) {
       const uint32_t n = std::min(kTileNeurons, rows.end - r0);
@@ -155,6 +156,24 @@ void FeedForward::project_out(const Rows& rows, uint32_t tokens, float* out) {
       }
     }
   });
+}
+
+// The same for columns [c0, c1) and few tokens: nothing is decoded to memory.
+void FeedForward::add_down(const Rows& rows, uint32_t tokens, uint32_t c0, uint32_t c1, float* out) {
+  const Part& p = rows.matrix->parts[rows.matrix->part_count - 1];
+  constexpr uint32_t kTogether = 4;  // rows
+  const uint8_t* at[kTogether];
+  const uint16_t* luts[kTogether];
+  for (uint32_t r0 = rows.begin; r0 < rows.end; r0 += kTogether) {
+    const uint32_t n = std::min(kTogether, rows.end - r0);
+    for (uint32_t i = 0; i < n; ++i) {
+      at[i] = rows.row(r0 + i) + p.offset;
+      luts[i] = w_.lut(p, r0 + i);
+    }
+    for (uint32_t r = r0 + n; r < std::min(r0 + n + kTogether, rows.end); ++r) ask_for(rows.row(r) + p.offset, p.bytes);
+    kernels_.add_rows[static_cast<int>(p.codec)](p, at, luts, n, s_.h.data() + r0, s_.width.ffn, tokens, c0, c1, out,
+                                                 s_.width.hidden);
+  }
 }
 
 }  // namespace edgekit

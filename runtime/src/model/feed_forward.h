@@ -30,6 +30,7 @@ class FeedForward {
   void project_in_tile(const Block& b, const Rows& rows, int32_t expert, uint32_t r0, uint32_t n, const float* x,
                        uint32_t tokens, uint32_t worker);
   void project_out(const Rows& rows, uint32_t tokens, float* out);
+  void add_down(const Rows& rows, uint32_t tokens, uint32_t c0, uint32_t c1, float* out);
   void offer_active(int32_t matrix, const Rows& rows, uint32_t tokens);
 
   Weights& w_;

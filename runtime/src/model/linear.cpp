@@ -43,7 +43,10 @@ void Tile::multiply(const float* x, uint32_t ldx, uint32_t first, uint32_t count
   const float* in = x + size_t{first} * ldx;
   if (!few_) return linear_.kernels_.gemm(memory_, padded, count_, in, ldx, count, padded, y, ldy);
   const DotsFn dots = linear_.kernels_.dots[static_cast<int>(part_.codec)];
-  for (uint32_t i = 0; i < count_; ++i) dots(part_, rows_[i], luts_[i], in, ldx, count, y + i, ldy);
+  for (uint32_t i = 0; i < count_; ++i) {
+    if (i + 1 < count_) ask_for(rows_[i + 1], part_.bytes);
+    dots(part_, rows_[i], luts_[i], in, ldx, count, y + i, ldy);
+  }
 }
 
 void Tile::multiply_integers(uint32_t first, uint32_t count, float* y, uint32_t ldy) const {
@@ -52,6 +55,7 @@ void Tile::multiply_integers(uint32_t first, uint32_t count, float* y, uint32_t 
   const uint8_t* in = linear_.s_.quantized.data() + first * stride;
   if (!few_) return kernels.multiply_panel(panel_, padded, count_, in, stride, count, y, ldy);
   for (uint32_t i = 0; i < count_; ++i) {
+    if (i + 1 < count_) ask_for(rows_[i + 1], part_.bytes);
     kernels.dots[static_cast<int>(part_.codec)](part_, rows_[i], luts_[i], in, stride, count, y + i, ldy);
   }
 }

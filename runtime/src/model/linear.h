@@ -8,6 +8,12 @@ namespace edgekit {
 
 class Linear;
 
+// Asks memory for a record that will be read soon: the hardware does so by itself only for what is read from end to
+// end.
+inline void ask_for(const uint8_t* at, uint32_t bytes) {
+  for (uint32_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i);
+}
+
 // At most kTileRows rows of a part of a matrix, unpacked for products with several tokens.
 class Tile {
  public:

@@ -6,6 +6,36 @@
 
 namespace edgekit {
 
+namespace {
+
+// Weighted rows from all over memory on their way to the sums [cols]: kernels add several at once.
+class Addition {
+ public:
+  Addition(const Part& part, AddRowsFn add_rows, float* sums) : part_(part), add_rows_(add_rows), sums_(sums) {}
+  void add(const uint8_t* row, const uint16_t* lut, float h) {
+    rows_[count_] = row;
+    luts_[count_] = lut;
+    h_[count_] = h;
+    if (++count_ == kMost) finish();
+  }
+  void finish() {
+    add_rows_(part_, rows_, luts_, count_, h_, 0, 1, 0, part_.cols, sums_, 0);
+    count_ = 0;
+  }
+
+ private:
+  static constexpr uint32_t kMost = 4;
+  const Part& part_;
+  const AddRowsFn add_rows_;
+  float* sums_;
+  const uint8_t* rows_[kMost];
+  const uint16_t* luts_[kMost];
+  float h_[kMost];
+  uint32_t count_ = 0;
+};
+
+}  // namespace
+
 Outcome Neurons::activate_selector(const Block& b, const float* x, uint32_t tokens) {
   const float* bias = w_.vector(b.gated ? b.gate_bias : b.up_bias);
   EK_TRY(linear_.multiply(b.selector, x, s_.width.hidden, tokens, bias, s_.h.data(), s_.width.ffn));
@@ -48,7 +78,7 @@ void Neurons::add_rows(const Block& b, const Rows& rows, const float* x) {
 // The neurons of a slice, row by row, so that memory is read once and in order; sums [hidden].
 void Neurons::add_slice(const Block& b, const Rows& rows, uint32_t index, const float* x, float* sums) {
   const Part& down = rows.matrix->parts[rows.matrix->part_count - 1];
-  const AxpyFn axpy = kernels_.axpy[static_cast<int>(down.codec)];
+  const AddRowsFn add_rows = kernels_.add_rows[static_cast<int>(down.codec)];
   const uint32_t span = kSliceRows * kSlices;
   for (uint32_t group = rows.begin / span * span + index * kSliceRows; group < rows.end; group += span) {
     const uint32_t end = std::min(group + kSliceRows, rows.end);
@@ -56,7 +86,10 @@ void Neurons::add_slice(const Block& b, const Rows& rows, uint32_t index, const 
       const uint8_t* row = rows.row(r);
       const float v = value(b, *rows.matrix, row, r, x);
       s_.h.data()[r] = v;  // selection by prompt counts it
-      if (v != 0.0f) axpy(down, row + down.offset, w_.lut(down, r), v, 0, down.cols, sums);
+      // At once, as its row is read from end to end then: memory is faster that way than sums of several rows are.
+      const uint8_t* at = row + down.offset;
+      const uint16_t* lut = w_.lut(down, r);
+      if (v != 0.0f) add_rows(down, &at, &lut, 1, &v, 0, 1, 0, down.cols, sums, 0);
     }
   }
 }
@@ -64,19 +97,20 @@ void Neurons::add_slice(const Block& b, const Rows& rows, uint32_t index, const 
 void Neurons::add_chosen(const Matrix& m, const uint32_t* rows, const uint8_t* const* at, uint32_t begin,
                          uint32_t end) {
   const Part& down = m.parts[m.part_count - 1];
-  const AxpyFn axpy = kernels_.axpy[static_cast<int>(down.codec)];
+  const AddRowsFn add_rows = kernels_.add_rows[static_cast<int>(down.codec)];
   const uint32_t* last = rows + end;
   const float* h = s_.h.data();
   pool_.parallel_for(kSlices, 1, [&](uint32_t first_slice, uint32_t last_slice, uint32_t) {
     for (uint32_t s = first_slice; s < last_slice; ++s) {
-      float* sums = s_.slices.row(s);
+      Addition addition(down, add_rows, s_.slices.row(s));
       const uint32_t* r = rows + begin;
       for (uint32_t group = s * kSliceRows; r != last; group += kSliceRows * kSlices) {
         r = std::lower_bound(r, last, group);
         for (; r != last && *r < group + kSliceRows; ++r) {
-          if (h[*r] != 0.0f) axpy(down, at[r - rows] + down.offset, w_.lut(down, *r), h[*r], 0, down.cols, sums);
+          if (h[*r] != 0.0f) addition.add(at[r - rows] + down.offset, w_.lut(down, *r), h[*r]);
         }
       }
+      addition.finish();
     }
   });
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "core/half.h"
 #include "core/trellis.h"
@@ -107,9 +108,18 @@ class Lookup<kBits, true> {
   const uint8_t* codes_;
   float table_[kEntries];
 };
-template <uint32_t kBits>
+template <uint32_t kBits, int kCentre = 0>
 inline void code_values(const uint8_t* at, size_t b, V out[4]) {
-  widen(codes<kBits>(at, b), out);
+  if constexpr (kCentre == 0) {
+    widen(codes<kBits>(at, b), out);
+  } else {
+    const __m256i bytes = _mm256_sub_epi8(codes<kBits>(at, b), _mm256_set1_epi8(static_cast<char>(kCentre)));
+    const __m128i low = _mm256_castsi256_si128(bytes), high = _mm256_extracti128_si256(bytes, 1);
+    out[0] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(low));
+    out[1] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(low, 8)));
+    out[2] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(high));
+    out[3] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(high, 8)));
+  }
 }
 
 template <uint32_t kBits>

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "core/half.h"
 #include "core/trellis.h"
@@ -109,10 +110,15 @@ class Lookup<kBits, true> {
   __m512i table_[kTables];
 };
 
-template <uint32_t kBits>
+template <uint32_t kBits, int kCentre = 0>
 inline void code_values(const uint8_t* at, size_t b, V out[2]) {
   if constexpr (kBits == 4) {
-    look_up4(_mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0), at + b * 16, out);
+    const V numbers = _mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    look_up4(kCentre == 0 ? numbers : _mm512_sub_ps(numbers, _mm512_set1_ps(kCentre)), at + b * 16, out);
+  } else if constexpr (kCentre != 0) {
+    const __m256i index = _mm256_sub_epi8(codes<kBits>(at, b), _mm256_set1_epi8(static_cast<char>(kCentre)));
+    out[0] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm256_castsi256_si128(index)));
+    out[1] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm256_extracti128_si256(index, 1)));
   } else {
     const __m256i index = codes<kBits>(at, b);
     out[0] = _mm512_cvtepi32_ps(widen(_mm256_castsi256_si128(index)));

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "core/half.h"
 #include "core/trellis.h"
@@ -108,9 +109,10 @@ class Lookup<kBits, true> {
   const uint16_t* lut_;
 };
 
-template <uint32_t kBits>
+template <uint32_t kBits, int kCentre = 0>
 inline void code_values(const uint8_t* at, size_t b, V out[4]) {
   widen(codes<kBits>(at, b), out);
+  for (int i = 0; kCentre != 0 && i < 4; ++i) out[i] = add(out[i], set1(static_cast<float>(-kCentre)));
 }
 
 // The states of four columns from `first` on.

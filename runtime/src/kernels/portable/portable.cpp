@@ -52,8 +52,14 @@ float dot(const Part& p, const uint8_t* row, const uint16_t* lut, const float* x
 }
 
 template <Codec C>
-void axpy(const Part& p, const uint8_t* row, const uint16_t* lut, float h, uint32_t begin, uint32_t end, float* out) {
-  for (uint32_t j = begin; j < end; ++j) out[j] += h * weight<C>(p, row, lut, j);
+void add_rows(const Part& p, const uint8_t* const* rows, const uint16_t* const* luts, uint32_t count, const float* h,
+              size_t ldh, uint32_t tokens, uint32_t begin, uint32_t end, float* out, size_t ldo) {
+  for (uint32_t i = 0; i < count; ++i) {
+    for (uint32_t j = begin; j < end; ++j) {
+      const float w = weight<C>(p, rows[i], luts[i], j);
+      for (uint32_t t = 0; t < tokens; ++t) out[t * ldo + j] += h[t * ldh + i] * w;
+    }
+  }
 }
 
 template <Codec C>
