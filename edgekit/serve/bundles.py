@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -203,6 +204,37 @@ class Bundles:
                 raise
             return False
         return True
+
+    def set_ram(self, ram: int) -> None:
+        """Changes the budget of all together; those that are loaded share it anew.
+
+        Args:
+            ram: bytes; 0 for no limit.
+
+        Raises:
+            BudgetError: less than they need; nothing has changed.
+        """
+        before = {name: other.model.plan.budget_bytes for name, other in self.loaded.items()}
+        floors = [self._floors[name] for name in self.loaded]
+        if ram and ram < max(sum(floors), *self._floors.values()):
+            least = max(sum(floors), *self._floors.values())
+            raise BudgetError(f"a budget of {ram} bytes is too small: the models need at least {least} bytes")
+        spare = (ram - sum(floors)) // len(floors) if ram and floors else 0
+        wanted = {name: self._floors[name] + spare if ram else 0 for name in self.loaded}
+        # First those that give memory back.
+        order = sorted(wanted, key=lambda name: (wanted[name] or math.inf) - before[name])
+        try:
+            for name in order:
+                self.loaded[name].model.set_budget(wanted[name])
+        except BudgetError:
+            for name in reversed(order):
+                self.loaded[name].model.set_budget(before[name])
+            raise
+        self.ram = ram
+
+    def floor(self, name: str) -> int:
+        """The least budget of a bundle, in bytes."""
+        return self._floors[name]
 
     def close(self) -> None:
         """Frees everything."""
