@@ -295,6 +295,7 @@ def library() -> c.CDLL:
         "session_save": (status, (handle, c.c_char_p, error_p)),
         "session_restore": (status, (handle, c.c_char_p, error_p)),
         "session_rewind": (status, (handle, c.c_uint32, error_p)),
+        "session_copy": (status, (handle, handle, c.c_uint32, error_p)),
         "session_tokens": (c.c_uint32, (handle, ids, c.c_uint32)),
         "session_feed_forward": (status, (handle, c.c_uint32, c.c_void_p, c.c_uint32, c.c_void_p, error_p)),
         "session_linear": (

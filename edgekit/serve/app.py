@@ -61,6 +61,7 @@ class Server:
             self._route("/v1/chat/completions", self.chat, "POST"),
             self._route("/v1/completions", self.text, "POST"),
             self._route("/v1/responses", self.responses, "POST"),
+            self._route("/v1/embeddings", self.embeddings, "POST"),
             self._route("/tokenize", self.tokenize, "POST"),
             self._route("/detokenize", self.detokenize, "POST"),
             self._route("/apply-template", self.apply_template, "POST"),
@@ -147,6 +148,16 @@ class Server:
                 return JSONResponse(await waiting)
             finally:
                 waiting.cancel()
+
+    async def embeddings(self, request: Request) -> Response:
+        """POST /v1/embeddings"""
+        bundle = find_bundle(self.known, await self._body(request))
+        raise ApiError(
+            400,
+            f"the model '{bundle.id}' writes text and was not trained to embed it; use an embedding model's server",
+            "unsupported_model",
+            "model",
+        )
 
     # --- the rest ------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from edgekit.serve.run import Run
 from edgekit.sizes import parse_bytes
 from edgekit.verify import check_files
 
+LEAST_COPIED = 16  # tokens that a copy from another session must save
 MOST_CONTEXT = 2048  # tokens, where no other context is asked for; as in the runtime
 
 
@@ -123,6 +125,18 @@ class Loaded:
         if not free:
             return None
         return max(free, key=lambda slot: (shared_tokens(slot.session.tokens, ids), -slot.used))
+
+    def share_beginning(self, slot: Slot, ids: tuple[int, ...]) -> None:
+        """Copies the beginning of a prompt from the session that has most of it, busy or not, if that is worth it."""
+        if self.whole_prompt:
+            return
+        own = shared_tokens(slot.session.tokens, ids)
+        found = {id(other): shared_tokens(other.session.tokens, ids) for other in self.slots}
+        best = max(self.slots, key=lambda other: found[id(other)])
+        if found[id(best)] < own + LEAST_COPIED:
+            return
+        with suppress(RuntimeFailure):  # windows or selections of neurons: the prompt is evaluated
+            slot.session.copy_from(best.session, found[id(best)])
 
     def close(self) -> None:
         """Frees the memory."""

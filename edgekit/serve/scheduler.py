@@ -177,6 +177,7 @@ class Scheduler:
                 return False
             bundle = loaded.bundle
             slot.used = self.bundles.tick()
+            loaded.share_beginning(slot, ticket.job.ids)
             slot.run = Run(ticket, slot.session, bundle.tokenizer, bundle.eos_token_ids, loaded.whole_prompt)
             self.counters.prompt_tokens += len(ticket.job.ids)
             self.counters.cached_tokens += slot.run.cached

@@ -74,7 +74,7 @@ function drawMessage(message, index) {
   const actions = document.createElement("div");
   actions.className = "actions";
   if (message.role === "user") actions.append(button("Edit", () => edit(made, index), "Edit this message"));
-  else actions.append(button("Regenerate", () => answer(index), "Write this answer again"));
+  else actions.append(button("Regenerate", () => answer(index), "Regenerate this answer"));
   made.append(who, body, actions);
   return made;
 }

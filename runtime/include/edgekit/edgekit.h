@@ -276,7 +276,7 @@ EDGEKIT_API uint32_t edgekit_abi_version(void);
 EDGEKIT_API const char* edgekit_version(void);
 /* Comma-separated names of what this build can do, for callers that meet several versions: selections,
  * "budget", "save", "feed_forward", "linear", "log", "draft", "mask", "logprobs", "penalties", "activations",
- * "sessions", "uring". Unknown names may appear. */
+ * "sessions", "copy", "uring". Unknown names may appear. */
 EDGEKIT_API const char* edgekit_features(void);
 /* Comma-separated names of the kernel sets this CPU can run, best first. */
 EDGEKIT_API const char* edgekit_kernel_sets(void);
@@ -340,6 +340,12 @@ EDGEKIT_API edgekit_status edgekit_session_restore(edgekit_session* session, con
  * window keep little more than the window: going back further than they allow, but for 0, fails with
  * EDGEKIT_INVALID_ARGUMENT, and the message says how far. */
 EDGEKIT_API edgekit_status edgekit_session_rewind(edgekit_session* session, uint32_t position, edgekit_error* error);
+/* Makes a session begin as another one of its model does: with the first `position` tokens, keys and values of `from`,
+ * which no other thread may use meanwhile. There are no logits until a token is evaluated. Layers with a sliding window
+ * limit the position as in edgekit_session_rewind. After an error the session is as after a reset, or, when arguments
+ * are refused, as before. */
+EDGEKIT_API edgekit_status edgekit_session_copy(edgekit_session* session, const edgekit_session* from,
+                                                uint32_t position, edgekit_error* error);
 /* Copies at most `room` of the session's tokens; returns how many it has. */
 EDGEKIT_API uint32_t edgekit_session_tokens(const edgekit_session* session, int32_t* tokens, uint32_t room);
 /* The next token of the text: appends the token that the last call chose, if there was one, and chooses another.

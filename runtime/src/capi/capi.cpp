@@ -71,7 +71,7 @@ uint32_t edgekit_abi_version(void) { return EDGEKIT_ABI_VERSION; }
 const char* edgekit_version(void) { return EDGEKIT_VERSION_STRING; }
 const char* edgekit_features(void) {
   return "all,exact,predicted,threshold,prompt,router,budget,save,feed_forward,linear,log,draft,mask,logprobs,"
-         "penalties,activations,sessions"
+         "penalties,activations,sessions,copy"
 #if defined(__linux__)
          ",uring"
 #endif
@@ -215,6 +215,15 @@ edgekit_status edgekit_session_restore(edgekit_session* session, const char* pat
 edgekit_status edgekit_session_rewind(edgekit_session* session, uint32_t position, edgekit_error* error) {
   if (session == nullptr) return invalid("session must not be NULL", error);
   return report(session->session->rewind(position).error(), error);
+}
+
+edgekit_status edgekit_session_copy(edgekit_session* session, const edgekit_session* from, uint32_t position,
+                                    edgekit_error* error) {
+  if (session == nullptr || from == nullptr) return invalid("session and from must not be NULL", error);
+  if (session == from || !session->session->same_model(*from->session)) {
+    return invalid("the sessions must be two of one model", error);
+  }
+  return report(session->session->copy_from(*from->session, position).error(), error);
 }
 
 uint32_t edgekit_session_tokens(const edgekit_session* session, int32_t* tokens, uint32_t room) {

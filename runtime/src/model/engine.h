@@ -86,6 +86,7 @@ class Session {
   Outcome save(const std::string& path);
   Outcome restore(const std::string& path);
   Outcome rewind(uint32_t position);
+  Outcome copy_from(const Session& other, uint32_t position);
   uint32_t tokens(int32_t* out, uint32_t room) const;
   void cancel() { cancelled_.store(true); }
   uint32_t position() const { return position_; }
