@@ -279,7 +279,8 @@ class Session:
         self._call("rewind", _whole("position", position))
 
     def copy_from(self, other: Session, position: SupportsIndex) -> None:
-        """Begins as another session of the model does, with its first `position` tokens; no thread may use it meanwhile.
+        """Begins as another session of the model does, with its first `position` tokens; no thread may use that one
+        meanwhile.
 
         Raises:
             RuntimeFailure: of another model, it has fewer tokens, layers with a sliding window no longer hold what
