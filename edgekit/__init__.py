@@ -17,15 +17,21 @@ from edgekit.version import __version__
 if TYPE_CHECKING:
     from edgekit.conversion import convert
     from edgekit.generate.loop import TextModel, load
+    from edgekit.serve.async_model import AsyncModel
 
-__all__ = ["EdgekitError", "TextModel", "__version__", "convert", "load"]
+__all__ = ["AsyncModel", "EdgekitError", "TextModel", "__version__", "convert", "load"]
 
 
 def __getattr__(name: str) -> Any:
     # Imported when first used: `edgekit --help` should not wait for NumPy and the runtime.
     import importlib
 
-    homes = {"convert": "edgekit.conversion", "load": "edgekit.generate.loop", "TextModel": "edgekit.generate.loop"}
+    homes = {
+        "AsyncModel": "edgekit.serve.async_model",
+        "TextModel": "edgekit.generate.loop",
+        "convert": "edgekit.conversion",
+        "load": "edgekit.generate.loop",
+    }
     if name in homes:
         return getattr(importlib.import_module(homes[name]), name)
     raise AttributeError(f"module 'edgekit' has no attribute '{name}'")

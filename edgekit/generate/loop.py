@@ -133,6 +133,37 @@ class TextModel:
             grammar,
         )
 
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        max_tokens: int = DEFAULT_TOKENS,
+        sampling: Sampling | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        schema: str | Mapping[str, Any] | None = None,
+        session: TokenSession | None = None,
+    ) -> Generation:
+        """The answer to messages; what the session has of them already is not evaluated again.
+
+        Args:
+            messages: objects with a "role" ("system", "user", "assistant") and a "content", which is a text.
+            max_tokens: most tokens of the answer.
+            sampling: how to choose; llama.cpp's defaults if not given.
+            tools: JSON schemas of functions, for chat templates that know them; a call is text, in the template's form.
+            schema: a JSON schema that the answer follows.
+            session: from `create_session`; the model's own if not given.
+
+        Raises:
+            BundleError: no messages, or the chat template does not take them.
+            RuntimeFailure: the schema cannot be followed.
+        """
+        from edgekit.generate.dialogue import render_dialogue
+
+        prompt = render_dialogue(self.tokenizer, messages, tools)
+        grammar = None if schema is None else self.grammar("json_schema", schema)
+        return self.generate(
+            prompt.ids, max_tokens, sampling, prompt.stop, session=session, reuse=True, grammar=grammar
+        )
+
 
 def load(
     path: str | Path,

@@ -289,11 +289,13 @@ def library() -> c.CDLL:
         "session_next": (status, (handle, c.POINTER(Sampling), ids, error_p)),
         "session_set_draft": (status, (handle, handle, error_p)),
         "session_advance": (status, (handle, error_p)),
+        "sessions_advance": (status, (c.POINTER(handle), c.c_uint32, error_p, error_p)),
         "session_set_mask": (None, (handle, Mask, c.c_void_p)),
         "session_logprobs": (status, (handle, c.POINTER(c.c_float), ids, c.POINTER(c.c_float), c.c_uint32, error_p)),
         "session_save": (status, (handle, c.c_char_p, error_p)),
         "session_restore": (status, (handle, c.c_char_p, error_p)),
         "session_rewind": (status, (handle, c.c_uint32, error_p)),
+        "session_copy": (status, (handle, handle, c.c_uint32, error_p)),
         "session_tokens": (c.c_uint32, (handle, ids, c.c_uint32)),
         "session_feed_forward": (status, (handle, c.c_uint32, c.c_void_p, c.c_uint32, c.c_void_p, error_p)),
         "session_linear": (
@@ -320,8 +322,13 @@ def check(status: int, error: Error) -> None:
         EdgekitError: BundleError, BudgetError or RuntimeFailure with the runtime's message.
     """
     if status != 0:
-        message = error.message.decode(errors="replace") or f"the runtime failed with status {status}"
-        raise _STATUS_ERRORS.get(status, RuntimeFailure)(message)
+        raise error_from(status, error)
+
+
+def error_from(status: int, error: Error) -> EdgekitError:
+    """The exception that a status stands for, with the runtime's message."""
+    message = error.message.decode(errors="replace") or f"the runtime failed with status {status}"
+    return _STATUS_ERRORS.get(status, RuntimeFailure)(message)
 
 
 def call(name: str, *arguments: object) -> None:

@@ -278,6 +278,17 @@ class Session:
         """
         self._call("rewind", _whole("position", position))
 
+    def copy_from(self, other: Session, position: SupportsIndex) -> None:
+        """Begins as another session of the model does, with its first `position` tokens; no thread may use that one
+        meanwhile.
+
+        Raises:
+            RuntimeFailure: of another model, it has fewer tokens, layers with a sliding window no longer hold what
+                comes before that position, or the selection keeps what is not copied.
+        """
+        with other.handle.use() as source:
+            self._call("copy", source, _whole("position", position))
+
     @property
     def tokens(self) -> list[int]:
         """The tokens so far."""

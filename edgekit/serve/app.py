@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from edgekit.errors import EdgekitError
+from edgekit.errors import BudgetError, EdgekitError, RuntimeFailure
 from edgekit.serve import fields
 from edgekit.serve.bundles import Bundle
 from edgekit.serve.calls import Calls
@@ -24,12 +24,14 @@ from edgekit.serve.chat_api import chat_body, chat_chunks, collect, error_body
 from edgekit.serve.errors import ApiError, api_error, bad
 from edgekit.serve.guard import Guard
 from edgekit.serve.messages import read_messages
-from edgekit.serve.metrics import prometheus
+from edgekit.serve.metrics import prometheus, stats_body
+from edgekit.serve.page import page_file
 from edgekit.serve.requests import TextRequest, find_bundle, read_chat, read_text, render
 from edgekit.serve.responses_api import end_status, read_response, response_body, response_events
 from edgekit.serve.scheduler import Scheduler
 from edgekit.serve.text_api import text_body, text_chunks
 from edgekit.serve.tools import new_id, read_tools
+from edgekit.sizes import parse_bytes
 from edgekit.version import __version__
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -48,6 +50,10 @@ class Server:
     def app(self) -> Starlette:
         """The application."""
         routes = [
+            self._route("/", self.page, "GET"),
+            self._route("/page/{name}", self.page, "GET"),
+            self._route("/stats", self.stats, "GET"),
+            self._route("/budget", self.budget, "POST"),
             self._route("/health", self.health, "GET"),
             self._route("/metrics", self.metrics, "GET"),
             self._route("/v1/models", self.models, "GET"),
@@ -55,6 +61,7 @@ class Server:
             self._route("/v1/chat/completions", self.chat, "POST"),
             self._route("/v1/completions", self.text, "POST"),
             self._route("/v1/responses", self.responses, "POST"),
+            self._route("/v1/embeddings", self.embeddings, "POST"),
             self._route("/tokenize", self.tokenize, "POST"),
             self._route("/detokenize", self.detokenize, "POST"),
             self._route("/apply-template", self.apply_template, "POST"),
@@ -142,6 +149,16 @@ class Server:
             finally:
                 waiting.cancel()
 
+    async def embeddings(self, request: Request) -> Response:
+        """POST /v1/embeddings"""
+        bundle = find_bundle(self.known, await self._body(request))
+        raise ApiError(
+            400,
+            f"the model '{bundle.id}' writes text and was not trained to embed it; use an embedding model's server",
+            "unsupported_model",
+            "model",
+        )
+
     # --- the rest ------------------------------------------------------------------------------------------
 
     async def health(self, request: Request) -> Response:
@@ -152,6 +169,29 @@ class Server:
         """GET /metrics"""
         text = prometheus(self.scheduler.counters, self.scheduler.snapshot)
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+
+    async def page(self, request: Request) -> Response:
+        """GET / and its files"""
+        return page_file(request.path_params.get("name", "index.html"))
+
+    async def stats(self, request: Request) -> Response:
+        """GET /stats: what the page plots"""
+        body = stats_body(self.scheduler.counters, self.scheduler.snapshot)
+        return JSONResponse(body, headers={"Cache-Control": "no-store"})
+
+    async def budget(self, request: Request) -> Response:
+        """POST /budget: {"ram": BYTES or as "2G"}; 0: no limit"""
+        ram = (await self._body(request)).get("ram")
+        if isinstance(ram, bool) or not isinstance(ram, int | str):
+            raise bad("'ram' must be a number of bytes, or a text such as 2G; 0 for no limit", "ram")
+        try:
+            size = parse_bytes(ram) if ram != 0 else 0
+            await asyncio.wrap_future(self.scheduler.set_budget(size))
+        except (BudgetError, RuntimeFailure) as error:
+            if isinstance(error, ApiError):
+                raise
+            raise bad(str(error), "ram") from error
+        return await self.stats(request)
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models"""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +22,7 @@ from edgekit.serve.run import Run
 from edgekit.sizes import parse_bytes
 from edgekit.verify import check_files
 
+LEAST_COPIED = 16  # tokens that a copy from another session must save
 MOST_CONTEXT = 2048  # tokens, where no other context is asked for; as in the runtime
 
 
@@ -123,6 +126,18 @@ class Loaded:
             return None
         return max(free, key=lambda slot: (shared_tokens(slot.session.tokens, ids), -slot.used))
 
+    def share_beginning(self, slot: Slot, ids: tuple[int, ...]) -> None:
+        """Copies the beginning of a prompt from the session that has most of it, busy or not, if that is worth it."""
+        if self.whole_prompt:
+            return
+        own = shared_tokens(slot.session.tokens, ids)
+        found = {id(other): shared_tokens(other.session.tokens, ids) for other in self.slots}
+        best = max(self.slots, key=lambda other: found[id(other)])
+        if found[id(best)] < own + LEAST_COPIED:
+            return
+        with suppress(RuntimeFailure):  # windows or selections of neurons: the prompt is evaluated
+            slot.session.copy_from(best.session, found[id(best)])
+
     def close(self) -> None:
         """Frees the memory."""
         self.model.close()
@@ -203,6 +218,37 @@ class Bundles:
                 raise
             return False
         return True
+
+    def set_ram(self, ram: int) -> None:
+        """Changes the budget of all together; those that are loaded share it anew.
+
+        Args:
+            ram: bytes; 0 for no limit.
+
+        Raises:
+            BudgetError: less than they need; nothing has changed.
+        """
+        before = {name: other.model.plan.budget_bytes for name, other in self.loaded.items()}
+        floors = [self._floors[name] for name in self.loaded]
+        if ram and ram < max(sum(floors), *self._floors.values()):
+            least = max(sum(floors), *self._floors.values())
+            raise BudgetError(f"a budget of {ram} bytes is too small: the models need at least {least} bytes")
+        spare = (ram - sum(floors)) // len(floors) if ram and floors else 0
+        wanted = {name: self._floors[name] + spare if ram else 0 for name in self.loaded}
+        # First those that give memory back.
+        order = sorted(wanted, key=lambda name: (wanted[name] or math.inf) - before[name])
+        try:
+            for name in order:
+                self.loaded[name].model.set_budget(wanted[name])
+        except BudgetError:
+            for name in reversed(order):
+                self.loaded[name].model.set_budget(before[name])
+            raise
+        self.ram = ram
+
+    def floor(self, name: str) -> int:
+        """The least budget of a bundle, in bytes."""
+        return self._floors[name]
 
     def close(self) -> None:
         """Frees everything."""

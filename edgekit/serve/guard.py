@@ -13,7 +13,8 @@ from starlette.requests import ClientDisconnect, Request
 from edgekit.serve.errors import ApiError
 from edgekit.serve.loopback import is_loopback
 
-OPEN_PATHS = ("/health",)  # without a key
+OPEN_PATHS = ("/health", "/")  # without a key
+OPEN_FOLDER = "/page/"  # of the page, which asks its user for the key
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ class Guard:
         origin = request.headers.get("origin")
         if origin is not None and not self.allows(origin, host):
             raise ApiError(403, "web pages of this origin may not ask; see --cors-origin", "wrong_origin")
-        if self.api_key and request.url.path not in OPEN_PATHS and request.method != "OPTIONS":
+        path = request.url.path
+        is_open = path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
+        if self.api_key and not is_open and request.method != "OPTIONS":
             given = request.headers.get("authorization", "")
             kind, _, key = given.partition(" ")
             wanted = self.api_key.encode()

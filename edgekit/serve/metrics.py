@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgekit.serve.bundles import Bundles
@@ -42,6 +42,8 @@ class ModelSnapshot:
     memory: int
     peak_memory: int
     budget: int
+    floor: int
+    weights: int
     bytes_read: int
     window_hits: int
     window_misses: int
@@ -52,6 +54,7 @@ class Snapshot:
     """The server at one time."""
 
     waiting: int = 0
+    ram: int = 0
     models: tuple[ModelSnapshot, ...] = ()
 
 
@@ -68,12 +71,26 @@ def take_snapshot(bundles: Bundles, waiting: int) -> Snapshot:
                 memory=stats[0].memory_bytes,
                 peak_memory=stats[0].peak_memory_bytes,
                 budget=loaded.model.plan.budget_bytes,
+                floor=bundles.floor(loaded.bundle.id),
+                weights=loaded.model.plan.weight_bytes,
                 bytes_read=stats[0].bytes_read,
                 window_hits=sum(s.window_hits for s in stats),
                 window_misses=sum(s.window_misses for s in stats),
             )
         )
-    return Snapshot(waiting, tuple(models))
+    return Snapshot(waiting, bundles.ram, tuple(models))
+
+
+def stats_body(counters: Counters, snapshot: Snapshot) -> dict[str, Any]:
+    """What the page shows: counters since the server began, and the models as they were last seen; sizes in bytes.
+    `ram` is the budget of all models, 0 without a limit."""
+    return {
+        "prompt_tokens": counters.prompt_tokens,
+        "generated_tokens": counters.generated_tokens,
+        "waiting": snapshot.waiting,
+        "ram": snapshot.ram,
+        "models": [asdict(model) for model in snapshot.models],
+    }
 
 
 def prometheus(counters: Counters, snapshot: Snapshot) -> str:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from edgekit.errors import EdgekitError
@@ -46,6 +47,7 @@ class Scheduler:
         self.bundles, self.limits = bundles, limits
         self.counters = Counters()
         self._waiting: deque[Ticket] = deque()
+        self._budgets: deque[tuple[int, Future[None]]] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._turn = 0
@@ -81,6 +83,33 @@ class Scheduler:
         """Seconds after which there is probably room."""
         return max(1, min(60, round(self.counters.mean_seconds * (1 + waiting) / 4)))
 
+    def set_budget(self, ram: int) -> Future[None]:
+        """Changes the memory budget of all models together, between two passes. From any thread.
+
+        Returns:
+            done when memory is as it should be; or with a BudgetError, and then nothing has changed.
+        """
+        done: Future[None] = Future()
+        with self._changed:
+            if self._closing:
+                raise shutting_down()
+            self._budgets.append((ram, done))
+            self._changed.notify_all()
+        return done
+
+    def _change_budgets(self) -> None:
+        with self._changed:
+            wanted, self._budgets = list(self._budgets), deque()
+        for ram, done in wanted:
+            try:
+                self.bundles.set_ram(ram)
+                self._look(at_once=True)
+                done.set_result(None)
+            except EdgekitError as error:
+                done.set_exception(error)
+            except Exception as error:
+                done.set_exception(internal(error))
+
     def wake(self) -> None:
         """Looks at cancelled jobs soon. From any thread."""
         with self._changed:
@@ -102,13 +131,14 @@ class Scheduler:
         try:
             while True:
                 with self._changed:
-                    idle = not self._running() and not self._waiting
+                    idle = not self._running() and not self._waiting and not self._budgets
                     if self._closing:
                         break
                     if idle:
                         self._look(at_once=True)
                         self._changed.wait()
                         continue
+                self._change_budgets()
                 self._admit()
                 self._round()
                 self._look()
@@ -147,6 +177,7 @@ class Scheduler:
                 return False
             bundle = loaded.bundle
             slot.used = self.bundles.tick()
+            loaded.share_beginning(slot, ticket.job.ids)
             slot.run = Run(ticket, slot.session, bundle.tokenizer, bundle.eos_token_ids, loaded.whole_prompt)
             self.counters.prompt_tokens += len(ticket.job.ids)
             self.counters.cached_tokens += slot.run.cached
@@ -198,5 +229,8 @@ class Scheduler:
                 slot.run = None
         with self._changed:
             waiting, self._waiting = list(self._waiting), deque()
+            budgets, self._budgets = list(self._budgets), deque()
         for ticket in waiting:
             self._refuse(ticket, error)
+        for _, done in budgets:
+            done.set_exception(error)

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgekit.errors import EdgekitError
+from edgekit.runtime.model import Model
 from edgekit.runtime.session import Session
+from edgekit.runtime.together import advance_together
 from edgekit.runtime.values import Sampling
 from edgekit.serve.errors import internal
 
@@ -29,9 +31,25 @@ class Work:
 def step(round_: Sequence[Work]) -> list[int | EdgekitError]:
     """Does the work of a round; for each session the token that was chosen (-1 for prompts), or why it failed.
 
-    The sessions take turns here. One pass over the weights for all of them has the same arguments and results.
+    The sessions of a model that choose a token share one pass over its weights.
     """
-    return [_step_one(work) for work in round_]
+    failed = _advance([work.session for work in round_ if work.sampling is not None])
+    return [failed.get(work.session) or _step_one(work) for work in round_]
+
+
+def _advance(sessions: Sequence[Session]) -> dict[Session, EdgekitError]:
+    """Takes the tokens that were chosen last into their texts; the sessions that failed, and why."""
+    by_model: dict[Model, list[Session]] = {}
+    for session in sessions:
+        by_model.setdefault(session.model, []).append(session)
+    failed: dict[Session, EdgekitError] = {}
+    for together in by_model.values():
+        try:
+            errors = advance_together(together)
+        except EdgekitError as error:
+            errors = [error] * len(together)
+        failed.update({s: e for s, e in zip(together, errors, strict=True) if e is not None})
+    return failed
 
 
 def _step_one(work: Work) -> int | EdgekitError:

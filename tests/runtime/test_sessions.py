@@ -70,9 +70,10 @@ def test_no_room_for_another_session(bundle: Path) -> None:
             held += [model.create_session() for _ in range(64)]
 
 
-def arguments(method: Any) -> list[Any]:
-    """Something for each parameter that has no default."""
+def arguments(method: Any, other: Any = None) -> list[Any]:
+    """Something for each parameter that has no default; `other`: a session that is open."""
     values = {
+        "other": other, "messages": [{"role": "user", "content": "Hello"}],
         "tokens": [3], "sampling": GREEDY, "path": "/nowhere", "position": 0, "block": 1, "draft": None, "ram": None,
         "x": np.zeros((1, 256), np.float32), "take": print, "fill": None, "count": 1, "token_ids": [3], "prompt": [3],
     }  # fmt: skip
@@ -80,14 +81,14 @@ def arguments(method: Any) -> list[Any]:
     return [values[p.name] for p in given if p.default is inspect.Parameter.empty]
 
 
-def use(thing: Any, name: str) -> None:
+def use(thing: Any, name: str, other: Any = None) -> None:
     """Calls a method, or reads a property; what is lazy is begun."""
     member = inspect.getattr_static(type(thing), name)
     if isinstance(member, property):
         getattr(thing, name)
         return
     method = getattr(thing, name)
-    out = method(*arguments(method))
+    out = method(*arguments(method, other))
     if hasattr(out, "__next__"):
         next(out)
     elif hasattr(out, "__enter__") and not isinstance(out, Session):
@@ -113,9 +114,10 @@ def test_every_call_on_what_is_closed_raises(bundle: Path, kind: str) -> None:
     thing.close()  # again
     names = [n for n in dir(type(thing)) if not n.startswith("_") and n not in HARMLESS]
     assert len(names) >= 3
-    for name in names:
-        with pytest.raises(RuntimeFailure, match="closed"):
-            use(thing, name)
+    with Session(bundle, Options(context=64)) as other:
+        for name in names:
+            with pytest.raises(RuntimeFailure, match="closed"):
+                use(thing, name, other)
 
 
 def test_closing_ends_an_evaluation_of_another_thread(bundle: Path) -> None:

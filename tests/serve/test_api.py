@@ -268,3 +268,9 @@ def test_errors_are_those_of_the_client(server: Running) -> None:
     assert caught.value.code == "context_length_exceeded"
     with pytest.raises(openai.BadRequestError):
         client.completions.create(model="demo", prompt=[99999999])
+
+
+def test_embeddings_are_refused_with_the_reason(server: Running) -> None:
+    with pytest.raises(openai.BadRequestError, match="was not trained to embed") as caught:
+        server.client().embeddings.create(model="demo", input="a cat")
+    assert caught.value.code == "unsupported_model"

@@ -332,3 +332,20 @@ def test_a_signal_ends_the_server_and_what_it_was_doing(endless: Path, number: s
     connection.close()
     assert running.process.returncode in (130, 143, -number)
     assert "Traceback" not in err
+
+
+def test_a_busy_session_lends_its_prompt(scheduler: Scheduler) -> None:
+    watched = Watched(scheduler)
+    beginning = tuple(3 + i % 50 for i in range(100))
+    first = watched.submit("busy", replace(ENDLESS, ids=(*beginning, 7)))
+    watched.until("busy", Token)
+    watched.submit("later", Job("demo", (*beginning, 8, 9), 5, GREEDY))
+    later = [event for name, event in watched.until("later", Finished) if name == "later"]
+    first.cancel()
+    scheduler.wake()
+    watched.until("busy", Failed)
+    assert isinstance(later[0], Started)
+    assert later[0].cached_tokens == len(beginning)
+    watched.submit("alone", Job("demo", (*beginning, 8, 9), 5, GREEDY))
+    alone = [event for name, event in watched.until("alone", Finished) if name == "alone"]
+    assert [e.token for e in alone if isinstance(e, Token)] == [e.token for e in later if isinstance(e, Token)]

@@ -275,8 +275,8 @@ typedef void (*edgekit_inputs_callback)(uint32_t matrix, uint32_t part, const fl
 EDGEKIT_API uint32_t edgekit_abi_version(void);
 EDGEKIT_API const char* edgekit_version(void);
 /* Comma-separated names of what this build can do, for callers that meet several versions: selections,
- * "budget", "save", "feed_forward", "linear", "log", "draft", "mask", "logprobs", "penalties", "activations", "uring".
- * Unknown names may appear. */
+ * "budget", "save", "feed_forward", "linear", "log", "draft", "mask", "logprobs", "penalties", "activations",
+ * "sessions", "copy", "uring". Unknown names may appear. */
 EDGEKIT_API const char* edgekit_features(void);
 /* Comma-separated names of the kernel sets this CPU can run, best first. */
 EDGEKIT_API const char* edgekit_kernel_sets(void);
@@ -340,6 +340,12 @@ EDGEKIT_API edgekit_status edgekit_session_restore(edgekit_session* session, con
  * window keep little more than the window: going back further than they allow, but for 0, fails with
  * EDGEKIT_INVALID_ARGUMENT, and the message says how far. */
 EDGEKIT_API edgekit_status edgekit_session_rewind(edgekit_session* session, uint32_t position, edgekit_error* error);
+/* Makes a session begin as another one of its model does: with the first `position` tokens, keys and values of `from`,
+ * which no other thread may use meanwhile. There are no logits until a token is evaluated. Layers with a sliding window
+ * limit the position as in edgekit_session_rewind. After an error the session is as after a reset, or, when arguments
+ * are refused, as before. */
+EDGEKIT_API edgekit_status edgekit_session_copy(edgekit_session* session, const edgekit_session* from,
+                                                uint32_t position, edgekit_error* error);
 /* Copies at most `room` of the session's tokens; returns how many it has. */
 EDGEKIT_API uint32_t edgekit_session_tokens(const edgekit_session* session, int32_t* tokens, uint32_t room);
 /* The next token of the text: appends the token that the last call chose, if there was one, and chooses another.
@@ -361,6 +367,17 @@ EDGEKIT_API edgekit_status edgekit_session_next(edgekit_session* session, const 
  * The next call of edgekit_session_next then only chooses. So a mask can be computed during the pass and given in
  * edgekit_sampling. */
 EDGEKIT_API edgekit_status edgekit_session_advance(edgekit_session* session, edgekit_error* error);
+/* edgekit_session_advance for `count` different sessions of one model, in one pass: each weight is read once for all of
+ * them, and each session gets the bits that it gets alone. The next call of edgekit_session_next for each then only
+ * chooses. errors [count] says what became of each session, and the status and `error` are those of the first that
+ * failed. A session that has no room (EDGEKIT_CONTEXT_FULL), was cancelled or whose logits are not finite is as before
+ * the call and does not touch the others; weights that cannot be read are an error of all. Arguments that are refused
+ * leave everything as it was, errors included. More sessions than edgekit_options.sessions, 64 or the plan's max_batch
+ * take several passes. Sessions of models with drafts or with selections other than all and router, and sessions that
+ * capture, are advanced one by one. In edgekit_stats, bytes and units of a pass are divided among its sessions, and
+ * its seconds count for each. No session may be used by another thread meanwhile. */
+EDGEKIT_API edgekit_status edgekit_sessions_advance(edgekit_session* const* sessions, uint32_t count,
+                                                    edgekit_error* errors, edgekit_error* error);
 /* Drafts come from this session of a smaller model with the same vocabulary, which this one then drives; NULL, or
  * when the draft session is destroyed: from the text so far. A session drafts for one other at most. */
 EDGEKIT_API edgekit_status edgekit_session_set_draft(edgekit_session* session, edgekit_session* draft,

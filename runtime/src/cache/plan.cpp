@@ -211,14 +211,16 @@ Outcome make_plan(const Manifest& m, const PlanRequest& r, Plan& plan) {
   if (r.ram_bytes < plan.floor_bytes) return too_small(r.ram_bytes, plan);
 
   // Work buffers and ring may take an eighth of the budget each, or else shrink to their least.
-  const auto halve = [&] { plan.max_batch = std::max(least, plan.max_batch / 2); };
-  while (plan.max_batch > least && work(plan.max_batch) > r.ram_bytes / 8) halve();
+  // A row for each session that may be continued is worth more: without it the weights are read several times.
+  const auto halve = [&](uint32_t to) { plan.max_batch = std::max(to, plan.max_batch / 2); };
+  const uint32_t rows = std::max(least, std::min(r.texts, plan.max_batch));
+  while (plan.max_batch > rows && work(plan.max_batch) > r.ram_bytes / 8) halve(rows);
   choose_ring(plan, r.ram_bytes / 8);
   const auto overhead = [&] {
     return fixed(plan.max_batch) + work(plan.max_batch) + tables + ring_bytes(plan) +
            Region::charge(kMinSlots * plan.window_slot_bytes);
   };
-  while (overhead() > r.ram_bytes && plan.max_batch > least) halve();
+  while (overhead() > r.ram_bytes && plan.max_batch > least) halve(least);
   while (overhead() > r.ram_bytes && plan.slots > kMinSlots) --plan.slots;
   if (overhead() > r.ram_bytes) plan.slot_bytes = largest_unit;
   // A model smaller than the buffers it would be streamed through: the floor is that of keeping it.

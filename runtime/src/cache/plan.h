@@ -20,6 +20,7 @@ struct PlanRequest {
   uint32_t parts = 0;     // EDGEKIT_COMPUTE_*
   // Work buffers of a pass of `batch` tokens, with room for a unit of `unit_bytes`.
   std::function<uint64_t(uint32_t batch, uint64_t unit_bytes)> workspace_bytes;
+  uint32_t texts = 1;          // sessions that may be continued in one pass
   uint64_t session_bytes = 0;  // per session, besides its KV cache
   uint64_t fixed_bytes = 0;    // already held: manifest and checksums
   uint64_t opening_bytes = 0;  // most that was held while they were read

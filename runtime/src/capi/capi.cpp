@@ -71,8 +71,7 @@ uint32_t edgekit_abi_version(void) { return EDGEKIT_ABI_VERSION; }
 const char* edgekit_version(void) { return EDGEKIT_VERSION_STRING; }
 const char* edgekit_features(void) {
   return "all,exact,predicted,threshold,prompt,router,budget,save,feed_forward,linear,log,draft,mask,logprobs,"
-         "penalties,"
-         "activations"
+         "penalties,activations,sessions,copy"
 #if defined(__linux__)
          ",uring"
 #endif
@@ -218,6 +217,15 @@ edgekit_status edgekit_session_rewind(edgekit_session* session, uint32_t positio
   return report(session->session->rewind(position).error(), error);
 }
 
+edgekit_status edgekit_session_copy(edgekit_session* session, const edgekit_session* from, uint32_t position,
+                                    edgekit_error* error) {
+  if (session == nullptr || from == nullptr) return invalid("session and from must not be NULL", error);
+  if (session == from || !session->session->same_model(*from->session)) {
+    return invalid("the sessions must be two of one model", error);
+  }
+  return report(session->session->copy_from(*from->session, position).error(), error);
+}
+
 uint32_t edgekit_session_tokens(const edgekit_session* session, int32_t* tokens, uint32_t room) {
   if (session == nullptr) return 0;
   return session->session->tokens(tokens, tokens != nullptr ? room : 0);
@@ -236,6 +244,32 @@ edgekit_status edgekit_session_next(edgekit_session* session, const edgekit_samp
 edgekit_status edgekit_session_advance(edgekit_session* session, edgekit_error* error) {
   if (session == nullptr) return invalid("session must not be NULL", error);
   return report(session->session->advance().error(), error);
+}
+
+edgekit_status edgekit_sessions_advance(edgekit_session* const* sessions, uint32_t count, edgekit_error* errors,
+                                        edgekit_error* error) {
+  if (sessions == nullptr || errors == nullptr || count == 0) {
+    return invalid("sessions and errors must be given, and count be at least 1", error);
+  }
+  std::vector<edgekit::Session*> all;
+  for (uint32_t i = 0; i < count; ++i) {
+    if (sessions[i] == nullptr) return invalid("a session must not be NULL", error);
+    all.push_back(sessions[i]->session.get());
+    if (!all[0]->same_model(*all[i])) return invalid("the sessions must be of one model", error);
+  }
+  std::vector<edgekit::Session*> sorted = all;
+  std::sort(sorted.begin(), sorted.end());
+  if (std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end()) {
+    return invalid("a session must not be given twice", error);
+  }
+  std::vector<Error> outcomes(count);
+  edgekit::Session::advance_together(all.data(), count, outcomes.data());
+  Error first;
+  for (uint32_t i = 0; i < count; ++i) {
+    report(outcomes[i], errors + i);
+    if (first.status == EDGEKIT_OK) first = outcomes[i];
+  }
+  return report(first, error);
 }
 
 edgekit_status edgekit_session_set_draft(edgekit_session* session, edgekit_session* draft, edgekit_error* error) {

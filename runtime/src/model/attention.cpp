@@ -10,12 +10,20 @@ namespace edgekit {
 void Attention::fill_ropes(const Pass& pass) {
   const auto& ropes = w_.manifest().ropes;
   for (size_t i = 0; i < ropes.size(); ++i) {
-    fill_rope(ropes[i], w_.vector(ropes[i].inv_freq), w_.vector(ropes[i].long_inv_freq), pass.position, pass.count,
-              pass.length, s_.width.rope, s_.rope.plane(i));
+    const float *inv_freq = w_.vector(ropes[i].inv_freq), *long_inv_freq = w_.vector(ropes[i].long_inv_freq);
+    if (pass.texts == nullptr) {
+      fill_rope(ropes[i], inv_freq, long_inv_freq, pass.position, pass.count, pass.length, s_.width.rope,
+                s_.rope.plane(i));
+      continue;
+    }
+    for (uint32_t t = 0; t < pass.count; ++t) {
+      const uint32_t position = pass.position_of(t);
+      fill_rope(ropes[i], inv_freq, long_inv_freq, position, 1, position + 1, s_.width.rope, s_.rope.row(i, t));
+    }
   }
 }
 
-Outcome Attention::forward(const Pass& pass, size_t block, KvCache& cache) {
+Outcome Attention::forward(const Pass& pass, size_t block) {
   const Block& b = w_.manifest().blocks[block];
   const Widths& width = s_.width;
   const uint32_t n = pass.count;
@@ -25,9 +33,9 @@ Outcome Attention::forward(const Pass& pass, size_t block, KvCache& cache) {
   EK_TRY(linear_.multiply(b.k, x, width.hidden, n, w_.vector(b.k_bias), k, width.kv));
   EK_TRY(linear_.multiply(b.v, x, width.hidden, n, w_.vector(b.v_bias), v, width.kv));
   rotate(pass, b);
-  for (uint32_t t = 0; t < n; ++t) cache.put(block, pass.position + t, s_.k.row(t), s_.v.row(t));
+  for (uint32_t t = 0; t < n; ++t) pass.cache_of(t).put(block, pass.position_of(t), s_.k.row(t), s_.v.row(t));
   s_.clear_tails(n, b.heads * b.head_dim);
-  attend(pass, block, cache);
+  attend(pass, block);
   return linear_.multiply(b.o, s_.mixed.data(), width.q, n, w_.vector(b.o_bias), s_.out.data(), width.hidden);
 }
 
@@ -46,14 +54,15 @@ void Attention::rotate(const Pass& pass, const Block& b) {
   apply_rope(rope, table, pass.count, b.kv_heads, b.head_dim, width.rope, width.kv, k);
 }
 
-void Attention::attend(const Pass& pass, size_t block, KvCache& cache) {
+void Attention::attend(const Pass& pass, size_t block) {
   const Block& b = w_.manifest().blocks[block];
   const float* sinks = w_.vector(b.sinks);
   pool_.parallel_for(pass.count * b.heads, 1, [&](uint32_t begin, uint32_t end, uint32_t worker) {
     float* scores = s_.scores.row(worker);
     for (uint32_t i = begin; i < end; ++i) {
       const uint32_t token = i / b.heads, head = i % b.heads, kv_head = head / (b.heads / b.kv_heads);
-      const uint32_t seen = pass.position + token + 1;
+      const uint32_t seen = pass.position_of(token) + 1;
+      KvCache& cache = pass.cache_of(token);
       const float* q = s_.q.row(token) + size_t{head} * b.head_dim;
       float* out = s_.mixed.row(token) + size_t{head} * b.head_dim;
       const float* sink = sinks != nullptr ? sinks + head : nullptr;

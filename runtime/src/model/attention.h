@@ -14,12 +14,13 @@ class Attention {
 
   // Fills the rotary tables for the pass; before its first block.
   void fill_ropes(const Pass& pass);
-  // From the workspace's normed [count][hidden] to its out [count][hidden]; keys and values go to the cache.
-  Outcome forward(const Pass& pass, size_t block, KvCache& cache);
+  // From the workspace's normed [count][hidden] to its out [count][hidden]; keys and values go to the cache of their
+  // text.
+  Outcome forward(const Pass& pass, size_t block);
 
  private:
   void rotate(const Pass& pass, const Block& b);
-  void attend(const Pass& pass, size_t block, KvCache& cache);
+  void attend(const Pass& pass, size_t block);
   template <class T, class Dot, class Axpy>
   void attend_head(const Block& b, uint32_t end, const float* q, const HeadRows<T>& keys, const HeadRows<T>& values,
                    Dot dot, Axpy axpy, const float* sink, float* scores, float* out) const;

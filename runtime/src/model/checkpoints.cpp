@@ -93,4 +93,10 @@ void Checkpoints::forget_behind(uint32_t position) {
   }
 }
 
+void Checkpoints::copy_from(const Checkpoints& other) {
+  positions_ = other.positions_;
+  slots_ = other.slots_;
+  for (uint32_t slot : slots_) std::copy_n(other.copies_.row(slot), bytes_, copies_.row(slot));
+}
+
 }  // namespace edgekit

@@ -28,6 +28,9 @@ class Checkpoints {
   // Forgets the copies behind a position: the text there is another one now.
   void forget_behind(uint32_t position);
 
+  // Takes the copies of another session of the same model.
+  void copy_from(const Checkpoints& other);
+
   // For files: the positions, ascending, and the bytes of each copy.
   const std::vector<uint32_t>& positions() const { return positions_; }
   uint64_t bytes() const { return bytes_; }

@@ -6,7 +6,7 @@
 
 namespace edgekit {
 
-Outcome Convolution::forward(const Pass& pass, size_t block, KvCache& cache) {
+Outcome Convolution::forward(const Pass& pass, size_t block) {
   const Block& b = w_.manifest().blocks[block];
   const Widths& width = s_.width;
   const uint32_t n = pass.count, hidden = w_.manifest().hidden_size;
@@ -18,40 +18,44 @@ Outcome Convolution::forward(const Pass& pass, size_t block, KvCache& cache) {
     float* u = s_.k.row(t);
     const float* g = s_.q.row(t);
     for (uint32_t i = 0; i < hidden; ++i) u[i] *= g[i];
-    cache.put(block, pass.position + t, u, nullptr);
+    pass.cache_of(t).put(block, pass.position_of(t), u, nullptr);
   }
   EK_TRY(linear_.multiply(b.gate_out, x, width.hidden, n, w_.vector(b.gate_out_bias), gate, width.q));
-  if (cache.wide()) {
-    const HeadRows<float> rows = cache.single_rows(block, KvCache::keys, 0);
-    mix(pass, b, [&](uint32_t position, uint32_t i) { return rows.row(position)[i]; });
-  } else {
-    const HeadRows<uint16_t> rows = cache.half_rows(block, KvCache::keys, 0);
-    mix(pass, b, [&](uint32_t position, uint32_t i) { return f16_to_float(rows.row(position)[i]); });
-  }
+  s_.clear_tails(n, hidden);
+  pool_.parallel_for(n, 1, [&](uint32_t begin, uint32_t end, uint32_t) {
+    for (uint32_t t = begin; t < end; ++t) mix_token(pass, block, t);
+  });
   return linear_.multiply(b.o, s_.mixed.data(), width.q, n, w_.vector(b.o_bias), s_.out.data(), width.hidden);
 }
 
-// mixed[t][i] = gate[t][i] * (bias[i] + sum over taps of kernel[i][tap] * the input at position p - (taps - 1) + tap);
+void Convolution::mix_token(const Pass& pass, size_t block, uint32_t t) {
+  const Block& b = w_.manifest().blocks[block];
+  KvCache& cache = pass.cache_of(t);
+  const uint32_t position = pass.position_of(t);
+  const float* gate = s_.q.row(t);
+  float* out = s_.mixed.row(t);
+  if (cache.wide()) {
+    const HeadRows<float> rows = cache.single_rows(block, KvCache::keys, 0);
+    mix(b, position, gate, out, [&](uint32_t from, uint32_t i) { return rows.row(from)[i]; });
+  } else {
+    const HeadRows<uint16_t> rows = cache.half_rows(block, KvCache::keys, 0);
+    mix(b, position, gate, out, [&](uint32_t from, uint32_t i) { return f16_to_float(rows.row(from)[i]); });
+  }
+}
+
+// out[i] = gate[i] * (bias[i] + sum over taps of kernel[i][tap] * the input at `position` - (taps - 1) + tap);
 // load(position, i) gives an input, which is zero before the text.
 template <class Load>
-void Convolution::mix(const Pass& pass, const Block& b, const Load& load) {
+void Convolution::mix(const Block& b, uint32_t position, const float* gate, float* out, const Load& load) const {
   const float *kernel = w_.vector(b.kernel), *bias = w_.vector(b.kernel_bias);
   const uint32_t taps = b.window, hidden = w_.manifest().hidden_size;
-  s_.clear_tails(pass.count, hidden);
-  pool_.parallel_for(pass.count, 1, [&](uint32_t begin, uint32_t end, uint32_t) {
-    for (uint32_t t = begin; t < end; ++t) {
-      const uint32_t position = pass.position + t;
-      const uint32_t first = position + 1 < taps ? taps - 1 - position : 0;  // tap at the text's first token
-      const float* gate = s_.q.row(t);
-      float* out = s_.mixed.row(t);
-      for (uint32_t i = 0; i < hidden; ++i) out[i] = bias != nullptr ? bias[i] : 0.0f;
-      for (uint32_t tap = first; tap < taps; ++tap) {
-        const uint32_t from = position + tap - (taps - 1);
-        for (uint32_t i = 0; i < hidden; ++i) out[i] += kernel[size_t{i} * taps + tap] * load(from, i);
-      }
-      for (uint32_t i = 0; i < hidden; ++i) out[i] *= gate[i];
-    }
-  });
+  const uint32_t first = position + 1 < taps ? taps - 1 - position : 0;  // tap at the text's first token
+  for (uint32_t i = 0; i < hidden; ++i) out[i] = bias != nullptr ? bias[i] : 0.0f;
+  for (uint32_t tap = first; tap < taps; ++tap) {
+    const uint32_t from = position + tap - (taps - 1);
+    for (uint32_t i = 0; i < hidden; ++i) out[i] += kernel[size_t{i} * taps + tap] * load(from, i);
+  }
+  for (uint32_t i = 0; i < hidden; ++i) out[i] *= gate[i];
 }
 
 }  // namespace edgekit

@@ -28,14 +28,26 @@ Decoder::Decoder(Weights& weights, Workspace& workspace, ThreadPool& pool, const
 
 Outcome Decoder::forward(const int32_t* tokens, uint32_t count, uint32_t position, uint32_t length, KvCache& cache,
                          SelectionState& selection, float* last, float* all, const std::atomic<bool>& cancelled) {
-  const Pass pass{count, position, length, chooses(count, selection), selection};
+  const Pass pass{count, position, length, chooses(count, selection), selection, tokens, &cache, &cancelled, nullptr};
   const bool wants_logits = last != nullptr || all != nullptr;
   cache.begin_pass(position, count);
   w_.begin_pass(wants_logits, pass.chooses);
-  linear_.tap(&selection);
-  auto outcome = run(pass, tokens, cache, cancelled);
+  linear_.begin_pass(&selection, false);
+  auto outcome = run(pass);
   if (outcome.ok() && wants_logits) outcome = head(count, last, all);
-  linear_.tap(nullptr);
+  linear_.end_pass();
+  if (!outcome.ok()) w_.abandon_pass();
+  return outcome;
+}
+
+Outcome Decoder::forward_texts(const NextToken* texts, uint32_t count) {
+  const Pass pass{count, 0, 0, false, nothing_chosen_, nullptr, nullptr, nullptr, texts};
+  for (uint32_t t = 0; t < count; ++t) texts[t].cache->begin_pass(texts[t].position, 1);
+  w_.begin_pass(true, false);
+  linear_.begin_pass(nullptr, true);
+  auto outcome = run(pass);
+  if (outcome.ok()) outcome = logits_apart(pass);
+  linear_.end_pass();
   if (!outcome.ok()) w_.abandon_pass();
   return outcome;
 }
@@ -46,25 +58,25 @@ bool Decoder::chooses(uint32_t count, const SelectionState& selection) const {
   return count == 1 && !(selection.prompt && decides_by(w_.select(), Evidence::usage));
 }
 
-Outcome Decoder::run(const Pass& pass, const int32_t* tokens, KvCache& cache, const std::atomic<bool>& cancelled) {
-  EK_TRY(embed(pass, tokens));
+Outcome Decoder::run(const Pass& pass) {
+  EK_TRY(embed(pass));
   attention_.fill_ropes(pass);
   for (size_t i = 0; i < m_.blocks.size(); ++i) {
-    if (cancelled.load()) return fail(EDGEKIT_CANCELLED, "the evaluation was cancelled");
+    if (pass.cancelled()) return fail(EDGEKIT_CANCELLED, "the evaluation was cancelled");
     begin_block(pass, i);
-    EK_TRY(compute_block(pass, i, &cache));
+    EK_TRY(compute_block(pass, i));
     add_residual(pass, m_.blocks[i]);
   }
   return Nothing{};
 }
 
 // x [count][hidden] = the tokens' embeddings, projected, with those of their positions added, and normed.
-Outcome Decoder::embed(const Pass& pass, const int32_t* tokens) {
+Outcome Decoder::embed(const Pass& pass) {
   const bool projected = m_.embedding_project != kNone;
   const uint32_t cols = w_.matrix(m_.embedding).parts[0].cols;
   for (uint32_t t = 0; t < pass.count; ++t) {
     float* row = projected ? s_.embedded.row(t) : s_.x.row(t);
-    EK_TRY(embed_row(m_.embedding, static_cast<uint32_t>(tokens[t]), row));
+    EK_TRY(embed_row(m_.embedding, static_cast<uint32_t>(pass.token_of(t)), row));
     for (uint32_t i = 0; i < cols && m_.embedding_scale != 1.0f; ++i) row[i] *= m_.embedding_scale;
   }
   if (projected) {
@@ -73,7 +85,7 @@ Outcome Decoder::embed(const Pass& pass, const int32_t* tokens) {
   }
   for (uint32_t t = 0; t < pass.count && m_.position != kNone; ++t) {
     float *row = s_.x.row(t), *learned = s_.tiles.data();  // [hidden_size]
-    EK_TRY(embed_row(m_.position, pass.position + t + m_.position_offset, learned));
+    EK_TRY(embed_row(m_.position, pass.position_of(t) + m_.position_offset, learned));
     for (uint32_t i = 0; i < m_.hidden_size; ++i) row[i] += learned[i];
   }
   if (m_.embedding_norm.kind != Norm::none) norms_.apply(m_.embedding_norm, s_.x.data(), pass.count, s_.x.data());
@@ -101,11 +113,10 @@ void Decoder::begin_block(const Pass& pass, size_t block) {
   }
 }
 
-// `cache` may be null for feed-forward blocks.
-Outcome Decoder::compute_block(const Pass& pass, size_t block, KvCache* cache) {
+Outcome Decoder::compute_block(const Pass& pass, size_t block) {
   switch (m_.blocks[block].kind) {
-    case Block::attention: return attention_.forward(pass, block, *cache);
-    case Block::convolution: return convolution_.forward(pass, block, *cache);
+    case Block::attention: return attention_.forward(pass, block);
+    case Block::convolution: return convolution_.forward(pass, block);
     case Block::ffn: return feed_forward_.forward(pass, block);
     case Block::experts: return mixture_.forward(pass, block);
   }
@@ -135,28 +146,52 @@ Outcome Decoder::head(uint32_t count, float* last, float* all) {
 
 // out [tokens][vocab] from the workspace's normed [tokens][hidden].
 Outcome Decoder::logits(uint32_t tokens, float* out) {
-  const float* x = s_.normed.data();
-  uint32_t stride = s_.width.hidden;
-  if (m_.head_project != kNone) {
-    EK_TRY(linear_.multiply(m_.head_project, x, stride, tokens, nullptr, s_.embedded.data(), s_.width.embed));
-    x = s_.embedded.data();
-    stride = s_.width.embed;
-  }
+  const float* x;
+  uint32_t stride;
+  EK_TRY(project_head(tokens, x, stride));
   EK_TRY(linear_.multiply(m_.head, x, stride, tokens, w_.vector(m_.head_bias), out, m_.vocab_size));
-  const size_t total = size_t{tokens} * m_.vocab_size;
-  for (size_t i = 0; i < total && m_.head_scale != 1.0f; ++i) out[i] *= m_.head_scale;
-  for (size_t i = 0; i < total && m_.head_softcap > 0; ++i) {
-    out[i] = m_.head_softcap * std::tanh(out[i] / m_.head_softcap);
-  }
+  finish_logits(uint64_t{tokens} * m_.vocab_size, out);
   return Nothing{};
 }
 
+// The logits of each text, from the workspace's x [count][hidden].
+Outcome Decoder::logits_apart(const Pass& pass) {
+  norms_.apply(m_.final_norm, s_.x.data(), pass.count, s_.normed.data());
+  const float* x;
+  uint32_t stride;
+  EK_TRY(project_head(pass.count, x, stride));
+  float* rows[kMostTexts];
+  for (uint32_t t = 0; t < pass.count; ++t) rows[t] = pass.texts[t].logits;
+  EK_TRY(linear_.multiply_apart(m_.head, x, stride, pass.count, w_.vector(m_.head_bias), rows));
+  for (uint32_t t = 0; t < pass.count; ++t) finish_logits(m_.vocab_size, rows[t]);
+  return Nothing{};
+}
+
+// x [tokens][stride] = what the head multiplies: the workspace's normed [tokens][hidden], or its projection.
+Outcome Decoder::project_head(uint32_t tokens, const float*& x, uint32_t& stride) {
+  x = s_.normed.data();
+  stride = s_.width.hidden;
+  if (m_.head_project == kNone) return Nothing{};
+  EK_TRY(linear_.multiply(m_.head_project, x, stride, tokens, nullptr, s_.embedded.data(), s_.width.embed));
+  x = s_.embedded.data();
+  stride = s_.width.embed;
+  return Nothing{};
+}
+
+// Scales and caps out [count].
+void Decoder::finish_logits(uint64_t count, float* out) const {
+  for (uint64_t i = 0; i < count && m_.head_scale != 1.0f; ++i) out[i] *= m_.head_scale;
+  for (uint64_t i = 0; i < count && m_.head_softcap > 0; ++i) {
+    out[i] = m_.head_softcap * std::tanh(out[i] / m_.head_softcap);
+  }
+}
+
 Outcome Decoder::forward_block(size_t block, const float* x, uint32_t count, SelectionState& selection, float* out) {
-  const Pass pass{count, 0, count, chooses(count, selection), selection};
+  const Pass pass{count, 0, count, chooses(count, selection), selection, nullptr, nullptr, nullptr, nullptr};
   const size_t hidden = m_.hidden_size;
   for (uint32_t t = 0; t < count; ++t) std::copy_n(x + t * hidden, hidden, s_.normed.row(t));
   w_.begin_block(block, pass.chooses);
-  auto outcome = compute_block(pass, block, nullptr);
+  auto outcome = compute_block(pass, block);
   if (!outcome.ok()) w_.abandon_pass();
   for (uint32_t t = 0; t < count; ++t) std::copy_n(s_.out.row(t), hidden, out + t * hidden);
   return outcome;

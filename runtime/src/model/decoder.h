@@ -24,6 +24,10 @@ class Decoder {
   Outcome forward(const int32_t* tokens, uint32_t count, uint32_t position, uint32_t length, KvCache& cache,
                   SelectionState& selection, float* last, float* all, const std::atomic<bool>& cancelled);
 
+  // Evaluates the next token of several texts, count <= the workspace's texts, in one pass over the weights; each gets
+  // the bits that `forward` gives it alone when all neurons are computed. Errors as for `forward`.
+  Outcome forward_texts(const NextToken* texts, uint32_t count);
+
   // One feed-forward block on x [count][hidden_size], after its norm; out [count][hidden_size].
   Outcome forward_block(size_t block, const float* x, uint32_t count, SelectionState& selection, float* out);
   // out [count][rows] = W x [count][cols] of one matrix.
@@ -31,14 +35,17 @@ class Decoder {
 
  private:
   bool chooses(uint32_t count, const SelectionState& selection) const;
-  Outcome run(const Pass& pass, const int32_t* tokens, KvCache& cache, const std::atomic<bool>& cancelled);
-  Outcome embed(const Pass& pass, const int32_t* tokens);
+  Outcome run(const Pass& pass);
+  Outcome embed(const Pass& pass);
   Outcome embed_row(int32_t matrix, uint32_t row, float* out);
   void begin_block(const Pass& pass, size_t block);
-  Outcome compute_block(const Pass& pass, size_t block, KvCache* cache);
+  Outcome compute_block(const Pass& pass, size_t block);
   void add_residual(const Pass& pass, const Block& b);
   Outcome head(uint32_t count, float* last, float* all);
   Outcome logits(uint32_t tokens, float* out);
+  Outcome logits_apart(const Pass& pass);
+  Outcome project_head(uint32_t tokens, const float*& x, uint32_t& stride);
+  void finish_logits(uint64_t count, float* out) const;
 
   const Resources resources_;
   Weights& w_;
@@ -56,6 +63,7 @@ class Decoder {
   ChosenNeurons chosen_;
   FeedForward feed_forward_;
   Mixture mixture_;
+  SelectionState nothing_chosen_;  // of passes over several texts
 };
 
 }  // namespace edgekit

@@ -54,9 +54,10 @@ Outcome plan_model(const std::string& path, const Settings& s, Budget& budget, s
   request.max_batch = s.max_batch;
   request.least_batch = 1 + s.draft;
   request.sessions = s.sessions;
+  request.texts = std::min(s.texts(), kMostTexts);
   request.kv_bytes = s.wide_kv ? 4 : 2;
   request.workspace_bytes = [&](uint32_t batch, uint64_t unit_bytes) {
-    return workspace_bytes(m, s.activations, batch, request.context, s.threads, unit_bytes);
+    return workspace_bytes(m, s.activations, batch, s.texts(), request.context, s.threads, unit_bytes);
   };
   request.select = s.select;
   request.parts = s.compute;
@@ -82,8 +83,8 @@ Result<std::unique_ptr<Model>> Model::open(const std::string& path, const Settin
   EK_ASSIGN(m.weights, Weights::load(*m.bundle, m.budget, m.plan, settings.io, m.pool));
   uint64_t largest_unit = 0;
   for (const Matrix& x : m.bundle->manifest().matrices) largest_unit = std::max(largest_unit, x.unit_stride);
-  EK_TRY(allocate_workspace(m.budget, m.bundle->manifest(), settings.activations, m.plan.max_batch, m.plan.context,
-                            settings.threads, largest_unit, m.workspace));
+  EK_TRY(allocate_workspace(m.budget, m.bundle->manifest(), settings.activations, m.plan.max_batch, settings.texts(),
+                            m.plan.context, settings.threads, largest_unit, m.workspace));
   m.decoder.reset(new Decoder(*m.weights, m.workspace, m.pool, *settings.kernels, settings.activations,
                               settings.sparsity, settings.lookahead));
   const auto mib = [](uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; };
@@ -241,8 +242,9 @@ Session::Moment Session::now() const {
   return {seconds(), w.wait_seconds(), w.bytes_read(), w.window_stats()};
 }
 
-void Session::count_pass(const Moment& from, uint32_t tokens, bool prompt) {
-  const Moment to = now();
+void Session::count_pass(const Moment& from, uint32_t tokens, bool prompt) { count_until(from, now(), tokens, prompt); }
+
+void Session::count_until(const Moment& from, const Moment& to, uint32_t tokens, bool prompt) {
   (prompt ? stats_.prompt_tokens : stats_.generated_tokens) += tokens;
   (prompt ? stats_.prompt_seconds : stats_.generation_seconds) += to.begin - from.begin;
   (prompt ? stats_.prompt_bytes_read : stats_.generation_bytes_read) += to.read - from.read;

@@ -29,6 +29,9 @@ struct Settings {
   Activations activations = Activations::automatic;
   edgekit_log_callback log = nullptr;
   void* log_user = nullptr;
+
+  // Sessions that may be continued together.
+  uint32_t texts() const { return compute == EDGEKIT_COMPUTE_ALL ? sessions : 1; }
 };
 // What zeros in the options stand for.
 edgekit_options default_options();
@@ -72,6 +75,10 @@ class Session {
   // The next token of the text, and which session drafts it (generate.cpp).
   Result<int32_t> next(const edgekit_sampling& sampling);
   Outcome advance();
+  // Advances sessions [count] of one model, each once, in as few passes as may be; errors [count] says what became of
+  // each (together.cpp).
+  static void advance_together(Session* const* sessions, uint32_t count, Error* errors);
+  bool same_model(const Session& other) const { return &model_ == &other.model_; }
   Outcome set_draft(Session* draft);
   void set_mask(edgekit_mask_callback callback, void* user);
   Outcome logprobs(float* chosen, int32_t* tokens, float* logprobs, uint32_t count);
@@ -79,6 +86,7 @@ class Session {
   Outcome save(const std::string& path);
   Outcome restore(const std::string& path);
   Outcome rewind(uint32_t position);
+  Outcome copy_from(const Session& other, uint32_t position);
   uint32_t tokens(int32_t* out, uint32_t room) const;
   void cancel() { cancelled_.store(true); }
   uint32_t position() const { return position_; }
@@ -96,8 +104,9 @@ class Session {
     WindowStats window;
   };
   Moment now() const;
-  // Counts `tokens` and what was spent since `from`.
+  // Counts `tokens` and what was spent since `from`, or until `to`.
   void count_pass(const Moment& from, uint32_t tokens, bool prompt);
+  void count_until(const Moment& from, const Moment& to, uint32_t tokens, bool prompt);
   Outcome eval_batches(const int32_t* tokens, uint32_t count, float* last, float* all);
   float* logits() { return state_.f32(); }
   Candidate* candidates() { return reinterpret_cast<Candidate*>(state_.f32() + size_t{1 + draft_most_} * vocab_); }
@@ -108,6 +117,9 @@ class Session {
   Outcome append(int32_t token);
   Outcome append_by_pass(int32_t token);
   Result<uint32_t> draft(int32_t token, int32_t* out);
+  bool shares_passes() const;
+  static void advance_by_one_pass(Session* const* sessions, const uint32_t* members, uint32_t count, Error* errors);
+  Outcome take_pass(const Moment& from, const Moment& to);
   Result<uint32_t> continue_text(const int32_t* text, uint32_t count, int32_t* out, uint32_t room);
   Result<const uint32_t*> mask(const uint32_t* given);
   int32_t* history() { return reinterpret_cast<int32_t*>(state_.f32() + size_t{3 + draft_most_} * vocab_); }

@@ -35,8 +35,8 @@ Outcome FeedForward::compute(const Pass& pass, size_t block) {
   }
   const float* x = s_.normed.data();
   if (pass.chooses && selects(b, w_.select())) return chosen_.add(pass, block, x, s_.out.data());
-  if (pass.count == 1) {
-    EK_TRY(add_for_one(b, x, s_.out.data()));
+  if (pass.count == 1 || pass.texts != nullptr) {
+    EK_TRY(add_apart(b, b.matrices[0], kNone, x, pass.count, s_.out.data()));
   } else {
     EK_TRY(add_for_tokens(b, b.matrices[0], kNone, x, pass.count, s_.out.data()));
   }
@@ -44,16 +44,16 @@ Outcome FeedForward::compute(const Pass& pass, size_t block) {
   return Nothing{};
 }
 
-// out [hidden] += all neurons for x [hidden].
-Outcome FeedForward::add_for_one(const Block& b, const float* x, float* out) {
-  linear_.prepare(x, s_.width.hidden, 1, s_.width.hidden);
-  if (b.selector != kNone) EK_TRY(neurons_.activate_selector(b, x, 1));
-  neurons_.clear_slices();
-  EK_TRY(w_.visit(b.matrices[0], false, [&](const Rows& rows) -> Outcome {
-    neurons_.add_rows(b, rows, x);
+Outcome FeedForward::add_apart(const Block& b, int32_t matrix, int32_t expert, const float* x, uint32_t tokens,
+                               float* out) {
+  linear_.prepare(x, s_.width.hidden, tokens, s_.width.hidden);
+  if (b.selector != kNone) EK_TRY(neurons_.activate_selector(b, x, tokens));
+  neurons_.clear_slices(tokens);
+  EK_TRY(w_.visit(matrix, expert != kNone, [&](const Rows& rows) -> Outcome {
+    neurons_.add_rows(b, rows, x, tokens, static_cast<uint32_t>(std::max(expert, 0)));
     return Nothing{};
   }));
-  neurons_.add_slices(out);
+  neurons_.add_slices(tokens, out);
   return Nothing{};
 }
 

@@ -21,11 +21,12 @@ class FeedForward {
   // out[t] += down(act(gate x[t]) * up x[t]) for several tokens and all neurons of one matrix: the block's, or one
   // of its experts (kNone: none). x, out [tokens][hidden].
   Outcome add_for_tokens(const Block& b, int32_t matrix, int32_t expert, const float* x, uint32_t tokens, float* out);
+  // The same for one token, or for the tokens of several texts, each with the bits of one alone.
+  Outcome add_apart(const Block& b, int32_t matrix, int32_t expert, const float* x, uint32_t tokens, float* out);
 
  private:
   Outcome compute(const Pass& pass, size_t block);
   Outcome apply_output_gate(const Pass& pass, const Block& b);
-  Outcome add_for_one(const Block& b, const float* x, float* out);
   void project_in(const Block& b, const Rows& rows, int32_t expert, const float* x, uint32_t tokens);
   void project_in_tile(const Block& b, const Rows& rows, int32_t expert, uint32_t r0, uint32_t n, const float* x,
                        uint32_t tokens, uint32_t worker);

@@ -78,4 +78,20 @@ void KvCache::restored(uint32_t earliest, uint32_t position) {
   written_ = position;
 }
 
+void KvCache::copy_from(const KvCache& other) {
+  for (size_t block = 0; block < layout_.size(); ++block) {
+    const Layout& l = layout_[block];
+    const uint64_t values = uint64_t{std::min(l.rows, other.written_)} * l.head_dim;
+    for (uint32_t i = 0; i < l.parts * l.heads; ++i) {
+      const uint64_t at = l.first + uint64_t{i} * l.rows * l.head_dim;
+      if (wide_) {
+        std::copy_n(other.single_.data() + at, values, single_.data() + at);
+      } else {
+        std::copy_n(other.half_.data() + at, values, half_.data() + at);
+      }
+    }
+  }
+  restored(other.earliest_, other.written_);
+}
+
 }  // namespace edgekit

@@ -61,6 +61,8 @@ class KvCache {
   uint32_t first_kept(size_t block, uint32_t earliest) const;
   // The cache holds such a copy now.
   void restored(uint32_t earliest, uint32_t position);
+  // Takes what another cache of the same model and plan holds.
+  void copy_from(const KvCache& other);
   // The cache holds nothing now.
   void clear() { earliest_ = written_ = 0; }
 

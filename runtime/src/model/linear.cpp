@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "model/pass.h"
+
 namespace edgekit {
 
 namespace {
@@ -61,11 +63,14 @@ void Tile::multiply_integers(uint32_t first, uint32_t count, float* y, uint32_t 
 }
 
 void Linear::prepare(const float* x, uint32_t ldx, uint32_t tokens, uint32_t width) {
-  float* sums = s_.sums.data();
-  for (uint32_t b = 0; b * kBlock < width && tokens == 1; ++b) {
-    float total = 0;
-    for (uint32_t i = 0; i < kBlock; ++i) total += x[b * kBlock + i];
-    sums[b] = total;
+  for (uint32_t t = 0; t < tokens && (apart_ || tokens == 1); ++t) {
+    float* sums = s_.sums.row(t);
+    const float* in = x + size_t{t} * ldx;
+    for (uint32_t b = 0; b * kBlock < width; ++b) {
+      float total = 0;
+      for (uint32_t i = 0; i < kBlock; ++i) total += in[b * kBlock + i];
+      sums[b] = total;
+    }
   }
   if (width > s_.width.quantized) return;  // no matrix with an input of this width wants them
   constexpr uint32_t kGrain = 8;
@@ -77,11 +82,12 @@ void Linear::prepare(const float* x, uint32_t ldx, uint32_t tokens, uint32_t wid
   });
 }
 
-float Linear::dot(const Part& p, const uint8_t* row, uint32_t r, const float* x) const {
+float Linear::dot(const Part& p, const uint8_t* row, uint32_t r, const float* x, uint32_t t) const {
   const int codec = static_cast<int>(p.codec);
-  if (!integers(p)) return kernels_.dot[codec](p, row, w_.lut(p, r), x, s_.sums.data());
+  if (!integers(p)) return kernels_.dot[codec](p, row, w_.lut(p, r), x, s_.sums.row(t));
   float y;
-  kernels_.integers->dots[codec](p, row, w_.lut(p, r), s_.quantized.data(), 0, 1, &y, 1);
+  const uint8_t* in = s_.quantized.data() + t * quantized_bytes(padded_cols(p.cols));
+  kernels_.integers->dots[codec](p, row, w_.lut(p, r), in, 0, 1, &y, 1);
   return y;
 }
 
@@ -92,6 +98,11 @@ void Linear::show_input(int32_t matrix, uint32_t part, const float* x, uint32_t 
 
 Outcome Linear::multiply(int32_t matrix, const float* x, uint32_t ldx, uint32_t tokens, const float* bias, float* y,
                          uint32_t ldy) {
+  if (apart_) {
+    float* rows[kMostTexts];
+    for (uint32_t t = 0; t < tokens; ++t) rows[t] = y + size_t{t} * ldy;
+    return multiply_apart(matrix, x, ldx, tokens, bias, rows);
+  }
   EK_TRY(w_.poll());
   show_input(matrix, 0, x, ldx, tokens);
   prepare(x, ldx, tokens, padded_cols(w_.matrix(matrix).parts[0].cols));
@@ -101,6 +112,27 @@ Outcome Linear::multiply(int32_t matrix, const float* x, uint32_t ldx, uint32_t 
     } else {
       multiply_rows(rows, x, ldx, tokens, bias, y, ldy);
     }
+    return Nothing{};
+  });
+}
+
+Outcome Linear::multiply_apart(int32_t matrix, const float* x, uint32_t ldx, uint32_t tokens, const float* bias,
+                               float* const* y) {
+  EK_TRY(w_.poll());
+  prepare(x, ldx, tokens, padded_cols(w_.matrix(matrix).parts[0].cols));
+  return w_.visit(matrix, false, [&](const Rows& rows) -> Outcome {
+    const Part& p = rows.matrix->parts[0];
+    pool_.parallel_for(rows.end - rows.begin, rows_at_a_time(rows, pool_), [&](uint32_t begin, uint32_t end, uint32_t) {
+      for (uint32_t at = rows.begin + begin; at < rows.begin + end; at += kTileRows) {  // few, which stay in the cache
+        const uint32_t last = std::min(at + kTileRows, rows.begin + end);
+        for (uint32_t t = 0; t < tokens; ++t) {
+          for (uint32_t r = at; r < last; ++r) {
+            const float sum = dot(p, rows.row(r), r, x + size_t{t} * ldx, t);
+            y[t][r] = bias != nullptr ? sum + bias[r] : sum;
+          }
+        }
+      }
+    });
     return Nothing{};
   });
 }

@@ -45,13 +45,21 @@ class Linear {
   // bias [rows] or null. Prepares x.
   Outcome multiply(int32_t matrix, const float* x, uint32_t ldx, uint32_t tokens, const float* bias, float* y,
                    uint32_t ldy);
-  // Leaves in the workspace what products with x [tokens][ldx] need: activations of 8 bits [width], and for one token
-  // the sums of its blocks. It holds until something else is prepared.
+  // The same for the tokens of several texts, each with the bits of one alone: y[t] [rows] of each.
+  Outcome multiply_apart(int32_t matrix, const float* x, uint32_t ldx, uint32_t tokens, const float* bias,
+                         float* const* y);
+  // Leaves in the workspace what products with x [tokens][ldx] need: activations of 8 bits [width], and for one token,
+  // or tokens of several texts, the sums of their blocks. It holds until something else is prepared.
   void prepare(const float* x, uint32_t ldx, uint32_t tokens, uint32_t width);
-  // A row, number r of its matrix, times the one prepared token x.
-  float dot(const Part& p, const uint8_t* row, uint32_t r, const float* x) const;
-  // Whoever wants the inputs of matrices gets those of a pass: begin names its session's state, end is null.
-  void tap(const SelectionState* state) { tapped_ = state; }
+  // A row, number r of its matrix, times the prepared token t, which is x [columns].
+  float dot(const Part& p, const uint8_t* row, uint32_t r, const float* x, uint32_t t = 0) const;
+  // `apart`: until the end of the pass, tokens are computed as if each were alone, and get the bits of that. Whoever
+  // wants the inputs of matrices gets those of the pass: `tapped` is the state of its session, or null.
+  void begin_pass(const SelectionState* tapped, bool apart) {
+    tapped_ = tapped;
+    apart_ = apart;
+  }
+  void end_pass() { begin_pass(nullptr, false); }
   // Shows the input of a matrix's part, x [tokens][ldx], to whoever wants it.
   void show_input(int32_t matrix, uint32_t part, const float* x, uint32_t ldx, uint32_t tokens) const;
 
@@ -67,6 +75,7 @@ class Linear {
   ThreadPool& pool_;
   const KernelSet& kernels_;
   const SelectionState* tapped_ = nullptr;
+  bool apart_ = false;
   const Activations activations_;
 };
 

@@ -46,50 +46,57 @@ Outcome Neurons::activate_selector(const Block& b, const float* x, uint32_t toke
   return Nothing{};
 }
 
-float Neurons::value(const Block& b, const Matrix& m, const uint8_t* row, uint32_t r, const float* x,
-                     uint32_t expert) const {
+float Neurons::value(const Block& b, const Matrix& m, const uint8_t* row, uint32_t r, const float* x, uint32_t expert,
+                     uint32_t t) const {
   const size_t neuron = size_t{expert} * b.size + r;  // in biases
   const float* up_bias = w_.vector(b.up_bias);
   float value;
   uint32_t up = 0;
   if (b.selector != kNone) {
-    value = s_.h.data()[r];
+    value = s_.h.row(t)[r];
   } else {
     const Part& first = m.parts[0];
     const float* bias = b.gated ? w_.vector(b.gate_bias) : up_bias;
-    const float in = linear_.dot(first, row, r, x);
+    const float in = linear_.dot(first, row, r, x, t);
     value = activate_gate(b, in + (bias != nullptr ? bias[neuron] : 0.0f));
     up = 1;
   }
   if (!b.gated || value == 0.0f) return value;
   const Part& second = m.parts[up];
-  const float in = linear_.dot(second, row + second.offset, r, x);
+  const float in = linear_.dot(second, row + second.offset, r, x, t);
   return value * limit_up(b, in + (up_bias != nullptr ? up_bias[neuron] : 0.0f));
 }
 
-void Neurons::clear_slices() { std::fill_n(s_.slices.data(), s_.slices.size(), 0.0f); }
+void Neurons::clear_slices(uint32_t tokens) {
+  std::fill_n(s_.slices.data(), size_t{tokens} * kSlices * s_.width.hidden, 0.0f);
+}
 
-void Neurons::add_rows(const Block& b, const Rows& rows, const float* x) {
+void Neurons::add_rows(const Block& b, const Rows& rows, const float* x, uint32_t tokens, uint32_t expert) {
   pool_.parallel_for(kSlices, 1, [&](uint32_t begin, uint32_t end, uint32_t) {
-    for (uint32_t i = begin; i < end; ++i) add_slice(b, rows, i, x, s_.slices.row(i));
+    for (uint32_t i = begin; i < end; ++i) add_slice(b, rows, i, x, tokens, expert);
   });
 }
 
-// The neurons of a slice, row by row, so that memory is read once and in order; sums [hidden].
-void Neurons::add_slice(const Block& b, const Rows& rows, uint32_t index, const float* x, float* sums) {
+// The neurons of a slice, row by row and a group of them for each token, so that memory is read once and in order.
+void Neurons::add_slice(const Block& b, const Rows& rows, uint32_t index, const float* x, uint32_t tokens,
+                        uint32_t expert) {
   const Part& down = rows.matrix->parts[rows.matrix->part_count - 1];
   const AddRowsFn add_rows = kernels_.add_rows[static_cast<int>(down.codec)];
   const uint32_t span = kSliceRows * kSlices;
   for (uint32_t group = rows.begin / span * span + index * kSliceRows; group < rows.end; group += span) {
     const uint32_t end = std::min(group + kSliceRows, rows.end);
-    for (uint32_t r = std::max(group, rows.begin); r < end; ++r) {
-      const uint8_t* row = rows.row(r);
-      const float v = value(b, *rows.matrix, row, r, x);
-      s_.h.data()[r] = v;  // selection by prompt counts it
-      // At once, as its row is read from end to end then: memory is faster that way than sums of several rows are.
-      const uint8_t* at = row + down.offset;
-      const uint16_t* lut = w_.lut(down, r);
-      if (v != 0.0f) add_rows(down, &at, &lut, 1, &v, 0, 1, 0, down.cols, sums, 0);
+    for (uint32_t t = 0; t < tokens; ++t) {
+      const float* in = x + size_t{t} * s_.width.hidden;
+      float *sums = s_.slices.row(size_t{t} * kSlices + index), *h = s_.h.row(t);
+      for (uint32_t r = std::max(group, rows.begin); r < end; ++r) {
+        const uint8_t* row = rows.row(r);
+        const float v = value(b, *rows.matrix, row, r, in, expert, t);
+        h[r] = v;  // selection by prompt counts it
+        // At once, as its row is read from end to end then: memory is faster that way than sums of several rows are.
+        const uint8_t* at = row + down.offset;
+        const uint16_t* lut = w_.lut(down, r);
+        if (v != 0.0f) add_rows(down, &at, &lut, 1, &v, 0, 1, 0, down.cols, sums, 0);
+      }
     }
   }
 }
@@ -115,11 +122,12 @@ void Neurons::add_chosen(const Matrix& m, const uint32_t* rows, const uint8_t* c
   });
 }
 
-void Neurons::add_slices(float* out) const {
+void Neurons::add_slices(uint32_t tokens, float* out) const {
   const size_t width = s_.width.hidden;
-  for (uint32_t i = 0; i < kSlices; ++i) {
+  for (size_t i = 0; i < size_t{tokens} * kSlices; ++i) {
     const float* sums = s_.slices.row(i);
-    for (size_t j = 0; j < width; ++j) out[j] += sums[j];
+    float* to = out + i / kSlices * width;
+    for (size_t j = 0; j < width; ++j) to[j] += sums[j];
   }
 }
 

@@ -1,16 +1,46 @@
 // The tokens of one forward pass.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
+
 #include "select/selection_state.h"
 
 namespace edgekit {
 
+class KvCache;
+
+constexpr uint32_t kMostTexts = 64;  // texts that one pass continues
+
+// The next token of a text, in a pass that continues several texts by one token each.
+struct NextToken {
+  int32_t token = 0;
+  uint32_t position = 0;  // where it is appended
+  KvCache* cache = nullptr;
+  const std::atomic<bool>* cancelled = nullptr;
+  float* logits = nullptr;  // [vocab], to be filled
+};
+
+// Consecutive tokens of one text; or, when there are `texts`, the next token of each of them.
 struct Pass {
   uint32_t count = 0;     // tokens, at most the workspace's batch
   uint32_t position = 0;  // of the first of them
   uint32_t length = 0;    // of the sequence when the whole evaluation is over
   bool chooses = false;   // blocks compute only the neurons that the selection chooses for the one token
   SelectionState& selection;
+  const int32_t* tokens = nullptr;  // [count]
+  KvCache* cache = nullptr;         // null when feed-forward blocks alone are computed
+  const std::atomic<bool>* stop = nullptr;
+  const NextToken* texts = nullptr;  // [count], or null
+
+  int32_t token_of(uint32_t t) const { return texts != nullptr ? texts[t].token : tokens[t]; }
+  uint32_t position_of(uint32_t t) const { return texts != nullptr ? texts[t].position : position + t; }
+  KvCache& cache_of(uint32_t t) const { return texts != nullptr ? *texts[t].cache : *cache; }
+  // Whether nobody waits for the result any more.
+  bool cancelled() const {
+    if (texts == nullptr) return stop != nullptr && stop->load();
+    return std::all_of(texts, texts + count, [](const NextToken& t) { return t.cancelled->load(); });
+  }
 };
 
 }  // namespace edgekit

@@ -64,6 +64,26 @@ Outcome Session::rewind(uint32_t position) {
   return Nothing{};
 }
 
+Outcome Session::copy_from(const Session& other, uint32_t position) {
+  EK_TRY(check_whole());
+  if (position > other.position_) {
+    return fail(EDGEKIT_INVALID_ARGUMENT, "the other session has " + std::to_string(other.position_) + " tokens, not " +
+                                              std::to_string(position));
+  }
+  reset();
+  if (position == 0) return Nothing{};
+  {
+    std::lock_guard<Turns> turn(model_.turn);
+    cache_.copy_from(other.cache_);
+    checkpoints_.copy_from(other.checkpoints_);
+    std::copy_n(other.history(), other.position_, history());
+    position_ = other.position_;
+  }
+  auto outcome = rewind(position);
+  if (!outcome.ok()) reset();
+  return outcome;
+}
+
 // From the nearest checkpoint, by evaluating the tokens behind it again.
 Outcome Session::go_back(uint32_t position) {
   std::lock_guard<Turns> turn(model_.turn);

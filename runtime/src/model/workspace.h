@@ -12,7 +12,8 @@ constexpr uint32_t kTileRows = 8;
 constexpr uint32_t kFewTokens = 8;  // up to which unpacking a row for each four of them is faster than a tile of rows
 constexpr uint32_t kFewIntegerTokens = 16;  // the same for activations of 8 bits
 constexpr uint32_t kTileNeurons = 16;
-// Partial sums of a feed-forward block in passes of one token, and the neurons that go to each in turn.
+// Partial sums of a feed-forward block where each token is computed as if it were alone, and the neurons that go to
+// each in turn.
 constexpr uint32_t kSlices = 16;
 constexpr uint32_t kSliceRows = 32;
 
@@ -29,6 +30,7 @@ Widths widths_of(const Manifest& manifest, Activations activations);
 struct Workspace {
   Widths width;
   uint32_t batch = 0;                 // most tokens of a pass
+  uint32_t texts = 0;                 // most texts that a pass continues
   Array<float> x;                     // [batch][hidden]: the residual
   Array<float> before;                // [batch][hidden]: the residual that the block before a parallel one read
   Array<float> normed;                // [batch][hidden]: a block's input, after its norm
@@ -36,11 +38,11 @@ struct Workspace {
   Array<float> k, v;                  // [batch][kv]: keys and values, or the inputs of a convolution and a gate
   Array<float> out;                   // [batch][hidden]: a block's output
   Array<float> h;                     // [batch][ffn]: the values of neurons
-  Array<float> slices;                // [kSlices][hidden]: partial sums of a block's output for one token
+  Array<float> slices;                // [texts * kSlices][hidden]: partial sums of a block's output, token by token
   Array<float> gate;                  // [batch]: what scales a block's output, only with output gates
   Array<float> embedded;              // [batch][embed], only with a projection
   Array<float> rope;                  // [ropes][batch][2 * rope]: cosines, then sines
-  Array<float> sums;                  // [widest / 32]: of the blocks of one token's input
+  Array<float> sums;                  // [texts][widest / 32]: of the blocks of a token's input
   Array<uint8_t> quantized;           // [batch][quantized_bytes(quantized)]: activations of 8 bits of an input
   Array<float> tiles;                 // [threads][kTileNeurons][widest]: decoded rows
   Array<float> scores;                // [threads][context]: of one query head
@@ -62,9 +64,10 @@ struct Workspace {
   void clear_tails(uint32_t tokens, uint32_t used);
 };
 
-uint64_t workspace_bytes(const Manifest& manifest, Activations activations, uint32_t batch, uint32_t context,
-                         uint32_t threads, uint64_t unit_bytes);
+// `sessions`: conversations that may be continued together.
+uint64_t workspace_bytes(const Manifest& manifest, Activations activations, uint32_t batch, uint32_t sessions,
+                         uint32_t context, uint32_t threads, uint64_t unit_bytes);
 Outcome allocate_workspace(Budget& budget, const Manifest& manifest, Activations activations, uint32_t batch,
-                           uint32_t context, uint32_t threads, uint64_t unit_bytes, Workspace& out);
+                           uint32_t sessions, uint32_t context, uint32_t threads, uint64_t unit_bytes, Workspace& out);
 
 }  // namespace edgekit
