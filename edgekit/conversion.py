@@ -112,7 +112,7 @@ def convert(
     check_apart(source.path, place)
     opened = open_checkpoint(source.path)
     model, warnings = describe_checkpoint(opened)
-    missing = missing_tokenizer(str(checkpoint), source.path)
+    missing = missing_tokenizer(str(checkpoint), opened)
     if missing and calibration is not None:
         raise ConvertError(missing)
     if warn is not None:  # a bundle without a tokenizer can be measured and exported all the same

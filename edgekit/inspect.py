@@ -86,7 +86,7 @@ def inspect_checkpoint(path: str) -> Table:
     source = locate(path)
     opened = open_checkpoint(source.path)
     model, warnings = describe_checkpoint(opened)
-    missing = missing_tokenizer(path, source.path)
+    missing = missing_tokenizer(path, opened)
     layout = plan_layout(model, load_recipe())
     dtypes: dict[str, int] = {}
     for t in opened.tensors.values():

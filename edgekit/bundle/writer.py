@@ -35,7 +35,7 @@ from edgekit.bundle.layout import (
     rows_per_step,
 )
 from edgekit.bundle.source import RowSource, read_vector
-from edgekit.checkpoint import Checkpoint, tokenizer_files
+from edgekit.checkpoint import Checkpoint
 from edgekit.errors import ConvertError
 from edgekit.solvers import NOTHING, Statistics
 
@@ -141,9 +141,9 @@ class Writer:
         folder = self.folder / TOKENIZER
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        for name in tokenizer_files(self.checkpoint.path):
+        for name in self.checkpoint.files:
             (folder / name).parent.mkdir(exist_ok=True)
-            write_file(folder / name, (self.checkpoint.path / name).read_bytes())
+            write_file(folder / name, self.checkpoint.file(name))
 
     # --- tensors -----------------------------------------------------------------------------
 

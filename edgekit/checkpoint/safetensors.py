@@ -11,10 +11,12 @@ import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgekit.codecs import Codec, make_codec
 from edgekit.errors import CheckpointError
 
 HEADER_LIMIT = 100_000_000  # the limit of the reference implementation
@@ -54,6 +56,15 @@ class Tensor:
     def nbytes(self) -> int:
         """Bytes in the file."""
         return self.shape[0] * self.row_items * DTYPES[self.dtype][1] if self.shape else DTYPES[self.dtype][1]
+
+    @property
+    def codec(self) -> Codec | None:
+        """A codec that holds the rows just as they are stored, if there is one; its arrays come from `arrays`."""
+        return make_codec(self.dtype.lower()) if self.dtype in DTYPES else None
+
+    def arrays(self, begin: int, end: int) -> dict[str, npt.NDArray[Any]]:
+        """Rows [begin, end) as the arrays of `codec`."""
+        return {"values": to_f32(self.read(begin, end), self.dtype)}
 
     def item(self, index: int) -> Tensor:
         """One of the tensors that this one stacks along its first axis."""
