@@ -14,12 +14,14 @@ import numpy.typing as npt
 
 from edgekit.checkpoint.gguf_config import FACTORS, LONG, SHORT, architecture, config_of
 from edgekit.checkpoint.gguf_file import Entry, GgufFile, read_gguf
+from edgekit.checkpoint.gguf_kept import KEPT
 from edgekit.checkpoint.gguf_names import EXPERTS, Architecture
 from edgekit.checkpoint.gguf_tokenizer import tokenizer_of
 from edgekit.checkpoint.gguf_types import KINDS, Kind
 from edgekit.checkpoint.mxfp4 import BLOCKS
 from edgekit.checkpoint.safetensors import DTYPES, Tensor
 from edgekit.checkpoint.views import interleaved, rotated, shifted
+from edgekit.codecs import Codec
 from edgekit.errors import CheckpointError
 
 SUFFIX = ".gguf"
@@ -42,6 +44,27 @@ class BlockTensor(Tensor):
         at = self.offset + index * self.row_items // self.kind.values * self.kind.bytes
         return replace(self, shape=self.shape[1:], offset=at)
 
+    @property
+    def codec(self) -> Codec | None:
+        """A codec that holds the blocks as they are, if there is one."""
+        kept = KEPT.get(self.kind.name)
+        return kept.codec if kept is not None and len(self.shape) == 2 else None
+
+    @property
+    def exact(self) -> bool:
+        """Whether the weights of `codec` are equal to those that `read` gives."""
+        return KEPT[self.kind.name].exact
+
+    @property
+    def shared(self) -> dict[str, npt.NDArray[Any]]:
+        """Arrays of `codec` that all rows share."""
+        return KEPT[self.kind.name].shared
+
+    def arrays(self, begin: int, end: int) -> dict[str, npt.NDArray[Any]]:
+        """Rows [begin, end) as the arrays of `codec`, those that are `shared` left out."""
+        blocks = self.raw(begin, end).reshape(-1, self.kind.bytes)
+        return KEPT[self.kind.name].rows(blocks, end - begin)
+
     def raw(self, begin: int, end: int) -> npt.NDArray[np.uint8]:
         """The blocks of rows [begin, end), u8 [..., row_bytes]."""
         stored = Tensor(self.name, self.path, "U8", (*self.shape[:-1], self._row_bytes), self.offset)
@@ -54,7 +77,7 @@ class BlockTensor(Tensor):
             CheckpointError: the file ends too early or cannot be read.
         """
         if len(self.shape) == 1:  # a vector is one row
-            whole = self.kind.rows(replace(self, shape=(1, *self.shape)).raw(0, 1))[0]
+            whole: npt.NDArray[np.generic] = self.kind.rows(replace(self, shape=(1, *self.shape)).raw(0, 1))[0]
             return whole[begin:end]
         end = self.shape[0] if end is None else end
         raw = self.raw(begin, end)

@@ -62,7 +62,8 @@ def codes_5(blocks: U8, at: int) -> U8:
 def k_nibbles(packed: U8) -> U8:
     """Codes [n, 8, 32] of the bytes [n, 128] of a Q4_K or Q5_K block."""
     by_chunk = packed.reshape(len(packed), 4, 1, 32)
-    return np.concatenate([by_chunk & 15, by_chunk >> 4], axis=2).reshape(len(packed), 8, 32)
+    out: U8 = np.concatenate([by_chunk & 15, by_chunk >> 4], axis=2).reshape(len(packed), 8, 32)
+    return out
 
 
 def k_scales(packed: U8) -> tuple[U8, U8]:
@@ -174,7 +175,8 @@ def _iq4_xs(b: U8) -> F32:
     six = (low | ((high & 3).astype(np.uint8) << 4)).astype(np.int8) - np.int8(32)
     scale = (half(b, 0) * six.astype(np.float32)).reshape(n, 8, 1)
     codes = nibbles(np.ascontiguousarray(b[:, 8:]).reshape(n * 8, 16)).reshape(n, 8, 32)
-    return scale * CURVE[codes]
+    out: F32 = scale * CURVE[codes]
+    return out
 
 
 def fp4_scales(exponents: U8) -> F32:

@@ -62,6 +62,16 @@ class Tensor:
         """A codec that holds the rows just as they are stored, if there is one; its arrays come from `arrays`."""
         return make_codec(self.dtype.lower()) if self.dtype in DTYPES else None
 
+    @property
+    def exact(self) -> bool:
+        """Whether the weights of `codec` are equal to those that `read` gives."""
+        return True
+
+    @property
+    def shared(self) -> dict[str, npt.NDArray[Any]]:
+        """Arrays of `codec` that all rows share."""
+        return {}
+
     def arrays(self, begin: int, end: int) -> dict[str, npt.NDArray[Any]]:
         """Rows [begin, end) as the arrays of `codec`."""
         return {"values": to_f32(self.read(begin, end), self.dtype)}

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.checkpoint.safetensors import Tensor, to_f32
+from edgekit.codecs import Codec
 
 Rows = npt.NDArray[np.generic]
 Index = npt.NDArray[np.int64]
@@ -19,6 +20,22 @@ class Pieces(Tensor):
     """A tensor that other tensors make up; `parts` are those."""
 
     parts: tuple[Tensor, ...] = ()
+
+    @property
+    def codec(self) -> Codec | None:
+        """That of the parts, if they have the same."""
+        codecs = [p.codec for p in self.parts]
+        return codecs[0] if all(c == codecs[0] for c in codecs) else None
+
+    @property
+    def exact(self) -> bool:
+        """Whether the weights of `codec` are equal to those that `read` gives."""
+        return all(p.exact for p in self.parts)
+
+    @property
+    def shared(self) -> dict[str, npt.NDArray[Any]]:
+        """Arrays of `codec` that all rows share."""
+        return self.parts[0].shared
 
 
 @dataclass(frozen=True)
@@ -65,8 +82,17 @@ class Interleaved(Pieces):
             return np.stack([self.item(i).read() for i in range(begin, end)])
         low, high = begin // 2, -(-end // 2)
         both = [to_f32(p.read(low, high), p.dtype) for p in self.parts]
-        rows = np.stack(both, axis=1).reshape(2 * (high - low), *self.shape[1:])
-        return rows[begin - 2 * low : end - 2 * low]
+        return _by_turns(both)[begin - 2 * low : end - 2 * low]
+
+    def arrays(self, begin: int, end: int) -> dict[str, npt.NDArray[Any]]:
+        """Rows [begin, end) as the arrays of `codec`."""
+        low, high = begin // 2, -(-end // 2)
+        both = [p.arrays(low, high) for p in self.parts]
+        return {name: _by_turns([b[name] for b in both])[begin - 2 * low : end - 2 * low] for name in both[0]}
+
+
+def _by_turns(both: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    return np.stack(both, axis=1).reshape(2 * len(both[0]), *both[0].shape[1:])
 
 
 @dataclass(frozen=True)
@@ -74,6 +100,11 @@ class Shifted(Pieces):
     """The values of a part plus `add`."""
 
     add: float = 0.0
+
+    @property
+    def codec(self) -> None:
+        """None: the sums are numbers of their own."""
+        return None
 
     def read(self, begin: int = 0, end: int | None = None) -> Rows:
         """Rows [begin, end), f32."""

@@ -34,7 +34,11 @@ OF_MODELS = (
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("checkpoint")
 @click.option("-o", "--output", "out", required=True, help="Bundle to make; '.edgekit' is appended if missing.")
-@click.option("--recipe", help="Preset (f32, f16, bf16, q8, q4, palette8/6/4/3/2/1) or TOML file.  [default: palette4]")
+@click.option(
+    "--recipe",
+    help="Preset (f32, f16, bf16, q8, q4, palette8/6/4/3/2/1), TOML file, or 'keep': what the checkpoint has quantized "
+    "stays as it is.  [default: palette4; keep for GGUF]",
+)
 @click.option("--method", help="Instead of a recipe: palette, affine, f16, bf16 or f32.")
 @click.option("--bits", "--q-bits", type=int, help="With --method: bits per weight.")
 @click.option(
@@ -102,7 +106,7 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Convert CHECKPOINT (a folder or a hub id) to a bundle, or an ONNX file to a smaller one.
+    """Convert CHECKPOINT (a folder, a GGUF file or a hub id) to a bundle, or an ONNX file to a smaller one.
 
     Tensors are streamed: memory stays small whatever the model's size. An interrupted conversion goes
     on where it stopped when the same command is run again.
@@ -114,6 +118,7 @@ def command(
       edgekit convert ./TinyLlama-1.1B -o tiny-p3 --method palette --bits 3
       edgekit convert ./TinyLlama-1.1B -o tiny --target-size 500M --calibration text.txt
       edgekit convert ./TinyLlama-1.1B -o tiny --to native,coreml,onnx,mlx
+      edgekit convert model-Q4_0.gguf -o model.edgekit
       edgekit convert detector.onnx -o smaller.onnx --method palette --bits 6
       edgekit convert ./ReluLlama-7B -o relu.edgekit --predictor --calibration text.txt
     """
@@ -182,6 +187,8 @@ def command(
         )
         if saved is not None:
             click.echo(f"{saved}: the recipe that was made; edit it, and give it as --recipe")
+        if done.losses is not None and done.losses.line():
+            click.echo(done.losses.line())
         report(made)
 
 
