@@ -19,6 +19,7 @@ from edgekit.calibrate.learned import Learned
 from edgekit.calibrate.target import Target, targeted
 from edgekit.checkpoint import locate, open_checkpoint
 from edgekit.checkpoint.gguf import SUFFIX
+from edgekit.checkpoint.lora import with_adapter
 from edgekit.cores import usable_cores
 from edgekit.errors import ConvertError
 from edgekit.generate.tokenizer import missing_tokenizer
@@ -74,6 +75,7 @@ def convert(
     unit_size: int | None = None,
     target: Target | None = None,
     calibration: Calibration | None = None,
+    lora: str | Path | None = None,
     progress: Progress | None = None,
     note: Note | None = None,
     warn: Callable[[str], None] | None = None,
@@ -94,6 +96,7 @@ def convert(
         unit_size: bytes that feed-forward units aim at; chosen by the layout if not given.
         target: instead of a recipe: a size, into which the bits of each tensor are fitted.
         calibration: learn predictors, cuts and an order of neurons from text first.
+        lora: a folder with a LoRA adapter of PEFT, which is merged into the weights.
         progress: called with (weights done, weights in all).
         note: called with (what a calibration is doing, done, of all).
         warn: called before the work begins, with the lines of `Conversion.warnings` and of a missing tokenizer.
@@ -118,6 +121,8 @@ def convert(
     source = locate(str(checkpoint), revision)
     check_apart(source.path, place)
     opened = open_checkpoint(source.path)
+    if lora is not None:
+        opened = with_adapter(opened, Path(lora))
     model, warnings = describe_checkpoint(opened)
     keeps = chosen.name == KEEP and not chosen.rules
     if keeps:
@@ -135,6 +140,7 @@ def convert(
         "revision": source.revision,
         "source_sha256": opened.identity,
         "layout": layout,
+        **({"lora": Path(lora).resolve().name} if lora is not None else {}),
         "tensors": {name: list(t.shape) for name, t in opened.tensors.items()},  # exporters name them again
     }
     report = note or (lambda what, done, total: None)

@@ -11,6 +11,7 @@ from typing import Any
 
 from edgekit.checkpoint.gguf import SUFFIX, open_gguf
 from edgekit.checkpoint.mxfp4 import unpacked
+from edgekit.checkpoint.quantized import unquantized
 from edgekit.checkpoint.safetensors import DTYPES, Tensor, read_header
 from edgekit.errors import CheckpointError
 
@@ -114,7 +115,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: not a folder and no .gguf file; give the folder that holds config.json")
     if not (path / "config.json").is_file():
         raise CheckpointError(f"{path}: no config.json; a checkpoint is a Hugging Face style folder")
-    config = read_json(path / "config.json")
+    config: Mapping[str, Any] = read_json(path / "config.json")
     generation_path = path / "generation_config.json"
     generation = read_json(generation_path) if generation_path.is_file() else {}
     digest = hashlib.sha256((path / "config.json").read_bytes())
@@ -135,8 +136,11 @@ def open_checkpoint(path: Path) -> Checkpoint:
         if lost:
             raise CheckpointError(f"{path / INDEX}: names tensor '{lost[0]}', which is in no file; download it again")
     identity = digest.hexdigest()
-    files = {name: path / name for name in tokenizer_files(path)}
-    return Checkpoint(path, config, generation, unpacked(tensors), identity, identity + times.hexdigest(), files)
+    plain, ready = unquantized(config, unpacked(tensors))
+    files: dict[str, Path | bytes] = {name: path / name for name in tokenizer_files(path)}
+    if plain is not config:
+        files["config.json"] = json.dumps(plain).encode()
+    return Checkpoint(path, plain, generation, ready, identity, identity + times.hexdigest(), files)
 
 
 def _open_file(path: Path) -> Checkpoint:

@@ -23,7 +23,9 @@ HEADER_LIMIT = 100_000_000  # the limit of the reference implementation
 
 # bf16 has no NumPy dtype; its bits travel as uint16 and widen in `to_f32`.
 DTYPES: dict[str, tuple[str, int]] = {"F32": ("<f4", 4), "F16": ("<f2", 2), "BF16": ("<u2", 2)}
-STORED = DTYPES | {"U8": ("u1", 1)}  # packed weights are bytes, which only their own readers understand
+# Packed weights are bytes and words, which only their own readers understand.
+STORED = DTYPES | {"U8": ("u1", 1), "I8": ("i1", 1), "F8_E4M3": ("u1", 1), "I32": ("<i4", 4), "U32": ("<u4", 4)}
+STORED |= {"I64": ("<i8", 8)}
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Tensor:
     @property
     def nbytes(self) -> int:
         """Bytes in the file."""
-        return self.shape[0] * self.row_items * DTYPES[self.dtype][1] if self.shape else DTYPES[self.dtype][1]
+        size = STORED[self.dtype][1]
+        return self.shape[0] * self.row_items * size if self.shape else size
 
     @property
     def codec(self) -> Codec | None:

@@ -22,6 +22,7 @@ OF_MODELS = (
     "target_size",
     "revision",
     "threads",
+    "lora",
     "layout",
     "unit_size",
     "calibration",
@@ -68,6 +69,7 @@ OF_MODELS = (
 )
 @click.option("--calibration-tokens", type=click.IntRange(256), default=8192, show_default=True)
 @click.option("--predictor", is_flag=True, help="With --calibration: train predictors of active neurons.")
+@click.option("--lora", type=click.Path(path_type=Path), help="Folder of a PEFT adapter to merge into the weights.")
 @click.option("--keep-order", is_flag=True, help="With --calibration: do not permute neurons.")
 @click.option(
     "--false-negatives",
@@ -97,6 +99,7 @@ def command(
     unit_size: str | None,
     calibration: tuple[Path, ...],
     calibration_tokens: int,
+    lora: Path | None,
     predictor: bool,
     keep_order: bool,
     false_negatives: float,
@@ -167,6 +170,7 @@ def command(
             unit_size=parse_bytes(unit_size) or None,
             target=None if target == Target() else target,
             calibration=learn if calibration else None,
+            lora=lora,
             progress=progress,
             note=lambda what, done, total: progress(done, total),
             warn=lambda line: click.echo(f"edgekit: warning: {line}", err=True),
