@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,21 @@ def test_scales_beyond_the_codec_are_refused() -> None:
         KEPT["Q8_0"].rows(blocks, 1)
     with pytest.raises(ConvertError, match="beyond those that can be kept"):
         KEPT["MXFP4"].rows(np.full((1, 17), 200, np.uint8), 1)
+
+
+def test_a_file_can_be_inspected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = tf.AutoModelForCausalLM.from_config(tf.LlamaConfig(**WIDE), dtype=torch.float32)
+    kind_of = gguf_files.matrices_as(gguf.GGMLQuantizationType.Q8_0)
+    file = gguf_files.write(tmp_path / "m.gguf", model, kind_of)
+    assert main(["inspect", str(file), "--json"]) == 0
+    seen = json.loads(capsys.readouterr().out)
+    assert seen["default_recipe"] == "keep"
+    assert seen["dtypes"] == {"Q8_0": 16, "F32": 5}
+
+
+def test_training_wants_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    (tmp_path / "text.txt").write_text("text")
+    command = ["relufy", str(tmp_path / "m.gguf"), "-o", str(tmp_path / "out"), "--text", str(tmp_path / "text.txt")]
+    assert main(command) != 0
+    assert "is no folder; relufy trains" in capsys.readouterr().err

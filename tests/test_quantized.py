@@ -54,7 +54,7 @@ def weights_of(codes: Array, scales: Array, zeros: Array | float, size: int = GR
     return wide(scales.astype(np.float32)) * (codes.astype(np.float32) - wide(zeros))
 
 
-def gptq(weight: Array, bits: int, symmetric: bool, act_order: bool) -> tuple[dict[str, Array], Array]:
+def gptq(weight: Array, bits: int, symmetric: bool, act_order: bool, less: int = 1) -> tuple[dict[str, Array], Array]:
     codes, scales, zeros = random_codes(*weight.shape, bits)
     zeros = np.full_like(zeros, 1 << (bits - 1)) if symmetric else zeros
     index = np.arange(weight.shape[1]) // GROUP
@@ -65,7 +65,7 @@ def gptq(weight: Array, bits: int, symmetric: bool, act_order: bool) -> tuple[di
     packed = words(np.ascontiguousarray(codes), bits).T
     parts = {
         "qweight": packed,
-        "qzeros": words((zeros.T - 1).astype(np.uint8), bits),
+        "qzeros": words((zeros.T - less).astype(np.uint8), bits),
         "scales": scales.T,
         "g_idx": index.astype(np.int32),
     }
@@ -129,6 +129,10 @@ def mlx(weight: Array, bits: int) -> tuple[dict[str, Array], Array]:
 METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "gptq4": (lambda w: gptq(w, 4, True, False), {"quant_method": "gptq", "bits": 4, "group_size": GROUP}),
     "gptq8": (lambda w: gptq(w, 8, False, False), {"quant_method": "gptq", "bits": 8, "group_size": GROUP}),
+    "gptq_v2": (
+        lambda w: gptq(w, 4, False, False, 0),
+        {"quant_method": "gptq", "bits": 4, "group_size": GROUP, "checkpoint_format": "gptq_v2"},
+    ),
     "gptq_act_order": (lambda w: gptq(w, 4, False, True), {"quant_method": "gptq", "bits": 4, "group_size": GROUP}),
     "awq": (awq, {"quant_method": "awq", "bits": 4, "group_size": GROUP, "version": "gemm"}),
     **{

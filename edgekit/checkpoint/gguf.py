@@ -45,6 +45,11 @@ class BlockTensor(Tensor):
         return replace(self, shape=self.shape[1:], offset=at)
 
     @property
+    def stored_as(self) -> str:
+        """What the file calls the kind of its values."""
+        return self.kind.name
+
+    @property
     def codec(self) -> Codec | None:
         """A codec that holds the blocks as they are, if there is one."""
         kept = KEPT.get(self.kind.name)

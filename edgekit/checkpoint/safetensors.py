@@ -61,6 +61,11 @@ class Tensor:
         return self.shape[0] * self.row_items * size if self.shape else size
 
     @property
+    def stored_as(self) -> str:
+        """What the file calls the kind of its values."""
+        return self.dtype
+
+    @property
     def codec(self) -> Codec | None:
         """A codec that holds the rows just as they are stored, if there is one; its arrays come from `arrays`."""
         return make_codec(self.dtype.lower()) if self.dtype in DTYPES else None

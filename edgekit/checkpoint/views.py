@@ -22,6 +22,11 @@ class Pieces(Tensor):
     parts: tuple[Tensor, ...] = ()
 
     @property
+    def stored_as(self) -> str:
+        """What the file calls the kind of its values."""
+        return self.parts[0].stored_as
+
+    @property
     def codec(self) -> Codec | None:
         """That of the parts, if they have the same."""
         codecs = [p.codec for p in self.parts]
