@@ -10,6 +10,7 @@ from typing import Any
 
 from edgekit.arch.checkpoints import describe_checkpoint
 from edgekit.bundle.checksum import hashed
+from edgekit.bundle.keep import Losses, keep_recipe, measure
 from edgekit.bundle.layout import LAYOUTS, MANIFEST, Arrangement, plan_layout
 from edgekit.bundle.workspace import check_apart, check_replaceable, output_path, workspace
 from edgekit.bundle.writer import Progress, Writer
@@ -17,11 +18,14 @@ from edgekit.calibrate.calibration import Calibration, Note, apply, extend
 from edgekit.calibrate.learned import Learned
 from edgekit.calibrate.target import Target, targeted
 from edgekit.checkpoint import locate, open_checkpoint
+from edgekit.checkpoint.gguf import SUFFIX
+from edgekit.checkpoint.lora import with_adapter
 from edgekit.cores import usable_cores
 from edgekit.errors import ConvertError
 from edgekit.generate.tokenizer import missing_tokenizer
 from edgekit.recipe import Recipe, load_recipe
 from edgekit.recipe.allocation import Choice, recipe_text
+from edgekit.recipe.recipe import KEEP
 from edgekit.version import __version__
 
 
@@ -40,6 +44,7 @@ class Conversion:
         restarted: leftovers of a call with another source or recipe were thrown away.
         warnings: lines about keys and tensors of the checkpoint that are not used.
         made_recipe: the recipe that was made for a target size, as TOML; None if it was given.
+        losses: with the recipe "keep", what was kept bit for bit and what was not.
     """
 
     path: Path
@@ -52,6 +57,7 @@ class Conversion:
     restarted: bool
     warnings: tuple[str, ...] = ()
     made_recipe: str | None = None
+    losses: Losses | None = None
 
 
 def convert(
@@ -69,6 +75,7 @@ def convert(
     unit_size: int | None = None,
     target: Target | None = None,
     calibration: Calibration | None = None,
+    lora: str | Path | None = None,
     progress: Progress | None = None,
     note: Note | None = None,
     warn: Callable[[str], None] | None = None,
@@ -76,9 +83,10 @@ def convert(
     """Converts a checkpoint to a bundle.
 
     Args:
-        checkpoint: a folder, or a hub id.
+        checkpoint: a folder, a GGUF file, or a hub id.
         out: the bundle to make; ".edgekit" is appended when it has no such suffix.
-        recipe: a preset's name, a TOML file or a `Recipe`; "scaled4" if nothing is said.
+        recipe: a preset's name, a TOML file or a `Recipe`; "scaled4" if nothing is said, and "keep" for a
+            GGUF file: what is quantized stays as it is where one of our codecs holds it.
         method: with `bits` and `group_size`, a recipe in three words.
         revision: of a hub id.
         threads: matrices encoded at once; all cores if not given.
@@ -88,6 +96,7 @@ def convert(
         unit_size: bytes that feed-forward units aim at; chosen by the layout if not given.
         target: instead of a recipe: a size, into which the bits of each tensor are fitted.
         calibration: learn predictors, cuts and an order of neurons from text first.
+        lora: a folder with a LoRA adapter of PEFT, which is merged into the weights.
         progress: called with (weights done, weights in all).
         note: called with (what a calibration is doing, done, of all).
         warn: called before the work begins, with the lines of `Conversion.warnings` and of a missing tokenizer.
@@ -100,7 +109,8 @@ def convert(
         raise ConvertError(f"layout '{layout}' is not one of {', '.join(LAYOUTS)}")
     if target is not None and (recipe, method, bits, group_size) != (None,) * 4:
         raise ConvertError("give either a target size, with a method at most, or a recipe, not both")
-    chosen = load_recipe(recipe, method, bits, group_size)
+    named = target is not None or (recipe, method, bits, group_size) != (None,) * 4
+    chosen = load_recipe(recipe if named or not str(checkpoint).endswith(SUFFIX) else KEEP, method, bits, group_size)
     if calibration is not None:
         chosen = chosen.with_text()
     elif chosen.needs_text():
@@ -111,8 +121,13 @@ def convert(
     source = locate(str(checkpoint), revision)
     check_apart(source.path, place)
     opened = open_checkpoint(source.path)
+    if lora is not None:
+        opened = with_adapter(opened, Path(lora))
     model, warnings = describe_checkpoint(opened)
-    missing = missing_tokenizer(str(checkpoint), source.path)
+    keeps = chosen.name == KEEP and not chosen.rules
+    if keeps:
+        chosen = keep_recipe(opened, model)
+    missing = missing_tokenizer(str(checkpoint), opened)
     if missing and calibration is not None:
         raise ConvertError(missing)
     if warn is not None:  # a bundle without a tokenizer can be measured and exported all the same
@@ -125,6 +140,7 @@ def convert(
         "revision": source.revision,
         "source_sha256": opened.identity,
         "layout": layout,
+        **({"lora": Path(lora).resolve().name} if lora is not None else {}),
         "tensors": {name: list(t.shape) for name, t in opened.tensors.items()},  # exporters name them again
     }
     report = note or (lambda what, done, total: None)
@@ -150,6 +166,7 @@ def convert(
         statistics = learned.statistics(opened) if learned is not None else None
         writer = Writer(opened, model, placed, space.output, provenance, hashed(key_text), statistics)
         writer.run(workers, progress or (lambda done, total: None))
+        losses = measure(opened, placed, space.output) if keeps else None
         space.place()
     parameters = sum(p.rows * p.cols for m in placed.matrices for p in m.parts)
     size = placed.resident_bytes + placed.flash_bytes
@@ -164,6 +181,7 @@ def convert(
         writer.restarted,
         warnings,
         recipe_text(chosen.name, choices) if choices else None,
+        losses,
     )
 
 

@@ -7,9 +7,11 @@ from typing import Any
 
 from edgekit.arch.checkpoints import describe_checkpoint
 from edgekit.bundle import manifest
+from edgekit.bundle.keep import keep_recipe
 from edgekit.bundle.layout import MANIFEST, plan_layout
 from edgekit.bundle.manifest import model_json
 from edgekit.checkpoint import locate, open_checkpoint
+from edgekit.checkpoint.gguf import SUFFIX
 from edgekit.codecs import codec_of
 from edgekit.errors import BundleError
 from edgekit.generate.tokenizer import missing_tokenizer
@@ -86,11 +88,12 @@ def inspect_checkpoint(path: str) -> Table:
     source = locate(path)
     opened = open_checkpoint(source.path)
     model, warnings = describe_checkpoint(opened)
-    missing = missing_tokenizer(path, source.path)
-    layout = plan_layout(model, load_recipe())
+    missing = missing_tokenizer(path, opened)
+    recipe = keep_recipe(opened, model) if opened.path.suffix == SUFFIX else load_recipe()
+    layout = plan_layout(model, recipe)
     dtypes: dict[str, int] = {}
     for t in opened.tensors.values():
-        dtypes[t.dtype] = dtypes.get(t.dtype, 0) + 1
+        dtypes[t.stored_as] = dtypes.get(t.stored_as, 0) + 1
     weights = sum(p.rows * p.cols for m in layout.matrices for p in m.parts)
     return {
         "kind": "checkpoint",
@@ -98,7 +101,7 @@ def inspect_checkpoint(path: str) -> Table:
         "parameters": weights,
         "tensors": len(opened.tensors),
         "dtypes": dtypes,
-        "default_recipe": load_recipe().name,
+        "default_recipe": recipe.name,
         "default_recipe_bytes": layout.resident_bytes + layout.flash_bytes,
         "warnings": [*([missing] if missing else []), *warnings],
         **_model(model_json(model, layout)),

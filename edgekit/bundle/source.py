@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,6 +12,7 @@ from edgekit.checkpoint import Checkpoint, to_f32
 from edgekit.errors import CheckpointError
 
 F32 = npt.NDArray[np.float32]
+FEW = 4  # times as many rows are read as are wanted, before all are read once
 
 
 class RowSource:
@@ -30,6 +33,7 @@ class RowSource:
         else:
             self.rows_in_ranges = ((0, matrix.cols),)
         self.whole: npt.NDArray[np.generic] | None = None
+        self.kept: dict[str, npt.NDArray[Any]] | None = None
 
     def rows(self, begin: int, end: int) -> F32:
         """Rows [begin, end) as f32 [end - begin, cols].
@@ -41,6 +45,18 @@ class RowSource:
         if not np.isfinite(out).all():
             raise CheckpointError(f"{self.tensor.path}: tensor '{self.tensor.name}' holds NaN or infinity")
         return np.ascontiguousarray(out, dtype=np.float32)
+
+    def arrays(self, begin: int, end: int) -> dict[str, npt.NDArray[Any]]:
+        """Rows [begin, end) as the arrays of the tensor's own codec."""
+        assert not self.sideways
+        index = np.concatenate([np.arange(low, high, self.step) for low, high in self.ranges])
+        picked = index[begin:end] if self.order is None else index[self.order[begin:end]]
+        low, high = int(picked.min()), int(picked.max()) + 1
+        if high - low <= FEW * len(picked):
+            return {name: values[picked - low] for name, values in self.tensor.arrays(low, high).items()}
+        if self.kept is None:
+            self.kept = self.tensor.arrays(0, self.tensor.shape[0])
+        return {name: values[picked] for name, values in self.kept.items()}
 
     def _consecutive(self, begin: int, end: int) -> F32:
         pieces, at = [], 0
@@ -72,7 +88,7 @@ class RowSource:
 
     def close(self) -> None:
         """Lets go of what was kept."""
-        self.whole = None
+        self.whole = self.kept = None
 
 
 def read_vector(checkpoint: Checkpoint, vector: Vector) -> F32:

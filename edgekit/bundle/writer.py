@@ -35,7 +35,7 @@ from edgekit.bundle.layout import (
     rows_per_step,
 )
 from edgekit.bundle.source import RowSource, read_vector
-from edgekit.checkpoint import Checkpoint, tokenizer_files
+from edgekit.checkpoint import Checkpoint
 from edgekit.errors import ConvertError
 from edgekit.solvers import NOTHING, Statistics
 
@@ -141,9 +141,9 @@ class Writer:
         folder = self.folder / TOKENIZER
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        for name in tokenizer_files(self.checkpoint.path):
+        for name in self.checkpoint.files:
             (folder / name).parent.mkdir(exist_ok=True)
-            write_file(folder / name, (self.checkpoint.path / name).read_bytes())
+            write_file(folder / name, self.checkpoint.file(name))
 
     # --- tensors -----------------------------------------------------------------------------
 
@@ -185,7 +185,11 @@ class Writer:
         whole = any(p.solver.whole(p.codec, s) for p, s in zip(plan.parts, statistics, strict=True))
         step = round_up(plan.rows, plan.rows_per_unit) if whole else rows_per_step(plan)
         shared = [
-            p.solver.shared(p.codec, (source.rows(r, min(r + step, plan.rows)) for r in range(0, plan.rows, step)), s)
+            source.tensor.shared
+            if p.rule.kept
+            else p.solver.shared(
+                p.codec, (source.rows(r, min(r + step, plan.rows)) for r in range(0, plan.rows, step)), s
+            )
             for p, source, s in zip(plan.parts, sources, statistics, strict=True)
         ]
         luts: list[list[np.ndarray[Any, Any]]] = [[] for _ in plan.parts]
@@ -195,7 +199,10 @@ class Writer:
                 end = min(begin + step, plan.rows)
                 records = []
                 for i, (part, source) in enumerate(zip(plan.parts, sources, strict=True)):
-                    made = part.solver.solve(part.codec, source.rows(begin, end), shared[i], statistics[i])
+                    if part.rule.kept:
+                        made = source.arrays(begin, end)
+                    else:
+                        made = part.solver.solve(part.codec, source.rows(begin, end), shared[i], statistics[i])
                     records.append(part.codec.pack(made, part.cols))
                     if "lut" in made:
                         luts[i].append(made["lut"])

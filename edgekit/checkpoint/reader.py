@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit.checkpoint.gguf import SUFFIX, open_gguf
 from edgekit.checkpoint.mxfp4 import unpacked
+from edgekit.checkpoint.quantized import unquantized
 from edgekit.checkpoint.safetensors import DTYPES, Tensor, read_header
 from edgekit.errors import CheckpointError
 
@@ -37,12 +39,13 @@ class Checkpoint:
     """An opened checkpoint; tensors are read when asked for.
 
     Attributes:
-        path: the folder.
+        path: the folder, or the GGUF file.
         config: config.json.
         generation: generation_config.json, or empty.
         tensors: every tensor by name.
         identity: SHA-256 over config, headers and file sizes; the same wherever the folder lies.
         fingerprint: the same with modification times; changes when a file is touched.
+        files: what a bundle takes along, by path relative to the folder: where it lies, or what it holds.
     """
 
     path: Path
@@ -51,6 +54,12 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     identity: str
     fingerprint: str
+    files: Mapping[str, Path | bytes]
+
+    def file(self, name: str) -> bytes:
+        """What one of `files` holds."""
+        found = self.files[name]
+        return found if isinstance(found, bytes) else found.read_bytes()
 
     def tensor(self, name: str) -> Tensor:
         """A tensor that can be read.
@@ -95,16 +104,18 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Opens a checkpoint folder, reading headers only.
+    """Opens a checkpoint folder or a GGUF file, reading headers only.
 
     Raises:
         CheckpointError: not a checkpoint, pickled weights, or damaged files.
     """
+    if path.suffix == SUFFIX and path.is_file():
+        return _open_file(path)
     if not path.is_dir():
-        raise CheckpointError(f"{path}: not a folder; give the folder that holds config.json")
+        raise CheckpointError(f"{path}: not a folder and no .gguf file; give the folder that holds config.json")
     if not (path / "config.json").is_file():
         raise CheckpointError(f"{path}: no config.json; a checkpoint is a Hugging Face style folder")
-    config = read_json(path / "config.json")
+    config: Mapping[str, Any] = read_json(path / "config.json")
     generation_path = path / "generation_config.json"
     generation = read_json(generation_path) if generation_path.is_file() else {}
     digest = hashlib.sha256((path / "config.json").read_bytes())
@@ -125,7 +136,19 @@ def open_checkpoint(path: Path) -> Checkpoint:
         if lost:
             raise CheckpointError(f"{path / INDEX}: names tensor '{lost[0]}', which is in no file; download it again")
     identity = digest.hexdigest()
-    return Checkpoint(path, config, generation, unpacked(tensors), identity, identity + times.hexdigest())
+    plain, ready = unquantized(config, unpacked(tensors))
+    files: dict[str, Path | bytes] = {name: path / name for name in tokenizer_files(path)}
+    if plain is not config:
+        files["config.json"] = json.dumps(plain).encode()
+    return Checkpoint(path, plain, generation, ready, identity, identity + times.hexdigest(), files)
+
+
+def _open_file(path: Path) -> Checkpoint:
+    """A GGUF file."""
+    opened, stat = open_gguf(path), path.stat()
+    identity = hashlib.sha256(f"{opened.header}:{stat.st_size}".encode()).hexdigest()
+    fingerprint = f"{identity}{stat.st_mtime_ns}"
+    return Checkpoint(path, opened.config, {}, opened.tensors, identity, fingerprint, opened.files)
 
 
 def _weight_files(path: Path) -> list[Path]:

@@ -11,17 +11,21 @@ import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgekit.codecs import Codec, make_codec
 from edgekit.errors import CheckpointError
 
 HEADER_LIMIT = 100_000_000  # the limit of the reference implementation
 
 # bf16 has no NumPy dtype; its bits travel as uint16 and widen in `to_f32`.
 DTYPES: dict[str, tuple[str, int]] = {"F32": ("<f4", 4), "F16": ("<f2", 2), "BF16": ("<u2", 2)}
-STORED = DTYPES | {"U8": ("u1", 1)}  # packed weights are bytes, which only their own readers understand
+# Packed weights are bytes and words, which only their own readers understand.
+STORED = DTYPES | {"U8": ("u1", 1), "I8": ("i1", 1), "F8_E4M3": ("u1", 1), "I32": ("<i4", 4), "U32": ("<u4", 4)}
+STORED |= {"I64": ("<i8", 8)}
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,32 @@ class Tensor:
     @property
     def nbytes(self) -> int:
         """Bytes in the file."""
-        return self.shape[0] * self.row_items * DTYPES[self.dtype][1] if self.shape else DTYPES[self.dtype][1]
+        size = STORED[self.dtype][1]
+        return self.shape[0] * self.row_items * size if self.shape else size
+
+    @property
+    def stored_as(self) -> str:
+        """What the file calls the kind of its values."""
+        return self.dtype
+
+    @property
+    def codec(self) -> Codec | None:
+        """A codec that holds the rows just as they are stored, if there is one; its arrays come from `arrays`."""
+        return make_codec(self.dtype.lower()) if self.dtype in DTYPES else None
+
+    @property
+    def exact(self) -> bool:
+        """Whether the weights of `codec` are equal to those that `read` gives."""
+        return True
+
+    @property
+    def shared(self) -> dict[str, npt.NDArray[Any]]:
+        """Arrays of `codec` that all rows share."""
+        return {}
+
+    def arrays(self, begin: int, end: int) -> dict[str, npt.NDArray[Any]]:
+        """Rows [begin, end) as the arrays of `codec`."""
+        return {"values": to_f32(self.read(begin, end), self.dtype)}
 
     def item(self, index: int) -> Tensor:
         """One of the tensors that this one stacks along its first axis."""

@@ -22,6 +22,7 @@ OF_MODELS = (
     "target_size",
     "revision",
     "threads",
+    "lora",
     "layout",
     "unit_size",
     "calibration",
@@ -36,8 +37,8 @@ OF_MODELS = (
 @click.option("-o", "--output", "out", required=True, help="Bundle to make; '.edgekit' is appended if missing.")
 @click.option(
     "--recipe",
-    help="Preset (f32, f16, bf16, q8, q4, scaled8/6/5/4/3/2, trellis4/3/2, palette8/6/4/3/2/1) or TOML file.  "
-    "[default: scaled4]",
+    help="Preset (f32, f16, bf16, q8, q4, scaled8/6/5/4/3/2, trellis4/3/2, palette8/6/4/3/2/1), TOML file, or 'keep': "
+    "what the checkpoint has quantized stays as it is.  [default: scaled4; keep for GGUF]",
 )
 @click.option("--method", help="Instead of a recipe: scaled_palette, trellis, affine, palette, f16, bf16 or f32.")
 @click.option("--bits", "--q-bits", type=int, help="Instead of a recipe: bits per weight.")
@@ -68,6 +69,7 @@ OF_MODELS = (
 )
 @click.option("--calibration-tokens", type=click.IntRange(256), default=8192, show_default=True)
 @click.option("--predictor", is_flag=True, help="With --calibration: train predictors of active neurons.")
+@click.option("--lora", type=click.Path(path_type=Path), help="Folder of a PEFT adapter to merge into the weights.")
 @click.option("--keep-order", is_flag=True, help="With --calibration: do not permute neurons.")
 @click.option(
     "--false-negatives",
@@ -97,6 +99,7 @@ def command(
     unit_size: str | None,
     calibration: tuple[Path, ...],
     calibration_tokens: int,
+    lora: Path | None,
     predictor: bool,
     keep_order: bool,
     false_negatives: float,
@@ -106,7 +109,7 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Convert CHECKPOINT (a folder or a hub id) to a bundle, or an ONNX file to a smaller one.
+    """Convert CHECKPOINT (a folder, a GGUF file or a hub id) to a bundle, or an ONNX file to a smaller one.
 
     Tensors are streamed: memory stays small whatever the model's size. An interrupted conversion goes
     on where it stopped when the same command is run again.
@@ -118,6 +121,7 @@ def command(
       edgekit convert ./TinyLlama-1.1B -o tiny-p3 --method palette --bits 3
       edgekit convert ./TinyLlama-1.1B -o tiny --target-size 500M --calibration text.txt
       edgekit convert ./TinyLlama-1.1B -o tiny --to native,coreml,onnx,mlx
+      edgekit convert model-Q4_0.gguf -o model.edgekit
       edgekit convert detector.onnx -o smaller.onnx --method palette --bits 6
       edgekit convert ./ReluLlama-7B -o relu.edgekit --predictor --calibration text.txt
     """
@@ -168,6 +172,7 @@ def command(
             unit_size=parse_bytes(unit_size) or None,
             target=target,
             calibration=learn if calibration else None,
+            lora=lora,
             progress=progress,
             note=lambda what, done, total: progress(done, total),
             warn=lambda line: click.echo(f"edgekit: warning: {line}", err=True),
@@ -188,6 +193,8 @@ def command(
         )
         if saved is not None:
             click.echo(f"{saved}: the recipe that was made; edit it, and give it as --recipe")
+        if done.losses is not None and done.losses.line():
+            click.echo(done.losses.line())
         report(made)
 
 

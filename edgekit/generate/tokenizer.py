@@ -10,7 +10,7 @@ from typing import Any
 
 from tokenizers import Tokenizer as Native
 
-from edgekit.checkpoint import read_json
+from edgekit.checkpoint import Checkpoint, read_json
 from edgekit.errors import BundleError, RuntimeFailure
 
 FILE = "tokenizer.json"
@@ -21,16 +21,18 @@ MAKE = (
 REPLACEMENT = "\ufffd"  # what half of a multi-byte character decodes to
 
 
-def missing_tokenizer(checkpoint: str, folder: Path) -> str:
+def missing_tokenizer(checkpoint: str, opened: Checkpoint) -> str:
     """What to do for a checkpoint without tokenizer.json, in one line; "" if it has one.
 
     Args:
-        checkpoint: its folder or hub id, as the user gave it.
-        folder: where its files are.
+        checkpoint: its folder, file or hub id, as the user gave it.
+        opened: what was found there.
     """
-    if (folder / FILE).is_file():
+    if FILE in opened.files:
         return ""
-    command = shlex.join(["python", "-c", MAKE, checkpoint, str(folder)])
+    if not opened.path.is_dir():
+        return f"{checkpoint}: has no tokenizer, so its bundle has no text to run on"
+    command = shlex.join(["python", "-c", MAKE, checkpoint, str(opened.path)])
     return f"{checkpoint}: no {FILE}, so its bundle has no text to run on; make it, then convert again: {command}"
 
 

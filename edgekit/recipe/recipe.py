@@ -22,7 +22,8 @@ import fnmatch
 import hashlib
 import json
 import os.path
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from edgekit.recipe.presets import PRESETS, quantized
 from edgekit.solvers import Solver, best_with_text, solver_for
 
 DEFAULT = "scaled4"
+KEEP = "keep"  # a recipe, and in its rules the solver: arrays as the checkpoint has them
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,14 @@ class Rule:
     codec: Codec
     solver: str | None = None
 
+    @property
+    def kept(self) -> bool:
+        """Whether the arrays are those that the checkpoint has, and nothing is chosen."""
+        return self.solver == KEEP
+
     def chooser(self) -> Solver:
-        """The solver."""
-        return solver_for(self.codec, self.solver)
+        """The solver; of rules that keep what is there, one that is never asked."""
+        return solver_for(self.codec, None if self.kept else self.solver)
 
     def table(self) -> dict[str, Any]:
         """The rule as plain values."""
@@ -57,10 +64,11 @@ class Rule:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A named list of rules."""
+    """A named list of rules; before them come those of `by_name`, which follow from the checkpoint alone."""
 
     name: str
     rules: tuple[Rule, ...]
+    by_name: Mapping[str, Rule] = field(default_factory=dict)
 
     def rule_for(self, tensor: str) -> Rule:
         """The rule that decides on a tensor, by its name in the bundle.
@@ -68,6 +76,8 @@ class Recipe:
         Raises:
             RecipeError: no rule matches.
         """
+        if tensor in self.by_name:
+            return self.by_name[tensor]
         for rule in self.rules:
             if fnmatch.fnmatchcase(tensor, rule.pattern):
                 return rule
@@ -79,7 +89,7 @@ class Recipe:
 
     def with_text(self) -> Recipe:
         """The recipe where there is calibration text: codes of few bits by error feedback, unless a solver is said."""
-        return Recipe(self.name, tuple(_with_text(r) for r in self.rules))
+        return replace(self, rules=tuple(_with_text(r) for r in self.rules))
 
     def needs_text(self) -> bool:
         """Whether a solver wants a calibration text."""
@@ -111,7 +121,8 @@ def load_recipe(
     bits: int | None = None,
     group_size: int | None = None,
 ) -> Recipe:
-    """A recipe from a preset's name, a TOML file, or a method with its options.
+    """A recipe from a preset's name, a TOML file, or a method with its options. "keep" has no rules yet: those follow
+    from the checkpoint.
 
     Raises:
         RecipeError: unknown name, bad file, or options that contradict each other.
@@ -127,6 +138,8 @@ def load_recipe(
         width = 4 if bits is None else bits
         return _from_rules(f"{method}{width}", quantized(method, width, group_size))
     name = str(recipe or DEFAULT)
+    if name == KEEP:
+        return Recipe(KEEP, ())
     if name in PRESETS:
         return _from_rules(name, PRESETS[name])
     path = Path(name)

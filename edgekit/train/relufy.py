@@ -28,7 +28,7 @@ from edgekit.bundle.disk import sync, write_file
 from edgekit.bundle.workspace import Workspace, check_apart, check_replaceable, output_path, workspace
 from edgekit.calibrate.activity import documents
 from edgekit.checkpoint import open_checkpoint, tokenizer_files
-from edgekit.errors import ConvertError
+from edgekit.errors import CheckpointError, ConvertError
 from edgekit.generate.tokenizer import Tokenizer
 from edgekit.train.surgery import Activation, Surgery, activation_key, operate
 
@@ -259,6 +259,8 @@ def relufy(
     """
     source, target = Path(checkpoint), output_path(Path(out))
     _check_target(target, overwrite)
+    if source.is_file():
+        raise CheckpointError(f"{source}: is no folder; relufy trains a checkpoint of safetensors with a config.json")
     check_apart(source, target)
     with workspace(target, resumes=True) as space:
         _check_target(target, overwrite)  # another process may have made it since

@@ -1,0 +1,107 @@
+"""GGUF files that lie: each is refused in one line, and none makes more memory than the file is large."""
+
+from __future__ import annotations
+
+import struct
+import tracemalloc
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekit.arch.checkpoints import describe_checkpoint
+from edgekit.checkpoint import open_checkpoint
+from edgekit.checkpoint.gguf_file import read_gguf
+from edgekit.errors import EdgekitError
+from tests import gguf_files, tiny
+
+HUGE = (1 << 63, (1 << 64) - 1, 1 << 40)
+RANDOM = np.random.default_rng(11)
+
+
+def text(value: bytes, length: int | None = None) -> bytes:
+    return struct.pack("<Q", len(value) if length is None else length) + value
+
+
+def header(tensors: int = 0, entries: int = 0, version: int = 3) -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", version, tensors, entries)
+
+
+def tensor(name: bytes = b"a", sizes: tuple[int, ...] = (32,), kind: int = 0, offset: int = 0, axes: int = -1) -> bytes:
+    count = len(sizes) if axes < 0 else axes
+    return text(name) + struct.pack(f"<I{len(sizes)}QIQ", count, *sizes, kind, offset)
+
+
+def alignment(value: int) -> bytes:
+    return text(b"general.alignment") + struct.pack("<II", 4, value)
+
+
+DATA = bytes(4096)
+LIES = {
+    "empty": b"",
+    "magic": b"GGML" + bytes(64),
+    "version": header(version=4),
+    "big_endian": b"GGUF" + struct.pack(">IQQ", 3, 0, 0),
+    **{f"tensors_{n}": header(tensors=n) + DATA for n in HUGE},
+    **{f"entries_{n}": header(entries=n) + DATA for n in HUGE},
+    **{f"key_{n}": header(entries=1) + text(b"k", n) + DATA for n in HUGE},
+    **{f"text_{n}": header(entries=1) + text(b"k") + struct.pack("<I", 8) + text(b"", n) + DATA for n in HUGE},
+    **{f"numbers_{n}": header(entries=1) + text(b"k") + struct.pack("<IIQ", 9, 6, n) + DATA for n in HUGE},
+    **{f"texts_{n}": header(entries=1) + text(b"k") + struct.pack("<IIQ", 9, 8, n) + DATA for n in HUGE},
+    "nested": header(entries=1) + text(b"k") + struct.pack("<IIQ", 9, 9, 1) + struct.pack("<IIQ", 9, 9, 1) * 60,
+    "type": header(entries=1) + text(b"k") + struct.pack("<I", 77) + DATA,
+    "twice": header(entries=2) + (text(b"k") + struct.pack("<IB", 0, 1)) * 2,
+    **{f"alignment_{n}": header(1, 1) + alignment(n) + tensor() + DATA for n in (0, 1, 48, 1 << 31)},
+    **{f"axis_{n}": header(1) + tensor(sizes=(32, n)) + DATA for n in (0, *HUGE)},
+    "product": header(1) + tensor(sizes=(1 << 32, 1 << 32)) + DATA,
+    "axes": header(1) + tensor(axes=1 << 31) + DATA,
+    "no_axes": header(1) + tensor(sizes=(), axes=0) + DATA,
+    "half_a_block": header(1) + tensor(sizes=(33,), kind=2) + DATA,
+    "kind": header(1) + tensor(kind=1000) + DATA,
+    **{f"offset_{n}": header(1) + tensor(offset=n) + DATA for n in (1, 4096, 1 << 63, (1 << 64) - 32)},
+    "name": header(1) + tensor(name=b"a\nb") + DATA,
+    "long_name": header(1) + tensor(name=b"a" * 300) + DATA,
+    "two": header(2) + tensor() * 2 + DATA,
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_lie_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(LIES[name])
+    tracemalloc.start()
+    try:
+        with pytest.raises(EdgekitError) as found:
+            read_gguf(path)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+    assert "\n" not in str(found.value)
+
+
+def test_files_cut_or_changed_anywhere_are_refused_or_opened(tmp_path: Path) -> None:
+    whole = gguf_files.write(
+        tmp_path / "whole.gguf", tiny.make("llama", tmp_path / "model"), extra=gguf_files.vocabulary(199)
+    )
+    raw, path = whole.read_bytes(), tmp_path / "model.gguf"
+    end = len(raw) - sum(t.nbytes for t in open_checkpoint(whole).tensors.values())
+    for length in (*range(0, 200), *RANDOM.integers(200, len(raw), 100).tolist()):
+        path.write_bytes(raw[:length])
+        with pytest.raises(EdgekitError) as found:
+            open_checkpoint(path)
+        assert "\n" not in str(found.value)
+    for _ in range(300):
+        changed = bytearray(raw)
+        for at in RANDOM.integers(0, end, RANDOM.integers(1, 4)):
+            changed[at] = RANDOM.integers(0, 256)
+        path.write_bytes(changed)
+        with suppress(EdgekitError):  # anything else fails
+            describe_checkpoint(open_checkpoint(path))
+
+
+def test_a_file_of_another_architecture_names_those_that_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(header(0, 1) + text(b"general.architecture") + struct.pack("<I", 8) + text(b"mamba") + DATA)
+    with pytest.raises(EdgekitError, match="'mamba' is not read from GGUF; these are: llama, qwen2"):
+        open_checkpoint(path)
