@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgekit.codecs import make_codec
 from edgekit.conversion import convert
 from edgekit.errors import BundleError, ContextFullError, RuntimeFailure
+from edgekit.recipe import Recipe, Rule
 from edgekit.runtime.model import Model, plan_bundle
 from edgekit.runtime.session import Session
 from edgekit.runtime.together import advance_together
@@ -21,10 +23,12 @@ VOCAB = 199  # of the tiny models
 Step = tuple[int, float, tuple[tuple[int, float], ...]]
 
 # Windows, learned positions, convolutions, experts (shared, biased, everywhere), parallel blocks, projections, sinks.
-FAMILIES = {
+FAMILIES: dict[str, str | Recipe] = {
     "llama": "q4", "llama_relu": "palette4", "gemma3": "q4", "mistral": "f32", "opt_post_norm_projected": "f16",
     "gpt2": "q8", "gpt_neox": "q4", "cohere2": "f16", "mixtral": "q4", "qwen2_moe": "palette3", "gpt_oss": "f16",
     "lfm2": "q4", "lfm2_moe": "f16", "granite": "q4", "llama_dynamic": "q4",
+    "qwen2": Recipe("trellis", (Rule("*", make_codec("trellis", 3)),)),
+    "qwen3_moe": Recipe("scaled", (Rule("*", make_codec("scaled_palette", 4)),)),
 }  # fmt: skip
 
 
