@@ -44,7 +44,7 @@ inline RowCase make_case(Codec codec, uint32_t cols, uint32_t group, bool symmet
     if (codec == Codec::f16) put(2 * i, float_to_f16(value));
     if (codec == Codec::bf16) put(2 * i, static_cast<uint16_t>(float_to_bits(value) >> 16));
   }
-  for (uint32_t i = 0; i < 1u << bits && has_table(form); ++i) {
+  for (uint32_t i = 0; has_table(form) && i < 1u << bits; ++i) {
     const float entry = uniform(random);
     c.lut.push_back(float_to_f16(form == Form::scaled_lookup ? std::round(entry * 127) / 128 : entry));
   }
