@@ -59,6 +59,7 @@ def test_killed_conversions_resume_to_identical_bytes(tmp_path: Path) -> None:
     want = digest(convert(checkpoint, tmp_path / "whole", "palette4").path)
     length = time.monotonic() - begin
     command = [sys.executable, "-m", "edgekit", "convert", str(checkpoint), "-o", str(tmp_path / "killed"), "-q"]
+    command += ["--recipe", "palette4"]
     out = tmp_path / "killed.edgekit"
     random.seed(7)
     kills = 0
@@ -117,7 +118,9 @@ def test_damaged_leftovers_are_done_again(llama: Path, tmp_path: Path) -> None:
     for at in range(0, len(data), 512):
         data[at] ^= 1
     leftover.write_bytes(data)
-    assert digest(convert(llama, tmp_path / "a", "palette4").path) == digest(convert(llama, tmp_path / "b").path)
+    assert digest(convert(llama, tmp_path / "a", "palette4").path) == digest(
+        convert(llama, tmp_path / "b", "palette4").path
+    )
 
 
 def test_existing_output_is_kept_unless_told(llama: Path, tmp_path: Path) -> None:
