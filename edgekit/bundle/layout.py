@@ -18,6 +18,7 @@ from edgekit.solvers import Solver
 ALIGNMENT = 4096
 VECTOR_ALIGNMENT = 64
 UNIT_TARGET = 128 << 10  # bytes; large enough for bandwidth, small enough to be a choice
+LITTLE_WASTE = 1.01  # bytes of a unit to those of its rows
 MOST_WASTE = 1 / 3  # padding that a unit of few neurons may have
 SPARSE = ("relu", "relu2", "threshold", "shifted_relu")  # activations that leave most neurons at zero
 LAYOUTS = ("auto", "bundle", "split")
@@ -127,13 +128,25 @@ def round_up(value: int, to: int) -> int:
 
 
 def rows_per_unit(rows: int, stride: int, target: int = UNIT_TARGET) -> int:
-    """Rows whose unit wastes least padding, near the target size; a multiple of 32 or a power of two."""
+    """Rows whose unit wastes least padding, near the target size; a multiple of 32 or a power of two if that wastes
+    little, as of these most strides need no padding."""
     most = max(1, min(rows, target // stride))
     if most == rows:
         return rows
+
+    def waste(n: int) -> float:
+        return round(round_up(n * stride, ALIGNMENT) / (n * stride), 3)
+
     choices = [n for n in (1, 2, 4, 8, 16) if n <= most] + list(range(32, most + 1, 32))
     choices = [n for n in choices if n >= most // 2] or choices[-1:]
-    return min(choices, key=lambda n: (round(round_up(n * stride, ALIGNMENT) / (n * stride), 3), -n))
+    best = min(choices, key=lambda n: (waste(n), -n))
+    if waste(best) <= LITTLE_WASTE:
+        return best
+
+    def whole(n: int) -> float:  # with the last unit, which may be partly empty
+        return round(-(-rows // n) * round_up(n * stride, ALIGNMENT) / (rows * stride), 3)
+
+    return min(range(max(1, most // 2), most + 1), key=lambda n: (whole(n), -n))
 
 
 def neurons_per_unit(rows: int, stride: int) -> int:
