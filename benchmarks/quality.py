@@ -1,6 +1,6 @@
 """python -m benchmarks.quality: how far codecs and solvers take trained models from the original, beside llama.cpp's.
 
-Every matrix is coded, embeddings included. Held-out TinyStories; Hessians and importances come from other documents.
+Every matrix is coded, embeddings included. Held-out TinyStories; Hessians come from other documents.
 Needs ../shared/data. Writes docs/results/quality.md.
 """
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgekit.arch.spec import Model
 from edgekit.bundle.disk import write_file
-from edgekit.bundle.layout import Arrangement, plan_layout
+from edgekit.bundle.layout import Arrangement, Layout, plan_layout
 from edgekit.bundle.writer import Writer
 from edgekit.calibrate import activity, sensitivity
 from edgekit.calibrate.calibration import Calibration, Note
@@ -73,11 +73,12 @@ def targeted(
     Raises:
         RecipeError: the target is too small for the model.
     """
-    weights = sum(p.rows * p.cols for m in plan_layout(model, load_recipe("f16")).matrices for p in m.parts)
+    layout = plan_layout(model, load_recipe("f16"))
+    weights = sum(p.rows * p.cols for m in layout.matrices for p in m.parts)
     bits = target.bits_per_weight or 8 * (target.bytes or 0) / weights
     probe = min(max(round(bits), PROBES[0]), PROBES[1])
     key = f"{key}-{probe}-{target.method}"
-    tensors = _tensors(checkpoint, model, probe, target.method, text, folder, key, threads, note)
+    tensors = _tensors(checkpoint, model, layout, probe, target.method, text, folder, key, threads, note)
 
     def made(bits: float) -> tuple[Recipe, dict[str, Choice], int]:
         chosen = allocate(tensors, bits)
@@ -111,6 +112,7 @@ def targeted(
 def _tensors(
     checkpoint: Checkpoint,
     model: Model,
+    layout: Layout,
     bits: int,
     method: str,
     text: Calibration | None,
@@ -120,7 +122,6 @@ def _tensors(
     note: Note,
 ) -> list[Tensor]:
     """Tensors with their choices: of an interrupted call with the same key, or weighed now."""
-    layout = plan_layout(model, load_recipe("f16"))
     if text is None:
         return sensitivity.tensors(checkpoint, layout, method, None, lambda d, t: note("weighing tensors", d, t))
     done = folder / f"{key}.json"

@@ -1,4 +1,4 @@
-"""edgekit.conversion"""
+"""edgekit convert"""
 
 from __future__ import annotations
 

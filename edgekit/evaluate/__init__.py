@@ -1,5 +1,6 @@
 """Quality of a bundle on held-out text."""
 
-from edgekit.evaluate.perplexity import Perplexity, perplexity
+from edgekit.evaluate.comparison import Comparison, compare
+from edgekit.evaluate.perplexity import perplexity
 
-__all__ = ["Perplexity", "perplexity"]
+__all__ = ["Comparison", "compare", "perplexity"]

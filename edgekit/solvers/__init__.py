@@ -1,9 +1,9 @@
-"""Solvers by name, in the order in which they are preferred: nearest, kmeans, scaled, gptq, viterbi. A new one is a new
-file and a line here."""
+"""Solvers by name, in the order in which they are preferred: nearest, kmeans, search, gptq, viterbi, ldlq. A new one is
+a new file and a line here."""
 
 from edgekit.solvers import nearest  # isort: skip
 from edgekit.solvers import kmeans  # isort: skip
-from edgekit.solvers import scaled  # isort: skip
+from edgekit.solvers import search  # isort: skip
 from edgekit.solvers import gptq  # isort: skip
 from edgekit.solvers import viterbi  # isort: skip
 from edgekit.solvers.base import (
@@ -20,5 +20,5 @@ from edgekit.solvers.base import (
 
 __all__ = [
     "NOTHING", "Encoded", "Made", "Solver", "Statistics", "best_with_text", "encode", "gptq", "kmeans", "nearest",
-    "scaled", "solver_for", "solver_names", "viterbi",
+    "search", "solver_for", "solver_names", "viterbi",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ from edgekit.codecs.base import F32, U8, Arrays, Codec
 from edgekit.codecs.palette import Palette
 from edgekit.codecs.scaled_palette import SCALES, ScaledPalette
 from edgekit.solvers.base import Made, Solver, Statistics, register, solver_for
-from edgekit.solvers.scaled import searched_scales
+from edgekit.solvers.search import searched_scales
 
 F64 = npt.NDArray[np.float64]
 FACTORS = "gptq"  # in the statistics' memory
