@@ -35,23 +35,26 @@ def available() -> bool:
 
 
 @contextmanager
-def _group(limit: int) -> Iterator[tuple[Path, Path]]:
-    """A memory group with a limit: the file that takes process ids, and the one with the peak."""
+def group(limit: int | None) -> Iterator[tuple[Path | None, Path | None]]:
+    """A memory group with a limit: the file that takes process ids, and the one with the peak; neither for None."""
+    if limit is None:
+        yield None, None
+        return
     v1 = (V1 / "memory.limit_in_bytes").exists()
-    group = (V1 if v1 else V2) / f"edgekit-bench-{os.getpid()}"
-    group.mkdir()
+    folder = (V1 if v1 else V2) / f"edgekit-bench-{os.getpid()}"
+    folder.mkdir()
     try:
-        (group / ("memory.limit_in_bytes" if v1 else "memory.max")).write_text(str(limit))
+        (folder / ("memory.limit_in_bytes" if v1 else "memory.max")).write_text(str(limit))
         if not v1:
-            (group / "memory.swap.max").write_text("0")
+            (folder / "memory.swap.max").write_text("0")
         yield (
-            group / ("tasks" if v1 else "cgroup.procs"),
-            group / ("memory.max_usage_in_bytes" if v1 else "memory.peak"),
+            folder / ("tasks" if v1 else "cgroup.procs"),
+            folder / ("memory.max_usage_in_bytes" if v1 else "memory.peak"),
         )
     finally:
         for _ in range(50):
             try:
-                group.rmdir()
+                folder.rmdir()
                 break
             except OSError:
                 time.sleep(0.1)
@@ -63,7 +66,8 @@ def run_limited(
     """Runs a command under `limit` bytes, or without a limit when None."""
     environment = {**os.environ, **(env or {})}
 
-    def start(tasks: Path | None) -> tuple[subprocess.CompletedProcess[str], float]:
+    with group(limit) as (tasks, peak):
+
         def enter() -> None:
             if tasks is not None:
                 tasks.write_text(str(os.getpid()))
@@ -72,14 +76,8 @@ def run_limited(
         done = subprocess.run(
             command, capture_output=True, text=True, env=environment, preexec_fn=enter, timeout=timeout
         )
-        return done, time.monotonic() - begin
-
-    if limit is None:
-        done, seconds = start(None)
-        return Limited(done.returncode, done.stdout, done.stderr, seconds, 0)
-    with _group(limit) as (tasks, peak):
-        done, seconds = start(tasks)
-        return Limited(done.returncode, done.stdout, done.stderr, seconds, int(peak.read_text()))
+        seconds = time.monotonic() - begin
+        return Limited(done.returncode, done.stdout, done.stderr, seconds, int(peak.read_text()) if peak else 0)
 
 
 def drop_cache(*paths: Path) -> None:
