@@ -1,9 +1,9 @@
 """python -m benchmarks.load: `edgekit serve` under load over HTTP, beside llama.cpp's server under the same limit.
 
-Clients side by side stream greedy texts of a fixed length. Reported are the tokens a second of all clients together and
-the time to the first token. Each server is a process of its own in a memory group, once with room for everything and once
-with a limit that leaves half of the weights out; the servers take turns. The model has random weights, and both files have
-4 bits a weight.
+Clients side by side stream greedy texts of a fixed length. Reported are the tokens a second of all clients together,
+and the time to the first token. Each server is a process of its own in a memory group, once with room for everything
+and once with a limit that leaves half of the weights out; the servers take turns. The model has random weights, and
+both files have 4 bits a weight.
 
     python -m benchmarks.load --peer-python PEER/bin/python     # needs llama-cpp-python[server] and gguf there
 """
@@ -87,7 +87,7 @@ def edgekit_command(bundle: Path, ram: int | None) -> list[str]:
 def peer_command(python: str, gguf: Path) -> list[str]:
     """Of llama.cpp's server in llama-cpp-python, without its port."""
     command = [python, "-m", "llama_cpp.server", "--model", str(gguf), "--n_ctx", str(CONTEXT), "--use_mlock", "False"]
-    return command + ["--n_threads", "2", "--n_threads_batch", "2", "--interrupt_requests", "False"]
+    return [*command, "--n_threads", "2", "--n_threads_batch", "2", "--interrupt_requests", "False"]
 
 
 def row(name: str, runs: list[list[Load]]) -> str:
@@ -152,8 +152,8 @@ def main() -> None:
         half = {"edgekit": (edgekit_command(bundle, ram), bundle), "llama.cpp": peer}
         parts = [
             f"Weights: edgekit {given.recipe} {plan.weight_bytes / MIB:.0f} MiB, llama.cpp Q4_0 "
-            f"{gguf.stat().st_size / MIB:.0f} MiB. Tokens a second of all clients together, and in brackets the seconds "
-            "to the first token: median / 99th percentile.\n",
+            f"{gguf.stat().st_size / MIB:.0f} MiB. Tokens a second of all clients together, and in brackets the "
+            "seconds to the first token: median / 99th percentile.\n",
             table("With room for everything:", whole, None, given),
             table(f"Under an enforced limit of {(ram + OVERHEAD) / MIB:.0f} MiB:", half, ram + OVERHEAD, given),
         ]

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edgekit.bundle import manifest
 from edgekit.errors import RuntimeFailure
+from edgekit.generate.chatting import ChatGeneration, prepare_chat
 from edgekit.generate.generation import Generation, Limits, Piece, TokenSession
 from edgekit.generate.tokenizer import Tokenizer
 from edgekit.runtime.session import Session
@@ -20,7 +21,7 @@ from edgekit.verify import check_files
 if TYPE_CHECKING:
     from edgekit.generate.grammar import Grammar
 
-__all__ = ["Generation", "Limits", "Piece", "TextModel", "TokenSession", "load"]
+__all__ = ["ChatGeneration", "Generation", "Limits", "Piece", "TextModel", "TokenSession", "load"]
 
 DEFAULT_TOKENS = 128
 
@@ -141,28 +142,33 @@ class TextModel:
         tools: Sequence[Mapping[str, Any]] | None = None,
         schema: str | Mapping[str, Any] | None = None,
         session: TokenSession | None = None,
-    ) -> Generation:
+        tool_choice: str = "auto",
+    ) -> ChatGeneration:
         """The answer to messages; what the session has of them already is not evaluated again.
 
         Args:
-            messages: objects with a "role" ("system", "user", "assistant") and a "content", which is a text.
+            messages: objects with a "role" ("system", "user", "assistant", "tool") and a "content", which is a text.
             max_tokens: most tokens of the answer.
             sampling: how to choose; llama.cpp's defaults if not given.
-            tools: JSON schemas of functions, for chat templates that know them; a call is text, in the template's form.
+            tools: functions as in OpenAI's API, for chat templates that know them.
             schema: a JSON schema that the answer follows.
             session: from `create_session`; the model's own if not given.
+            tool_choice: "auto"; "required" if a tool must be called; "none"; or the name of the tool that must be.
+
+        Returns:
+            The pieces, made as they are asked for; when they have ended, its `message` is the answer with its calls.
 
         Raises:
             BundleError: no messages, or the chat template does not take them.
-            RuntimeFailure: the schema cannot be followed.
+            RuntimeFailure: the schema cannot be followed, or no tool is the one that must be called.
         """
-        from edgekit.generate.dialogue import render_dialogue
-
-        prompt = render_dialogue(self.tokenizer, messages, tools)
-        grammar = None if schema is None else self.grammar("json_schema", schema)
-        return self.generate(
+        request = prepare_chat(self.tokenizer, messages, tools, tool_choice, schema)
+        grammar = None if request.schema is None else self.grammar("json_schema", request.schema)
+        prompt = request.prompt
+        pieces = self.generate(
             prompt.ids, max_tokens, sampling, prompt.stop, session=session, reuse=True, grammar=grammar
         )
+        return ChatGeneration(pieces, request.answer)
 
 
 def load(

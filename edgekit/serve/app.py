@@ -17,6 +17,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from edgekit.errors import BudgetError, EdgekitError, RuntimeFailure
+from edgekit.generate.tool_calls import new_id
 from edgekit.serve import fields
 from edgekit.serve.bundles import Bundle
 from edgekit.serve.calls import Calls
@@ -30,7 +31,7 @@ from edgekit.serve.requests import TextRequest, find_bundle, read_chat, read_tex
 from edgekit.serve.responses_api import end_status, read_response, response_body, response_events
 from edgekit.serve.scheduler import Scheduler
 from edgekit.serve.text_api import text_body, text_chunks
-from edgekit.serve.tools import new_id, read_tools
+from edgekit.serve.tools import read_tools
 from edgekit.sizes import parse_bytes
 from edgekit.version import __version__
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import ContextFullError, RuntimeFailure
-from edgekit.generate.dialogue import render_dialogue
+from edgekit.generate.answer import Answer
+from edgekit.generate.chatting import prepare_chat
 from edgekit.generate.generation import Piece
 from edgekit.generate.grammar import Grammar
 from edgekit.generate.loop import DEFAULT_TOKENS
+from edgekit.generate.tool_calls import ToolCall
 from edgekit.runtime.values import Options, Sampling
 from edgekit.serve.bundles import Bundles, open_bundle
 from edgekit.serve.calls import Calls
@@ -99,15 +101,20 @@ class AsyncModel:
         sampling: Sampling | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
         schema: str | Mapping[str, Any] | None = None,
-    ) -> AsyncIterator[Piece]:
+        tool_choice: str = "auto",
+    ) -> AsyncChat:
         """The answer to messages; arguments as for `TextModel.chat`.
+
+        Returns:
+            The pieces; when they have ended, its `message` is the answer with its calls.
 
         Raises:
             EdgekitError: the messages or the schema cannot be taken; and as `generate`.
         """
-        prompt = render_dialogue(self._bundle.tokenizer, messages, tools)
-        grammar = None if schema is None else self.grammar("json_schema", schema)
-        return self.generate(prompt.ids, max_tokens, sampling, prompt.stop, grammar=grammar)
+        request = prepare_chat(self._bundle.tokenizer, messages, tools, tool_choice, schema)
+        grammar = None if request.schema is None else self.grammar("json_schema", request.schema)
+        prompt = request.prompt
+        return AsyncChat(self.generate(prompt.ids, max_tokens, sampling, prompt.stop, grammar=grammar), request.answer)
 
     def grammar(self, kind: str, text: str | Mapping[str, Any]) -> Grammar:
         """What a text must be; as `TextModel.grammar`."""
@@ -120,3 +127,43 @@ class AsyncModel:
                     raise event.error
                 if isinstance(event, Token):
                     yield Piece(event.token, event.text)
+
+
+class AsyncChat(AsyncIterator[Piece]):
+    """An answer under way: an asynchronous iterator of pieces, whose text is as the model writes it.
+
+    Attributes:
+        calls: of tools; known when the pieces have ended.
+    """
+
+    def __init__(self, pieces: AsyncIterator[Piece], answer: Answer) -> None:
+        """As `AsyncModel.chat`, which makes it."""
+        self.calls: tuple[ToolCall, ...] = ()
+        self._pieces, self._answer, self._ended = pieces, answer, False
+
+    async def __anext__(self) -> Piece:
+        """The next piece.
+
+        Raises:
+            StopAsyncIteration: the answer is at its end.
+            EdgekitError: from the runtime.
+        """
+        try:
+            piece = await anext(self._pieces)
+        except StopAsyncIteration:
+            if not self._ended:
+                self._ended = True
+                self.calls = tuple(self._answer.end()[1])
+            raise
+        self._answer.push(piece.text)
+        return piece
+
+    async def message(self) -> dict[str, Any]:
+        """The answer as a message; pieces that nobody has asked for are made first. As `ChatGeneration.message`.
+
+        Raises:
+            EdgekitError: from the runtime.
+        """
+        async for _ in self:
+            pass
+        return self._answer.message(self.calls)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgekit.errors import EdgekitError
-from edgekit.serve.answer import Answer, Delta
+from edgekit.generate.answer import Answer, Delta
+from edgekit.generate.tool_calls import ToolCall, new_id
 from edgekit.serve.calls import Calls
 from edgekit.serve.job import Failed, Finished, Started, Token, TokenLogprobs
 from edgekit.serve.requests import TextRequest
 from edgekit.serve.token_text import token_entry
-from edgekit.serve.tools import ToolCall, new_id
 
 
 @dataclass
@@ -114,7 +114,7 @@ def chat_body(request: TextRequest, choices: list[Choice]) -> dict[str, Any]:
         "choices": [
             {
                 "index": i,
-                "message": _message(c),
+                "message": {**c.answer.message(c.calls), "refusal": None},
                 "logprobs": {"content": c.logprobs, "refusal": None} if _with_logprobs(request) else None,
                 "finish_reason": c.reason,
             }
@@ -126,21 +126,6 @@ def chat_body(request: TextRequest, choices: list[Choice]) -> dict[str, Any]:
 
 def _with_logprobs(request: TextRequest) -> bool:
     return request.jobs[0].top_logprobs is not None
-
-
-def _message(choice: Choice) -> dict[str, Any]:
-    content: str | None = choice.answer.content
-    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
-    if choice.answer.reasoning:
-        message["reasoning_content"] = choice.answer.reasoning.strip()
-    if choice.calls:
-        message["content"] = content or None
-        message["tool_calls"] = [_call(c) for c in choice.calls]
-    return message
-
-
-def _call(call: ToolCall) -> dict[str, Any]:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 async def chat_chunks(request: TextRequest, calls: Calls) -> AsyncIterator[dict[str, Any]]:
@@ -171,7 +156,7 @@ async def chat_chunks(request: TextRequest, calls: Calls) -> AsyncIterator[dict[
             **({"content": shown.content} if shown.content else {}),
         }
         if choice.calls:
-            delta["tool_calls"] = [{"index": i, **_call(c)} for i, c in enumerate(choice.calls)]
+            delta["tool_calls"] = [{"index": i, **c.entry()} for i, c in enumerate(choice.calls)]
         if delta or held[index]:
             yield chunk([step(index, delta, held[index], None)])
             held[index] = []

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgekit.errors import BundleError, EdgekitError
+from edgekit.generate.answer import OPEN
 from edgekit.generate.dialogue import Prompt, render_dialogue
 from edgekit.generate.grammar import ANY_OBJECT, Grammar
 from edgekit.runtime.values import Sampling
 from edgekit.serve import fields
-from edgekit.serve.answer import OPEN
 from edgekit.serve.bundles import Bundle
 from edgekit.serve.errors import ApiError, bad
 from edgekit.serve.fields import Body

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+from edgekit.generate.tool_calls import new_id
 from edgekit.serve import fields
 from edgekit.serve.bundles import Bundle
 from edgekit.serve.calls import Calls
@@ -13,7 +14,6 @@ from edgekit.serve.chat_api import Choice, begin_choices, take, usage
 from edgekit.serve.errors import bad
 from edgekit.serve.fields import Body
 from edgekit.serve.requests import TextRequest, read_chat
-from edgekit.serve.tools import new_id
 
 
 def read_response(bundle: Bundle, body: Body) -> TextRequest:

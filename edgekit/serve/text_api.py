@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgekit.generate.tool_calls import new_id
 from edgekit.serve.calls import Calls
 from edgekit.serve.job import Event, Failed, Finished, Started, Token
 from edgekit.serve.requests import TextRequest
 from edgekit.serve.token_text import token_text
-from edgekit.serve.tools import new_id
 
 Logprobs = dict[str, list[Any]]
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,6 +83,41 @@ def test_chats_follow_a_schema_with_and_without_an_event_loop(demo: Path) -> Non
             model.chat([])
     assert 0 <= json.loads(answer)["age"] <= 30
     assert asyncio.run(main()) == answer == again
+
+
+def test_a_chat_becomes_a_message_whose_calls_can_be_answered(demo: Path) -> None:
+    """With a tool that must be called; the message and the tool's result go back into the conversation."""
+    messages = [{"role": "user", "content": "How is the weather in Rome?"}]
+    place = {"type": "object", "properties": {"city": {"enum": ["Rome"]}}, "required": ["city"]}
+    tools = [
+        {"type": "function", "function": {"name": "weather", "parameters": {**place, "additionalProperties": False}}}
+    ]
+
+    async def main() -> dict[str, Any]:
+        async with edgekit.AsyncModel(demo) as model:
+            return await model.chat(messages, 60, GREEDY, tools=tools, tool_choice="required").message()
+
+    with edgekit.load(demo) as model:
+        asked = model.chat(messages, 60, GREEDY, tools=tools, tool_choice="weather")
+        text = "".join(piece.text for piece in asked)
+        assert json.loads(text)["name"] == "weather"
+        (call,) = asked.message["tool_calls"]
+        assert asked.finish_reason == "tool_calls"
+        assert asked.message["content"] is None
+        assert json.loads(call["function"]["arguments"]) == {"city": "Rome"}
+        result = {"role": "tool", "tool_call_id": call["id"], "content": "sunny"}
+        answer = model.chat([*messages, asked.message, result], 8, GREEDY, tools=tools, tool_choice="none")
+        assert answer.message["content"]
+        assert not answer.calls
+        with pytest.raises(RuntimeFailure, match="none of the tools"):
+            model.chat(messages, tools=tools, tool_choice="look")
+        with pytest.raises(RuntimeFailure, match="there are no tools"):
+            model.chat(messages, tool_choice="required")
+        with pytest.raises(RuntimeFailure, match="cannot both"):
+            model.chat(messages, tools=tools, tool_choice="required", schema=SCHEMA)
+        with pytest.raises(RuntimeFailure, match="a tool must be"):
+            model.chat(messages, tools=[{"name": "look"}])
+    assert asyncio.run(main())["tool_calls"][0]["function"] == call["function"]
 
 
 def test_the_example_of_the_docs_runs(plain: Path, capsys: pytest.CaptureFixture[str]) -> None:

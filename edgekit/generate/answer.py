@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from edgekit.serve.tools import MARKS, ToolCall, parse_calls
+from edgekit.generate.tool_calls import MARKS, ToolCall, parse_calls
 
 OPEN, CLOSE = "<think>", "</think>"
 
@@ -89,6 +90,16 @@ class Answer:
         keep = len(self._held) - min(found) if found else _partial(self._held, marks)
         out, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
         return out
+
+    def message(self, calls: Sequence[ToolCall] = ()) -> dict[str, Any]:
+        """The answer as a message of the assistant, to be put behind the others of its conversation."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.content}
+        if self.reasoning:
+            message["reasoning_content"] = self.reasoning.strip()
+        if calls:
+            message["content"] = self.content or None
+            message["tool_calls"] = [call.entry() for call in calls]
+        return message
 
     def end(self) -> tuple[Delta, list[ToolCall]]:
         """What was held back, and the calls."""

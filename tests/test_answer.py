@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from edgekit.serve.answer import Answer
-from edgekit.serve.tools import parse_calls
+from edgekit.generate.answer import Answer
+from edgekit.generate.tool_calls import parse_calls
 
 NAMES = ("look_up", "add")
 ONE = [("look_up", {"word": "cat"})]
