@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import subprocess
@@ -84,6 +85,10 @@ class Browser:
 
     def resize(self, width: int, height: int) -> None:
         self._ask("POST", "/window/rect", {"width": width, "height": height})
+
+    def picture(self) -> bytes:
+        """The window as PNG."""
+        return base64.b64decode(self._ask("GET", "/screenshot"))
 
     def complaints(self) -> list[str]:
         """What the console has of errors since the last call; refused policies are among them."""
