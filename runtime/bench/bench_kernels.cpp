@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -44,21 +45,31 @@ double measure(const Body& body) {
   return times[2];
 }
 
+// Aligned as the runtime's buffers are: vectors across two cache lines are slower.
+template <class T>
+struct Aligned {
+  using value_type = T;
+  Aligned() = default;
+  template <class U>
+  explicit Aligned(const Aligned<U>&) {}
+  T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t{4096})); }
+  void deallocate(T* at, size_t) { ::operator delete(at, std::align_val_t{4096}); }
+  bool operator==(const Aligned&) const { return true; }
+  bool operator!=(const Aligned&) const { return false; }
+};
+using AlignedFloats = std::vector<float, Aligned<float>>;
+
 struct Bench {
   std::vector<RowCase> rows;
-  std::vector<float> x, y, sums;
-  std::vector<uint8_t> q;
+  AlignedFloats x, y;
+  std::vector<uint8_t, Aligned<uint8_t>> q;
   uint32_t padded;
 
   double float_dots(const KernelSet& set, int k, uint32_t tokens) {
     return measure([&] {
       for (uint32_t r = 0; r < kRows; ++r) {
         const RowCase& c = rows[r];
-        if (tokens == 1) {
-          y[r] = set.dot[k](c.part, c.row.data(), c.lut.data(), x.data(), sums.data());
-        } else {
-          set.dots[k](c.part, c.row.data(), c.lut.data(), x.data(), padded, tokens, &y[r], kRows);
-        }
+        set.dots[k](c.part, c.row.data(), c.lut.data(), x.data(), padded, tokens, &y[r], kRows);
       }
     });
   }
@@ -73,7 +84,7 @@ struct Bench {
   }
   // Sums of the rows, weighted, for each token.
   double row_sums(const KernelSet& set, int k, uint32_t tokens) {
-    std::vector<float> out(tokens * padded);
+    AlignedFloats out(tokens * padded);
     const uint8_t* at[kRows];
     const uint16_t* luts[kRows];
     for (uint32_t r = 0; r < kRows; ++r) {
@@ -86,7 +97,7 @@ struct Bench {
     });
   }
   double float_tiles(const KernelSet& set, int k) {
-    std::vector<float> decoded(8 * padded);
+    AlignedFloats decoded(8 * padded);
     return measure([&] {
       for (uint32_t r = 0; r < kRows; r += 8) {
         for (uint32_t i = 0; i < 8; ++i) {
@@ -98,8 +109,8 @@ struct Bench {
     });
   }
   double integer_tiles(const KernelSet& set, int k) {
-    std::vector<uint8_t> weights(8 * padded);
-    std::vector<float> scales(padded / 4), biases(padded / 4);
+    std::vector<uint8_t, Aligned<uint8_t>> weights(8 * padded);
+    AlignedFloats scales(padded / 4), biases(padded / 4);
     return measure([&] {
       for (uint32_t r = 0; r < kRows; r += 8) {
         Panel panel{weights.data(), scales.data(), biases.data()};
@@ -138,7 +149,6 @@ int main(int argc, char** argv) {
     b.x.resize(size_t{kMany} * b.padded);
     for (float& v : b.x) v = uniform(random);
     b.y.resize(size_t{kMany} * kRows);
-    b.sums.resize(b.padded / kBlock);
     b.q.resize(kMany * quantized_bytes(b.padded));
     for (const KernelSet* set : all_sets()) {
       if (set == &kPortableKernels) continue;

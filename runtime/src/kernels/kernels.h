@@ -13,15 +13,13 @@
 
 namespace edgekit {
 
-// row . x ; x [padded]; sums [padded / 32] holds the sum of each block of x.
-using DotFn = float (*)(const Part&, const uint8_t* row, const uint16_t* lut, const float* x, const float* sums);
-// y[t * ldy] = row . x[t] for a few tokens, unpacking the row for four of them at once; x [tokens][ldx].
-// The sums are those of decode and gemm, bit for bit.
+// y[t * ldy] = row . x[t] for one token or a few, unpacking the row for four of them at once; x [tokens][ldx].
+// The sums are those of decode and gemm, bit for bit: they do not depend on how many tokens come in one call.
 using DotsFn = void (*)(const Part&, const uint8_t* row, const uint16_t* lut, const float* x, size_t ldx,
                         uint32_t tokens, float* y, size_t ldy);
 // out[t * ldo + j] += h[t * ldh + i] * rows[i][j] for i < count, one after the other, and begin <= j < end; out is
-// indexed from column 0 and padded. `begin` is a multiple of 32, `end` too or else equal to cols. The bits do not
-// depend on how many rows come in one call; those for several tokens are those of decode and accumulate.
+// indexed from column 0 and padded. `begin` is a multiple of 32, `end` too or else equal to cols. The bits depend
+// neither on how many rows nor on how many tokens come in one call, and are those of decode and accumulate.
 using AddRowsFn = void (*)(const Part&, const uint8_t* const* rows, const uint16_t* const* luts, uint32_t count,
                            const float* h, size_t ldh, uint32_t tokens, uint32_t begin, uint32_t end, float* out,
                            size_t ldo);
@@ -31,7 +29,6 @@ using DecodeFn = void (*)(const Part&, const uint8_t* row, const uint16_t* lut, 
 
 struct KernelSet {
   const char* name;
-  DotFn dot[kCodecCount];
   DotsFn dots[kCodecCount];
   AddRowsFn add_rows[kCodecCount];
   DecodeFn decode[kCodecCount];

@@ -89,17 +89,16 @@ Outcome measure_kernel(edgekit_kernel_test& test) {
   constexpr uint64_t kBytes = 96 << 20;  // past any cache
   const uint32_t rows = static_cast<uint32_t>(kBytes / part.bytes);
   Budget unlimited(0);
-  Buffer weights, x, sums, lut, quantized;
+  Buffer weights, x, lut, quantized;
   EK_ASSIGN(weights, Buffer::allocate(unlimited, uint64_t{rows} * part.bytes, "weights"));
   EK_ASSIGN(x, Buffer::allocate(unlimited, uint64_t{padded_cols(part.cols)} * 4, "input"));
-  EK_ASSIGN(sums, Buffer::allocate(unlimited, uint64_t{padded_cols(part.cols)} / kBlock * 4, "sums"));
   EK_ASSIGN(lut, Buffer::allocate(unlimited, 512, "table"));
   EK_ASSIGN(quantized, Buffer::allocate(unlimited, quantized_bytes(padded_cols(part.cols)), "activations"));
   const bool integers = uses_integers(static_cast<Activations>(test.activations), part.codec);
   ThreadPool pool;
   EK_TRY(pool.start(test.threads));
   const auto integer_dots = kernels->integers->dots[static_cast<int>(part.codec)];
-  const DotFn dot = kernels->dot[static_cast<int>(part.codec)];
+  const DotsFn dots = kernels->dots[static_cast<int>(part.codec)];
   const AddRowsFn add_rows = kernels->add_rows[static_cast<int>(part.codec)];
   const size_t width = padded_cols(part.cols);
   std::vector<float> out(test.down != 0 ? width * pool.size() : rows);
@@ -121,7 +120,7 @@ Outcome measure_kernel(edgekit_kernel_test& test) {
         if (integers) {
           integer_dots(part, row, lut.u16(), quantized.data(), 0, 1, &out[r], 1);
         } else {
-          out[r] = dot(part, row, lut.u16(), x.f32(), sums.f32());
+          dots(part, row, lut.u16(), x.f32(), 0, 1, &out[r], 1);
         }
       }
     });

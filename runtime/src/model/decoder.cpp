@@ -32,7 +32,7 @@ Outcome Decoder::forward(const int32_t* tokens, uint32_t count, uint32_t positio
   const bool wants_logits = last != nullptr || all != nullptr;
   cache.begin_pass(position, count);
   w_.begin_pass(wants_logits, pass.chooses);
-  linear_.begin_pass(&selection, false);
+  linear_.begin_pass(&selection);
   auto outcome = run(pass);
   if (outcome.ok() && wants_logits) outcome = head(count, last, all);
   linear_.end_pass();
@@ -44,9 +44,9 @@ Outcome Decoder::forward_texts(const NextToken* texts, uint32_t count) {
   const Pass pass{count, 0, 0, false, nothing_chosen_, nullptr, nullptr, nullptr, texts};
   for (uint32_t t = 0; t < count; ++t) texts[t].cache->begin_pass(texts[t].position, 1);
   w_.begin_pass(true, false);
-  linear_.begin_pass(nullptr, true);
+  linear_.begin_pass(nullptr);
   auto outcome = run(pass);
-  if (outcome.ok()) outcome = logits_apart(pass);
+  if (outcome.ok()) outcome = logits_of_texts(pass);
   linear_.end_pass();
   if (!outcome.ok()) w_.abandon_pass();
   return outcome;
@@ -155,14 +155,14 @@ Outcome Decoder::logits(uint32_t tokens, float* out) {
 }
 
 // The logits of each text, from the workspace's x [count][hidden].
-Outcome Decoder::logits_apart(const Pass& pass) {
+Outcome Decoder::logits_of_texts(const Pass& pass) {
   norms_.apply(m_.final_norm, s_.x.data(), pass.count, s_.normed.data());
   const float* x;
   uint32_t stride;
   EK_TRY(project_head(pass.count, x, stride));
   float* rows[kMostTexts];
   for (uint32_t t = 0; t < pass.count; ++t) rows[t] = pass.texts[t].logits;
-  EK_TRY(linear_.multiply_apart(m_.head, x, stride, pass.count, w_.vector(m_.head_bias), rows));
+  EK_TRY(linear_.multiply_to_each(m_.head, x, stride, pass.count, w_.vector(m_.head_bias), rows));
   for (uint32_t t = 0; t < pass.count; ++t) finish_logits(m_.vocab_size, rows[t]);
   return Nothing{};
 }

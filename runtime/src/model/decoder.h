@@ -43,7 +43,7 @@ class Decoder {
   void add_residual(const Pass& pass, const Block& b);
   Outcome head(uint32_t count, float* last, float* all);
   Outcome logits(uint32_t tokens, float* out);
-  Outcome logits_apart(const Pass& pass);
+  Outcome logits_of_texts(const Pass& pass);
   Outcome project_head(uint32_t tokens, const float*& x, uint32_t& stride);
   void finish_logits(uint64_t count, float* out) const;
 

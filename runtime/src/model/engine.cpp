@@ -57,7 +57,7 @@ Outcome plan_model(const std::string& path, const Settings& s, Budget& budget, s
   request.texts = std::min(s.texts(), kMostTexts);
   request.kv_bytes = s.wide_kv ? 4 : 2;
   request.workspace_bytes = [&](uint32_t batch, uint64_t unit_bytes) {
-    return workspace_bytes(m, s.activations, batch, s.texts(), request.context, s.threads, unit_bytes);
+    return workspace_bytes(m, s.activations, batch, request.context, s.threads, unit_bytes);
   };
   request.select = s.select;
   request.parts = s.compute;

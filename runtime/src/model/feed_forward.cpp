@@ -35,25 +35,8 @@ Outcome FeedForward::compute(const Pass& pass, size_t block) {
   }
   const float* x = s_.normed.data();
   if (pass.chooses && selects(b, w_.select())) return chosen_.add(pass, block, x, s_.out.data());
-  if (pass.count == 1 || pass.texts != nullptr) {
-    EK_TRY(add_apart(b, b.matrices[0], kNone, x, pass.count, s_.out.data()));
-  } else {
-    EK_TRY(add_for_tokens(b, b.matrices[0], kNone, x, pass.count, s_.out.data()));
-  }
+  EK_TRY(add_for_tokens(b, b.matrices[0], kNone, x, pass.count, s_.out.data()));
   pass.selection.usage.record(block, b.size, s_.h.data(), pass.count, s_.width.ffn);
-  return Nothing{};
-}
-
-Outcome FeedForward::add_apart(const Block& b, int32_t matrix, int32_t expert, const float* x, uint32_t tokens,
-                               float* out) {
-  linear_.prepare(x, s_.width.hidden, tokens, s_.width.hidden);
-  if (b.selector != kNone) EK_TRY(neurons_.activate_selector(b, x, tokens));
-  neurons_.clear_slices(tokens);
-  EK_TRY(w_.visit(matrix, expert != kNone, [&](const Rows& rows) -> Outcome {
-    neurons_.add_rows(b, rows, x, tokens, static_cast<uint32_t>(std::max(expert, 0)));
-    return Nothing{};
-  }));
-  neurons_.add_slices(tokens, out);
   return Nothing{};
 }
 
@@ -61,12 +44,18 @@ Outcome FeedForward::add_for_tokens(const Block& b, int32_t matrix, int32_t expe
                                     float* out) {
   linear_.prepare(x, s_.width.hidden, tokens, s_.width.hidden);
   if (b.selector != kNone) EK_TRY(neurons_.activate_selector(b, x, tokens));
+  neurons_.begin_output(tokens);
   EK_TRY(w_.visit(matrix, expert != kNone, [&](const Rows& rows) -> Outcome {
+    if (tokens == 1) {
+      neurons_.add_rows(b, rows, x, static_cast<uint32_t>(std::max(expert, 0)), out);
+      return Nothing{};
+    }
     project_in(b, rows, expert, x, tokens);
     if (expert == kNone) offer_active(matrix, rows, tokens);
-    project_out(rows, tokens, out);
+    neurons_.add_down(rows, tokens, out);
     return Nothing{};
   }));
+  neurons_.end_output(tokens, out);
   linear_.show_input(matrix, 0, x, s_.width.hidden, tokens);
   linear_.show_input(matrix, w_.matrix(matrix).part_count - 1, s_.h.data(), s_.width.ffn, tokens);
   return Nothing{};
@@ -128,51 +117,6 @@ void FeedForward::project_in_tile(const Block& b, const Rows& rows, int32_t expe
         h[i] = value * up;
       }
     }
-  }
-}
-
-// out[t] += sum of h[t][neuron] * down column; threads share the columns, not the neurons.
-void FeedForward::project_out(const Rows& rows, uint32_t tokens, float* out) {
-  const Part& p = rows.matrix->parts[rows.matrix->part_count - 1];
-  const int codec = static_cast<int>(p.codec);
-  const uint32_t blocks = padded_cols(p.cols) / kBlock, ldh = s_.width.ffn, ldo = s_.width.hidden;
-  const float* h = s_.h.data();
-  // Long runs of each row are decoded, as memory likes; narrow ones are added up, so that they stay in the cache.
-  constexpr uint32_t kNarrow = 8 * kBlock;
-  const uint32_t grain = (blocks + pool_.size() - 1) / pool_.size();
-  pool_.parallel_for(blocks, grain, [&](uint32_t begin, uint32_t end, uint32_t worker) {
-    const uint32_t c0 = begin * kBlock, c1 = std::min(end * kBlock, p.cols);
-    const uint32_t width = padded_cols(c1 - c0);
-    if (tokens <= kFewTokens) return add_down(rows, tokens, c0, c1, out);
-    float* decoded = s_.tiles.plane(worker);  // [kTileNeurons][width]
-    for (uint32_t r0 = rows.begin; r0 < rows.end; r0 += kTileNeurons) {
-      const uint32_t n = std::min(kTileNeurons, rows.end - r0);
-      for (uint32_t i = 0; i < n; ++i) {
-        kernels_.decode[codec](p, rows.row(r0 + i) + p.offset, w_.lut(p, r0 + i), c0, c1, decoded + size_t{i} * width);
-      }
-      for (uint32_t c = 0; c < width; c += kNarrow) {
-        kernels_.accumulate(decoded + c, width, n, h + r0, ldh, tokens, std::min(kNarrow, width - c), out + c0 + c,
-                            ldo);
-      }
-    }
-  });
-}
-
-// The same for columns [c0, c1) and few tokens: nothing is decoded to memory.
-void FeedForward::add_down(const Rows& rows, uint32_t tokens, uint32_t c0, uint32_t c1, float* out) {
-  const Part& p = rows.matrix->parts[rows.matrix->part_count - 1];
-  constexpr uint32_t kTogether = 4;  // rows
-  const uint8_t* at[kTogether];
-  const uint16_t* luts[kTogether];
-  for (uint32_t r0 = rows.begin; r0 < rows.end; r0 += kTogether) {
-    const uint32_t n = std::min(kTogether, rows.end - r0);
-    for (uint32_t i = 0; i < n; ++i) {
-      at[i] = rows.row(r0 + i) + p.offset;
-      luts[i] = w_.lut(p, r0 + i);
-    }
-    for (uint32_t r = r0 + n; r < std::min(r0 + n + kTogether, rows.end); ++r) ask_for(rows.row(r) + p.offset, p.bytes);
-    kernels_.add_rows[static_cast<int>(p.codec)](p, at, luts, n, s_.h.data() + r0, s_.width.ffn, tokens, c0, c1, out,
-                                                 s_.width.hidden);
   }
 }
 

@@ -8,21 +8,13 @@ namespace edgekit {
 class FeedForward {
  public:
   FeedForward(const Resources& r, Linear& linear, Neurons& neurons, ChosenNeurons& chosen)
-      : w_(r.weights),
-        s_(r.workspace),
-        pool_(r.pool),
-        kernels_(r.kernels),
-        linear_(linear),
-        neurons_(neurons),
-        chosen_(chosen) {}
+      : w_(r.weights), s_(r.workspace), pool_(r.pool), linear_(linear), neurons_(neurons), chosen_(chosen) {}
 
   // From the workspace's normed [count][hidden] to its out [count][hidden].
   Outcome forward(const Pass& pass, size_t block);
-  // out[t] += down(act(gate x[t]) * up x[t]) for several tokens and all neurons of one matrix: the block's, or one
-  // of its experts (kNone: none). x, out [tokens][hidden].
+  // out[t] += down(act(gate x[t]) * up x[t]) for all neurons of one matrix: the block's, or one of its experts (kNone:
+  // none). x, out [tokens][hidden].
   Outcome add_for_tokens(const Block& b, int32_t matrix, int32_t expert, const float* x, uint32_t tokens, float* out);
-  // The same for one token, or for the tokens of several texts, each with the bits of one alone.
-  Outcome add_apart(const Block& b, int32_t matrix, int32_t expert, const float* x, uint32_t tokens, float* out);
 
  private:
   Outcome compute(const Pass& pass, size_t block);
@@ -30,14 +22,11 @@ class FeedForward {
   void project_in(const Block& b, const Rows& rows, int32_t expert, const float* x, uint32_t tokens);
   void project_in_tile(const Block& b, const Rows& rows, int32_t expert, uint32_t r0, uint32_t n, const float* x,
                        uint32_t tokens, uint32_t worker);
-  void project_out(const Rows& rows, uint32_t tokens, float* out);
-  void add_down(const Rows& rows, uint32_t tokens, uint32_t c0, uint32_t c1, float* out);
   void offer_active(int32_t matrix, const Rows& rows, uint32_t tokens);
 
   Weights& w_;
   Workspace& s_;
   ThreadPool& pool_;
-  const KernelSet& kernels_;
   Linear& linear_;
   Neurons& neurons_;
   ChosenNeurons& chosen_;

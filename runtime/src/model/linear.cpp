@@ -63,15 +63,6 @@ void Tile::multiply_integers(uint32_t first, uint32_t count, float* y, uint32_t 
 }
 
 void Linear::prepare(const float* x, uint32_t ldx, uint32_t tokens, uint32_t width) {
-  for (uint32_t t = 0; t < tokens && (apart_ || tokens == 1); ++t) {
-    float* sums = s_.sums.row(t);
-    const float* in = x + size_t{t} * ldx;
-    for (uint32_t b = 0; b * kBlock < width; ++b) {
-      float total = 0;
-      for (uint32_t i = 0; i < kBlock; ++i) total += in[b * kBlock + i];
-      sums[b] = total;
-    }
-  }
   if (width > s_.width.quantized) return;  // no matrix with an input of this width wants them
   constexpr uint32_t kGrain = 8;
   const size_t stride = quantized_bytes(width);
@@ -82,12 +73,14 @@ void Linear::prepare(const float* x, uint32_t ldx, uint32_t tokens, uint32_t wid
   });
 }
 
-float Linear::dot(const Part& p, const uint8_t* row, uint32_t r, const float* x, uint32_t t) const {
+float Linear::dot(const Part& p, const uint8_t* row, uint32_t r, const float* x) const {
   const int codec = static_cast<int>(p.codec);
-  if (!integers(p)) return kernels_.dot[codec](p, row, w_.lut(p, r), x, s_.sums.row(t));
   float y;
-  const uint8_t* in = s_.quantized.data() + t * quantized_bytes(padded_cols(p.cols));
-  kernels_.integers->dots[codec](p, row, w_.lut(p, r), in, 0, 1, &y, 1);
+  if (integers(p)) {
+    kernels_.integers->dots[codec](p, row, w_.lut(p, r), s_.quantized.data(), 0, 1, &y, 1);
+  } else {
+    kernels_.dots[codec](p, row, w_.lut(p, r), x, 0, 1, &y, 1);
+  }
   return y;
 }
 
@@ -98,11 +91,6 @@ void Linear::show_input(int32_t matrix, uint32_t part, const float* x, uint32_t 
 
 Outcome Linear::multiply(int32_t matrix, const float* x, uint32_t ldx, uint32_t tokens, const float* bias, float* y,
                          uint32_t ldy) {
-  if (apart_) {
-    float* rows[kMostTexts];
-    for (uint32_t t = 0; t < tokens; ++t) rows[t] = y + size_t{t} * ldy;
-    return multiply_apart(matrix, x, ldx, tokens, bias, rows);
-  }
   EK_TRY(w_.poll());
   show_input(matrix, 0, x, ldx, tokens);
   prepare(x, ldx, tokens, padded_cols(w_.matrix(matrix).parts[0].cols));
@@ -116,20 +104,17 @@ Outcome Linear::multiply(int32_t matrix, const float* x, uint32_t ldx, uint32_t 
   });
 }
 
-Outcome Linear::multiply_apart(int32_t matrix, const float* x, uint32_t ldx, uint32_t tokens, const float* bias,
-                               float* const* y) {
+Outcome Linear::multiply_to_each(int32_t matrix, const float* x, uint32_t ldx, uint32_t tokens, const float* bias,
+                                 float* const* y) {
   EK_TRY(w_.poll());
   prepare(x, ldx, tokens, padded_cols(w_.matrix(matrix).parts[0].cols));
   return w_.visit(matrix, false, [&](const Rows& rows) -> Outcome {
-    const Part& p = rows.matrix->parts[0];
-    pool_.parallel_for(rows.end - rows.begin, rows_at_a_time(rows, pool_), [&](uint32_t begin, uint32_t end, uint32_t) {
-      for (uint32_t at = rows.begin + begin; at < rows.begin + end; at += kTileRows) {  // few, which stay in the cache
-        const uint32_t last = std::min(at + kTileRows, rows.begin + end);
-        for (uint32_t t = 0; t < tokens; ++t) {
-          for (uint32_t r = at; r < last; ++r) {
-            const float sum = dot(p, rows.row(r), r, x + size_t{t} * ldx, t);
-            y[t][r] = bias != nullptr ? sum + bias[r] : sum;
-          }
+    for_each_tile(rows, tokens, [&](const Tile& tile, uint32_t r0, uint32_t n) {
+      float products[kMostTexts * kTileRows];
+      tile.multiply(x, ldx, 0, tokens, products, kTileRows);
+      for (uint32_t t = 0; t < tokens; ++t) {
+        for (uint32_t i = 0; i < n; ++i) {
+          y[t][r0 + i] = products[t * kTileRows + i] + (bias != nullptr ? bias[r0 + i] : 0.0f);
         }
       }
     });
@@ -151,16 +136,22 @@ void Linear::multiply_one(const Rows& rows, const float* x, const float* bias, f
 
 void Linear::multiply_rows(const Rows& rows, const float* x, uint32_t ldx, uint32_t tokens, const float* bias, float* y,
                            uint32_t ldy) {
-  const Part& p = rows.matrix->parts[0];
+  for_each_tile(rows, tokens, [&](const Tile& tile, uint32_t r0, uint32_t n) {
+    tile.multiply(x, ldx, 0, tokens, y + r0, ldy);
+    for (uint32_t t = 0; t < tokens && bias != nullptr; ++t) {
+      for (uint32_t i = 0; i < n; ++i) y[size_t{t} * ldy + r0 + i] += bias[r0 + i];
+    }
+  });
+}
+
+// body(tile, its first row, its rows), on all threads.
+template <class Body>
+void Linear::for_each_tile(const Rows& rows, uint32_t tokens, const Body& body) {
   const uint32_t grain = tokens <= kFewTokens ? rows_at_a_time(rows, pool_) : kTileRows;
   pool_.parallel_for(rows.end - rows.begin, grain, [&](uint32_t begin, uint32_t end, uint32_t worker) {
     for (uint32_t at = begin; at < end; at += kTileRows) {
       const uint32_t n = std::min(kTileRows, end - at), r0 = rows.begin + at;
-      const Tile tile(*this, p, rows, r0, n, tokens, s_.tiles.plane(worker));
-      tile.multiply(x, ldx, 0, tokens, y + r0, ldy);
-      for (uint32_t t = 0; t < tokens && bias != nullptr; ++t) {
-        for (uint32_t i = 0; i < n; ++i) y[size_t{t} * ldy + r0 + i] += bias[r0 + i];
-      }
+      body(Tile(*this, rows.matrix->parts[0], rows, r0, n, tokens, s_.tiles.plane(worker)), r0, n);
     }
   });
 }

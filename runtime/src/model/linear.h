@@ -1,4 +1,5 @@
-// Products with one matrix.
+// Products with one matrix. Their bits do not depend on how many tokens are multiplied together, so those of a token
+// alone, of a draft, of a prompt and of a pass of several texts are the same.
 #pragma once
 
 #include "model/resources.h"
@@ -12,6 +13,13 @@ class Linear;
 // end.
 inline void ask_for(const uint8_t* at, uint32_t bytes) {
   for (uint32_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i);
+}
+
+// The same for blocks [begin, end) of a row: their codes, and the scales before them, which are few.
+inline void ask_for_columns(const Part& p, const uint8_t* row, uint32_t begin, uint32_t end) {
+  const uint32_t head = codes_offset(p), block = kBlock * bits_of(p.codec) / 8;
+  ask_for(row, head);
+  ask_for(row + head + begin * block, (end - begin) * block);
 }
 
 // At most kTileRows rows of a part of a matrix, unpacked for products with several tokens.
@@ -45,21 +53,17 @@ class Linear {
   // bias [rows] or null. Prepares x.
   Outcome multiply(int32_t matrix, const float* x, uint32_t ldx, uint32_t tokens, const float* bias, float* y,
                    uint32_t ldy);
-  // The same for the tokens of several texts, each with the bits of one alone: y[t] [rows] of each.
-  Outcome multiply_apart(int32_t matrix, const float* x, uint32_t ldx, uint32_t tokens, const float* bias,
-                         float* const* y);
-  // Leaves in the workspace what products with x [tokens][ldx] need: activations of 8 bits [width], and for one token,
-  // or tokens of several texts, the sums of their blocks. It holds until something else is prepared.
+  // The same with each token's products at a place of its own, y[t] [rows], for at most kMostTexts.
+  Outcome multiply_to_each(int32_t matrix, const float* x, uint32_t ldx, uint32_t tokens, const float* bias,
+                           float* const* y);
+  // Leaves in the workspace what products with x [tokens][ldx] need: activations of 8 bits [width]. It holds until
+  // something else is prepared.
   void prepare(const float* x, uint32_t ldx, uint32_t tokens, uint32_t width);
-  // A row, number r of its matrix, times the prepared token t, which is x [columns].
-  float dot(const Part& p, const uint8_t* row, uint32_t r, const float* x, uint32_t t = 0) const;
-  // `apart`: until the end of the pass, tokens are computed as if each were alone, and get the bits of that. Whoever
-  // wants the inputs of matrices gets those of the pass: `tapped` is the state of its session, or null.
-  void begin_pass(const SelectionState* tapped, bool apart) {
-    tapped_ = tapped;
-    apart_ = apart;
-  }
-  void end_pass() { begin_pass(nullptr, false); }
+  // A row, number r of its matrix, times the one prepared token, which is x [columns].
+  float dot(const Part& p, const uint8_t* row, uint32_t r, const float* x) const;
+  // Whoever wants the inputs of matrices gets those of the pass: `tapped` is the state of its session, or null.
+  void begin_pass(const SelectionState* tapped) { tapped_ = tapped; }
+  void end_pass() { tapped_ = nullptr; }
   // Shows the input of a matrix's part, x [tokens][ldx], to whoever wants it.
   void show_input(int32_t matrix, uint32_t part, const float* x, uint32_t ldx, uint32_t tokens) const;
 
@@ -69,13 +73,14 @@ class Linear {
   void multiply_rows(const Rows& rows, const float* x, uint32_t ldx, uint32_t tokens, const float* bias, float* y,
                      uint32_t ldy);
   void multiply_one(const Rows& rows, const float* x, const float* bias, float* y);
+  template <class Body>
+  void for_each_tile(const Rows& rows, uint32_t tokens, const Body& body);
 
   Weights& w_;
   Workspace& s_;
   ThreadPool& pool_;
   const KernelSet& kernels_;
   const SelectionState* tapped_ = nullptr;
-  bool apart_ = false;
   const Activations activations_;
 };
 

@@ -43,7 +43,7 @@ Outcome Mixture::add_expert(const Pass& pass, const Block& b, uint32_t expert) {
   for (uint32_t t = 0; t < pass.count; ++t) {
     if (s_.router.row(t)[expert] != 0.0f) std::copy_n(s_.normed.row(t), hidden, s_.picked_x.row(picked++));
   }
-  EK_TRY(run_expert(pass, b, expert, picked));
+  EK_TRY(run_expert(b, expert, picked));
   picked = 0;
   for (uint32_t t = 0; t < pass.count; ++t) {
     const float weight = s_.router.row(t)[expert];
@@ -56,7 +56,7 @@ Outcome Mixture::add_expert(const Pass& pass, const Block& b, uint32_t expert) {
 }
 
 // picked_out [tokens][hidden] = the expert's output for picked_x [tokens][hidden].
-Outcome Mixture::run_expert(const Pass& pass, const Block& b, uint32_t expert, uint32_t tokens) {
+Outcome Mixture::run_expert(const Block& b, uint32_t expert, uint32_t tokens) {
   const float* x = s_.picked_x.data();
   float* out = s_.picked_out.data();
   const uint32_t hidden = w_.manifest().hidden_size;
@@ -64,9 +64,6 @@ Outcome Mixture::run_expert(const Pass& pass, const Block& b, uint32_t expert, u
   const float* bias = w_.vector(b.down_bias);  // [experts][hidden]
   for (uint32_t t = 0; t < tokens && bias != nullptr; ++t) {
     std::copy_n(bias + size_t{expert} * hidden, hidden, s_.picked_out.row(t));
-  }
-  if (pass.texts != nullptr) {
-    return feed_forward_.add_apart(b, b.matrices[expert], static_cast<int32_t>(expert), x, tokens, out);
   }
   if (tokens > 1) {
     return feed_forward_.add_for_tokens(b, b.matrices[expert], static_cast<int32_t>(expert), x, tokens, out);

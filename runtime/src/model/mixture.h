@@ -22,7 +22,7 @@ class Mixture {
  private:
   Outcome route(const Pass& pass, const Block& b);
   Outcome add_expert(const Pass& pass, const Block& b, uint32_t expert);
-  Outcome run_expert(const Pass& pass, const Block& b, uint32_t expert, uint32_t tokens);
+  Outcome run_expert(const Block& b, uint32_t expert, uint32_t tokens);
 
   Weights& w_;
   Workspace& s_;

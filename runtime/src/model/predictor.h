@@ -9,7 +9,7 @@ class Predictor {
  public:
   Predictor(const Resources& r, Linear& linear) : w_(r.weights), s_(r.workspace), linear_(linear) {}
 
-  // scores [ffn] = up (down x) + bias for x [hidden]. Leaves the block sums of x in the workspace.
+  // scores [ffn] = up (down x) + bias for x [hidden]. x is prepared afterwards.
   Outcome predict(const Block& b, const float* x, float* scores);
 
  private:

@@ -7,13 +7,12 @@
 namespace edgekit {
 
 namespace {
-uint32_t texts_of(uint32_t batch, uint32_t sessions) { return std::min({batch, sessions, kMostTexts}); }
 uint32_t pad(uint64_t n) { return static_cast<uint32_t>((n + kBlock - 1) / kBlock * kBlock); }
 
 // Calls each(array, shape) for every array, so that a shape stands in one place.
 template <class Each>
-void for_each_array(const Manifest& m, const Widths& w, uint32_t batch, uint32_t texts, uint32_t context,
-                    uint32_t threads, uint64_t unit_bytes, Workspace& s, const Each& each) {
+void for_each_array(const Manifest& m, const Widths& w, uint32_t batch, uint32_t context, uint32_t threads,
+                    uint64_t unit_bytes, Workspace& s, const Each& each) {
   const uint64_t b = batch, mixed = w.experts != 0 ? b : 0;
   const uint64_t ahead = w.rank != 0 || w.experts != 0 ? std::max(w.ffn, w.experts) : 0;
   each(s.x, Shape(b, w.hidden));
@@ -25,11 +24,11 @@ void for_each_array(const Manifest& m, const Widths& w, uint32_t batch, uint32_t
   each(s.v, Shape(b, w.kv));
   each(s.out, Shape(b, w.hidden));
   each(s.h, Shape(b, w.ffn));
-  each(s.slices, Shape(uint64_t{texts} * kSlices, w.hidden));
+  each(s.group_sums, Shape(kGroupSums, w.hidden));
+  each(s.open_sum, Shape(b, w.hidden));
   each(s.gate, Shape(w.output_gate ? b : 0));
   each(s.embedded, Shape(b, w.embed));
   each(s.rope, Shape(m.ropes.size(), b, 2 * w.rope));
-  each(s.sums, Shape(texts, w.widest / kBlock));
   each(s.quantized, Shape(b, quantized_bytes(w.quantized)));
   each(s.tiles, Shape(threads, kTileNeurons, w.widest));
   each(s.scores, Shape(threads, context));
@@ -87,11 +86,11 @@ void Workspace::clear_tails(uint32_t tokens, uint32_t used) {
   for (uint32_t t = 0; t < tokens; ++t) std::fill(mixed.row(t) + used, mixed.row(t) + pad(used), 0.0f);
 }
 
-uint64_t workspace_bytes(const Manifest& m, Activations activations, uint32_t batch, uint32_t sessions,
-                         uint32_t context, uint32_t threads, uint64_t unit_bytes) {
+uint64_t workspace_bytes(const Manifest& m, Activations activations, uint32_t batch, uint32_t context, uint32_t threads,
+                         uint64_t unit_bytes) {
   uint64_t total = 0;
   Workspace none;
-  for_each_array(m, widths_of(m, activations), batch, texts_of(batch, sessions), context, threads, unit_bytes, none,
+  for_each_array(m, widths_of(m, activations), batch, context, threads, unit_bytes, none,
                  [&](auto& array, Shape shape) { total += array.charge(shape); });
   return total;
 }
@@ -100,9 +99,9 @@ Outcome allocate_workspace(Budget& budget, const Manifest& m, Activations activa
                            uint32_t sessions, uint32_t context, uint32_t threads, uint64_t unit_bytes, Workspace& out) {
   out.width = widths_of(m, activations);
   out.batch = batch;
-  out.texts = texts_of(batch, sessions);
+  out.texts = std::min({batch, sessions, kMostTexts});
   Error first;
-  for_each_array(m, out.width, batch, out.texts, context, threads, unit_bytes, out, [&](auto& array, Shape shape) {
+  for_each_array(m, out.width, batch, context, threads, unit_bytes, out, [&](auto& array, Shape shape) {
     if (first.status != EDGEKIT_OK) return;
     auto made = array.allocate(budget, shape, "work buffers");
     if (made.ok()) {

@@ -12,10 +12,9 @@ constexpr uint32_t kTileRows = 8;
 constexpr uint32_t kFewTokens = 8;  // up to which unpacking a row for each four of them is faster than a tile of rows
 constexpr uint32_t kFewIntegerTokens = 16;  // the same for activations of 8 bits
 constexpr uint32_t kTileNeurons = 16;
-// Partial sums of a feed-forward block where each token is computed as if it were alone, and the neurons that go to
-// each in turn.
-constexpr uint32_t kSlices = 16;
-constexpr uint32_t kSliceRows = 32;
+// Neurons whose down columns are added up before they meet those of others, and such sums that are under way at once.
+constexpr uint32_t kGroupNeurons = 64;
+constexpr uint32_t kGroupSums = 32;
 
 // Widths in values, each a multiple of 32 with zeros past the real width.
 struct Widths {
@@ -38,11 +37,11 @@ struct Workspace {
   Array<float> k, v;                  // [batch][kv]: keys and values, or the inputs of a convolution and a gate
   Array<float> out;                   // [batch][hidden]: a block's output
   Array<float> h;                     // [batch][ffn]: the values of neurons
-  Array<float> slices;                // [texts * kSlices][hidden]: partial sums of a block's output, token by token
+  Array<float> group_sums;            // [kGroupSums][hidden]: sums of groups of neurons, for one token
+  Array<float> open_sum;              // [batch][hidden]: the sum of the group that is not complete yet
   Array<float> gate;                  // [batch]: what scales a block's output, only with output gates
   Array<float> embedded;              // [batch][embed], only with a projection
   Array<float> rope;                  // [ropes][batch][2 * rope]: cosines, then sines
-  Array<float> sums;                  // [texts][widest / 32]: of the blocks of a token's input
   Array<uint8_t> quantized;           // [batch][quantized_bytes(quantized)]: activations of 8 bits of an input
   Array<float> tiles;                 // [threads][kTileNeurons][widest]: decoded rows
   Array<float> scores;                // [threads][context]: of one query head
@@ -64,9 +63,9 @@ struct Workspace {
   void clear_tails(uint32_t tokens, uint32_t used);
 };
 
+uint64_t workspace_bytes(const Manifest& manifest, Activations activations, uint32_t batch, uint32_t context,
+                         uint32_t threads, uint64_t unit_bytes);
 // `sessions`: conversations that may be continued together.
-uint64_t workspace_bytes(const Manifest& manifest, Activations activations, uint32_t batch, uint32_t sessions,
-                         uint32_t context, uint32_t threads, uint64_t unit_bytes);
 Outcome allocate_workspace(Budget& budget, const Manifest& manifest, Activations activations, uint32_t batch,
                            uint32_t sessions, uint32_t context, uint32_t threads, uint64_t unit_bytes, Workspace& out);
 

@@ -36,6 +36,10 @@ inline float sum(V v) {
 }
 #include "kernels/x86_codes.inc"
 
+template <uint32_t kBits>
+struct Table {
+  static constexpr bool kFits = false;
+};
 inline V load_half_bytes(const uint8_t* at) { return _mm256_cvtph_ps(load128(at)); }
 inline V load_half(const uint16_t* at) { return _mm256_cvtph_ps(load128(at)); }
 inline V load_bf16_bytes(const uint8_t* at) {
@@ -108,18 +112,10 @@ class Lookup<kBits, true> {
   const uint8_t* codes_;
   float table_[kEntries];
 };
-template <uint32_t kBits, int kCentre = 0>
+
+template <uint32_t kBits>
 inline void code_values(const uint8_t* at, size_t b, V out[4]) {
-  if constexpr (kCentre == 0) {
-    widen(codes<kBits>(at, b), out);
-  } else {
-    const __m256i bytes = _mm256_sub_epi8(codes<kBits>(at, b), _mm256_set1_epi8(static_cast<char>(kCentre)));
-    const __m128i low = _mm256_castsi256_si128(bytes), high = _mm256_extracti128_si256(bytes, 1);
-    out[0] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(low));
-    out[1] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(low, 8)));
-    out[2] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(high));
-    out[3] = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(high, 8)));
-  }
+  widen(codes<kBits>(at, b), out);
 }
 
 template <uint32_t kBits>

@@ -47,13 +47,24 @@ inline float half_at(const uint8_t* at) {
 }
 inline __m512i widen(__m128i bytes) { return _mm512_cvtepu8_epi32(bytes); }
 
-// Looks up a block of 4-bit codes; permutes use the low four bits of an index, so that the byte with
-// codes i and i + 16 serves as the first as it is, and as the second shifted.
-inline void look_up4(V table, const uint8_t* at, V out[2]) {
-  const __m512i index = widen(load128(at));
-  out[0] = _mm512_permutexvar_ps(index, table);
-  out[1] = _mm512_permutexvar_ps(_mm512_srli_epi32(index, 4), table);
-}
+template <uint32_t kBits>
+struct Table {
+  static constexpr bool kFits = kBits <= 4;
+  static V numbers() { return _mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0); }
+  // Permutes use the low four bits of an index, so that a byte with the 4-bit codes i and i + 16 serves as the first as
+  // it is, and as the second shifted.
+  static void look_up(V table, const uint8_t* from, size_t b, V out[2]) {
+    if constexpr (kBits == 4) {
+      const __m512i index = widen(load128(from + b * 16));
+      out[0] = _mm512_permutexvar_ps(index, table);
+      out[1] = _mm512_permutexvar_ps(_mm512_srli_epi32(index, 4), table);
+    } else {
+      const __m256i index = codes<kBits>(from, b);
+      out[0] = _mm512_permutexvar_ps(widen(_mm256_castsi256_si128(index)), table);
+      out[1] = _mm512_permutexvar_ps(widen(_mm256_extracti128_si256(index, 1)), table);
+    }
+  }
+};
 
 template <uint32_t kBits, bool kLarge = (kBits > 4)>
 class Lookup {  // at most 16 entries
@@ -63,15 +74,8 @@ class Lookup {  // at most 16 entries
     std::memcpy(entries, lut, sizeof(uint16_t) << kBits);
     table_ = load_half(entries);
   }
-  void block(size_t b, V out[2]) const {
-    if constexpr (kBits == 4) {
-      look_up4(table_, codes_ + b * 16, out);
-    } else {
-      const __m256i index = codes<kBits>(codes_, b);
-      out[0] = _mm512_permutexvar_ps(widen(_mm256_castsi256_si128(index)), table_);
-      out[1] = _mm512_permutexvar_ps(widen(_mm256_extracti128_si256(index, 1)), table_);
-    }
-  }
+  void block(size_t b, V out[2]) const { Table<kBits>::look_up(table_, codes_, b, out); }
+  V entries() const { return table_; }
 
  private:
   const uint8_t* codes_;
@@ -110,20 +114,11 @@ class Lookup<kBits, true> {
   __m512i table_[kTables];
 };
 
-template <uint32_t kBits, int kCentre = 0>
+template <uint32_t kBits>
 inline void code_values(const uint8_t* at, size_t b, V out[2]) {
-  if constexpr (kBits == 4) {
-    const V numbers = _mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    look_up4(kCentre == 0 ? numbers : _mm512_sub_ps(numbers, _mm512_set1_ps(kCentre)), at + b * 16, out);
-  } else if constexpr (kCentre != 0) {
-    const __m256i index = _mm256_sub_epi8(codes<kBits>(at, b), _mm256_set1_epi8(static_cast<char>(kCentre)));
-    out[0] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm256_castsi256_si128(index)));
-    out[1] = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm256_extracti128_si256(index, 1)));
-  } else {
-    const __m256i index = codes<kBits>(at, b);
-    out[0] = _mm512_cvtepi32_ps(widen(_mm256_castsi256_si128(index)));
-    out[1] = _mm512_cvtepi32_ps(widen(_mm256_extracti128_si256(index, 1)));
-  }
+  const __m256i index = codes<kBits>(at, b);
+  out[0] = _mm512_cvtepi32_ps(widen(_mm256_castsi256_si128(index)));
+  out[1] = _mm512_cvtepi32_ps(widen(_mm256_extracti128_si256(index, 1)));
 }
 
 template <uint32_t kBits>

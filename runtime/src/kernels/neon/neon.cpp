@@ -31,6 +31,10 @@ inline V add(V x, V y) { return {vaddq_f32(x.a, y.a), vaddq_f32(x.b, y.b)}; }
 inline V mul(V x, V y) { return {vmulq_f32(x.a, y.a), vmulq_f32(x.b, y.b)}; }
 inline V fma(V x, V y, V z) { return {vfmaq_f32(z.a, x.a, y.a), vfmaq_f32(z.b, x.b, y.b)}; }
 inline float sum(V v) { return vaddvq_f32(vaddq_f32(v.a, v.b)); }
+template <uint32_t kBits>
+struct Table {
+  static constexpr bool kFits = false;
+};
 inline V half_to_float(uint16x8_t h) {
   const float16x8_t f = vreinterpretq_f16_u16(h);
   return {vcvt_f32_f16(vget_low_f16(f)), vcvt_f32_f16(vget_high_f16(f))};
@@ -45,7 +49,7 @@ inline V load_bf16_bytes(const uint8_t* at) {
 inline float half_at(const uint8_t* at) {
   uint16_t h;
   std::memcpy(&h, at, 2);
-  return f16_to_float(h);
+  return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(h))), 0);
 }
 
 #include "kernels/neon/codes.inc"
@@ -109,10 +113,9 @@ class Lookup<kBits, true> {
   const uint16_t* lut_;
 };
 
-template <uint32_t kBits, int kCentre = 0>
+template <uint32_t kBits>
 inline void code_values(const uint8_t* at, size_t b, V out[4]) {
   widen(codes<kBits>(at, b), out);
-  for (int i = 0; kCentre != 0 && i < 4; ++i) out[i] = add(out[i], set1(static_cast<float>(-kCentre)));
 }
 
 // The states of four columns from `first` on.

@@ -44,10 +44,8 @@ float weight(const Part& p, const uint8_t* row, const uint16_t* lut, uint32_t j)
   return scale * static_cast<float>(q) + bias;
 }
 
-template <Codec C>
-float dot(const Part& p, const uint8_t* row, const uint16_t* lut, const float* x, const float*) {
-  float lanes[8] = {};  // eight running sums, as the vector kernels have: closer to them, and better
-  for (uint32_t j = 0; j < p.cols; ++j) lanes[j % 8] += weight<C>(p, row, lut, j) * x[j];
+// Eight running sums, as the vector kernels have: closer to them, and better.
+float total(const float* lanes) {
   return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
 }
 
@@ -75,9 +73,7 @@ void gemm(const float* w, size_t ldw, uint32_t rows, const float* x, size_t ldx,
     for (uint32_t r = 0; r < rows; ++r) {
       float lanes[8] = {};
       for (size_t j = 0; j < k; ++j) lanes[j % 8] += w[r * ldw + j] * x[t * ldx + j];
-      float sum = 0;
-      for (float lane : lanes) sum += lane;
-      y[t * ldy + r] = sum;
+      y[t * ldy + r] = total(lanes);
     }
   }
 }
@@ -88,9 +84,7 @@ void dots(const Part& p, const uint8_t* row, const uint16_t* lut, const float* x
   for (uint32_t t = 0; t < tokens; ++t) {
     float lanes[8] = {};
     for (uint32_t j = 0; j < p.cols; ++j) lanes[j % 8] += weight<C>(p, row, lut, j) * x[t * ldx + j];
-    float sum = 0;
-    for (float lane : lanes) sum += lane;
-    y[t * ldy] = sum;
+    y[t * ldy] = total(lanes);
   }
 }
 
