@@ -41,7 +41,7 @@ activations_option = click.option(
     default="auto",
     show_default=True,
     help="What matrices are multiplied with: int8 is faster where the codec has kernels for that (affine and"
-    " scaled_palette); auto is f32 for now.",
+    " scaled_palette); auto is int8 there from 3 bits on, where it changes little, and else f32.",
 )
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but results and errors.")
 

@@ -32,9 +32,11 @@ KERNELS = (
     *(("affine", bits) for bits in (8, 6, 5, 4, 3, 2)),
     *(("palette", bits) for bits in (8, 6, 5, 4, 3, 2, 1)),
     *(("scaled_palette", bits) for bits in (8, 6, 5, 4, 3, 2, 1)),
+    *(("trellis", bits) for bits in (4, 3, 2)),
 )  # fmt: skip
+ROUNDED = ("affine", "scaled_palette")  # whose products may have activations of 8 bits
 ROUNDS = 3  # of every test
-VERSION = 4
+VERSION = 5
 # Beyond these a machine was not idle enough for its rates to be believed. An idle one of 2 cores shows spreads of a few
 # per cent; a virtual one up to a fifth.
 MOST_OTHERS, MOST_SPREAD = 0.1, 0.25
@@ -66,7 +68,8 @@ class Profile:
         first_touch: bytes per second of the file's first reading from end to end (hosts cache below us).
         stream: bytes per second as layers are streamed, again and again.
         reads: random reads.
-        kernels: bytes of weights per second, by codec and bits ("palette4"), and in sums of rows ("palette4.down").
+        kernels: bytes of weights per second, by codec and bits ("palette4"), with f32 activations where others are the
+            default ("affine4.f32"), and in sums of rows ("palette4.down").
         kernel_set: that computed them.
         made: when, seconds since 1970.
         spread: of the repetitions of a test, the difference between the fastest and the slowest as a share of the
@@ -213,20 +216,42 @@ def measure_stream(path: Path, seconds: float, *, once: bool = False) -> float:
 
 
 def measure_kernel(
-    codec: str, bits: int, threads: int, seconds: float, cols: int = 4096, *, down: bool = False
+    codec: str,
+    bits: int,
+    threads: int,
+    seconds: float,
+    cols: int = 4096,
+    *,
+    down: bool = False,
+    activations: str = "auto",
 ) -> float:
     """Bytes of weights per second, of products with a vector or (`down`) of sums of rows."""
     test = native.KernelTest(
-        bits=bits, cols=cols, threads=threads, codec=codec.encode(), seconds=seconds, down=int(down)
+        bits=bits,
+        cols=cols,
+        threads=threads,
+        codec=codec.encode(),
+        seconds=seconds,
+        down=int(down),
+        activations=native.ACTIVATIONS[activations],
     )
     error = native.Error()
     native.check(native.library().edgekit_measure_kernel(c.byref(test), c.byref(error)), error)
     return float(test.bytes / test.elapsed)
 
 
-def kernel_name(codec: str, bits: int, *, down: bool = False) -> str:
+def kernel_name(codec: str, bits: int, *, down: bool = False, activations: str = "auto") -> str:
     """How a profile calls a kernel."""
-    return (codec if codec.startswith(("f", "b")) else f"{codec}{bits}") + (".down" if down else "")
+    name = codec if codec.startswith(("f", "b")) else f"{codec}{bits}"
+    if down:
+        return name + ".down"
+    return name + (".f32" if activations == "f32" and codec in ROUNDED else "")
+
+
+def _kernel_tests() -> list[tuple[str, int, bool, str]]:
+    """(codec, bits, whether rows are added up, activations) of all kernels that are measured."""
+    sums = [(codec, bits, down, "auto") for codec, bits in KERNELS for down in (False, True)]
+    return sums + [(codec, bits, False, "f32") for codec, bits in KERNELS if codec in ROUNDED]
 
 
 def profile(file: Path, threads: int, seconds: float, progress: Callable[[int, int], None]) -> Profile:
@@ -240,7 +265,7 @@ def profile(file: Path, threads: int, seconds: float, progress: Callable[[int, i
     """
     meter, busy = LoadMeter(), load_average()
     first = measure_stream(file, 30.0, once=True)
-    total = len(SIZES) * len(DEPTHS) + ROUNDS * 2 * len(KERNELS) + 1
+    total = len(SIZES) * len(DEPTHS) + ROUNDS * len(_kernel_tests()) + 1
     tests: dict[tuple[int, int], list[float]] = {}
     done = 0
     for at, depth in [(s, d) for s in SIZES for d in DEPTHS]:
@@ -252,9 +277,9 @@ def profile(file: Path, threads: int, seconds: float, progress: Callable[[int, i
     again = [measure_stream(file, 3 * seconds) for _ in range(ROUNDS)]
     done += 1
     kernels: dict[str, list[float]] = {}
-    for codec, bits, down in [(*kernel, d) for _ in range(ROUNDS) for kernel in KERNELS for d in (False, True)]:
-        rate = measure_kernel(codec, bits, threads, seconds, down=down)
-        kernels.setdefault(kernel_name(codec, bits, down=down), []).append(rate)
+    for codec, bits, down, activations in ROUNDS * _kernel_tests():
+        rate = measure_kernel(codec, bits, threads, seconds, down=down, activations=activations)
+        kernels.setdefault(kernel_name(codec, bits, down=down, activations=activations), []).append(rate)
         done += 1
         progress(done, total)
     # The best of rounds that lie apart: what else runs on the machine only slows a kernel down.

@@ -112,12 +112,13 @@ class _Token:
         m = self.matrices[name]
         return -(-int(m["rows"]) // int(m["rows_per_unit"]))
 
-    def _seconds(self, name: str, *, neurons: bool = False) -> float:
+    def _seconds(self, matrix: str, *, neurons: bool = False) -> float:
         """Time to multiply by a matrix; the last part of one that holds neurons is their down projection."""
-        m, total = self.matrices[name], 0.0
+        m, total = self.matrices[matrix], 0.0
         for i, part in enumerate(m["parts"]):
             down = neurons and i + 1 == len(m["parts"])
-            rate = self.profile.kernels.get(kernel_name(part["codec"], part["bits"], down=down), 10e9)
+            name = kernel_name(part["codec"], part["bits"], down=down, activations=self.options.activations)
+            rate = self.profile.kernels.get(name, 10e9)
             total += m["rows"] * part["cols"] * part["bits"] / 8 / rate
         return total + (m["rows"] * PER_NEURON / self.profile.threads if neurons else 0.0)
 

@@ -32,7 +32,7 @@ class Options:
     lookahead: bool = True
     compute: str = "all"  # or "feed_forward", "linear": another engine has the rest
     draft_tokens: int = 0  # most tokens drafted for one pass
-    activations: str = "auto"  # "int8" where the codec has kernels for that, or "f32"
+    activations: str = "auto"  # "f32", or "int8" where the codec has kernels for that; auto: int8 from 3 bits on
 
     def native(self) -> native.Options:
         """As the C struct.

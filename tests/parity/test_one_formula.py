@@ -14,11 +14,13 @@ import pytest
 
 from edgekit.codecs import make_codec
 from edgekit.conversion import convert
+from edgekit.generate.loop import TextModel
 from edgekit.recipe import Recipe, Rule
 from edgekit.runtime.model import kernel_sets, plan_bundle
 from edgekit.runtime.session import Session
-from edgekit.runtime.values import Options
+from edgekit.runtime.values import Options, Sampling
 from tests import tiny
+from tests.conftest import ROOT
 
 IDS = np.random.default_rng(3).integers(3, 199, 40).tolist()
 CODECS = {
@@ -110,3 +112,16 @@ def test_neither_streaming_nor_selection_nor_threads_change_a_bit(name: str, act
                         bundle, sizes, activations=activations, threads=threads, batch=8, select=select, ram=ram
                     )
                     assert np.array_equal(got, alone)
+
+
+@pytest.mark.parametrize("activations", ["auto", "int8", "f32"])
+def test_drafts_leave_the_text_of_a_quantized_model_as_it_is(activations: str, tmp_path: Path) -> None:
+    bundle = convert(ROOT / "examples" / "demo_model" / "checkpoint", tmp_path / "q4", "q4").path
+    texts = {}
+    for drafts in (0, 4, 6):
+        options = Options(context=256, draft_tokens=drafts, activations=activations)
+        with TextModel(bundle, options) as model:
+            made = model.generate("Once upon a time, there was a little girl. The little girl", 200, Sampling(temperature=0))
+            texts[drafts] = [piece.token for piece in made]
+            assert drafts == 0 or model.stats.drafted_tokens > 0
+    assert texts[0] == texts[4] == texts[6]

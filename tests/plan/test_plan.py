@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,7 @@ def test_profile_is_measured_saved_and_read_back(bundle: Path, tmp_path: Path) -
     assert made.first_touch > 0
     assert {r.size for r in made.reads} == set(device.SIZES)
     assert all(v > 0 for v in made.kernels.values())
+    assert {"affine4", "affine4.f32", "affine4.down", "trellis3", "trellis3.down"} <= set(made.kernels)
     done = CliRunner().invoke(cli, ["plan", str(bundle), "--sweep", "4", "--profile", str(out), "--json", "-c", "64"])
     assert done.exit_code == 0, done.output
     plans = json.loads(done.output)["plans"]
@@ -115,3 +117,14 @@ def test_a_missing_or_foreign_profile_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("[1]")
     with pytest.raises(RuntimeFailure, match="run 'edgekit profile' again"):
         device.load(tmp_path / "bad.json")
+
+
+def test_a_prediction_knows_what_activations_cost(tmp_path: Path) -> None:
+    tiny.make("llama", tmp_path / "checkpoint")
+    bundle = convert(tmp_path / "checkpoint", tmp_path / "bundle", "q4").path
+    profile = made_up()
+    slow = replace(profile, kernels={**profile.kernels, kernel_name("affine", 4, activations="f32"): 1e3})
+    assert kernel_name("affine", 4, activations="f32") == "affine4.f32"
+    assert kernel_name("palette", 4, activations="f32") == "palette4"
+    speeds = {a: predict(bundle, Options(activations=a), slow).tokens_per_second for a in ("auto", "int8", "f32")}
+    assert speeds["auto"] == speeds["int8"] > 10 * speeds["f32"]

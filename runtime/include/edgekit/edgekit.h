@@ -59,8 +59,8 @@ typedef struct edgekit_error {
 enum { EDGEKIT_IO_AUTO = 0, EDGEKIT_IO_DIRECT = 1, EDGEKIT_IO_BUFFERED = 2 };
 enum { EDGEKIT_CACHE_F16 = 0, EDGEKIT_CACHE_F32 = 1 };
 /* What matrices are multiplied with. int8: activations of 8 bits with a scale for every 32, where the codec has kernels
- * for that (affine and scaled_palette); faster, and the text may differ from that of f32. auto: f32 for
- * now. Every kernel set computes the same bits with int8. */
+ * for that (affine and scaled_palette); faster, and the text may differ from that of f32. auto: int8 where that changes
+ * little, which is from 3 bits on, else f32. Every kernel set computes the same bits of a product with int8. */
 enum { EDGEKIT_ACTIVATIONS_AUTO = 0, EDGEKIT_ACTIVATIONS_F32 = 1, EDGEKIT_ACTIVATIONS_INT8 = 2 };
 /* How many small reads are kept under way; auto: io_uring where the system allows it. */
 enum { EDGEKIT_IO_ENGINE_AUTO = 0, EDGEKIT_IO_ENGINE_URING = 1, EDGEKIT_IO_ENGINE_THREADS = 2 };
