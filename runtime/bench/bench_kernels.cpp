@@ -1,7 +1,7 @@
 // Rows of every codec times one, four or many tokens, with every kernel set that this CPU runs: weights per nanosecond
 // of CPU time (which other processes disturb less than the clock's), for rows that lie in the cache.
 //
-//   edgekit_bench [part of a codec's name] [columns]
+//   edgekit_bench [part of a codec's name] [columns] [group size]
 #include <time.h>
 
 #include <algorithm>
@@ -132,6 +132,7 @@ struct Bench {
 int main(int argc, char** argv) {
   const std::string wanted = argc > 1 ? argv[1] : "";
   const auto cols = static_cast<uint32_t>(argc > 2 ? std::atoi(argv[2]) : 2048);
+  const auto group = static_cast<uint32_t>(argc > 3 ? std::atoi(argv[3]) : 64);
   static const char* const names[] = {
 #define EK_CODEC(name, id, bits, form) #name,
 #include "kernels/kernels.inc"
@@ -145,7 +146,7 @@ int main(int argc, char** argv) {
     if (std::string(names[k]).find(wanted) == std::string::npos) continue;
     Bench b;
     b.padded = padded_cols(cols);
-    for (uint32_t r = 0; r < kRows; ++r) b.rows.push_back(make_case(static_cast<Codec>(k), cols, 64, true, random));
+    for (uint32_t r = 0; r < kRows; ++r) b.rows.push_back(make_case(static_cast<Codec>(k), cols, group, true, random));
     b.x.resize(size_t{kMany} * b.padded);
     for (float& v : b.x) v = uniform(random);
     b.y.resize(size_t{kMany} * kRows);

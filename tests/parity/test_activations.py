@@ -97,7 +97,9 @@ def test_logits_are_near_those_of_f32_and_not_the_same(recipe: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize(("method", "bits"), [(m, b) for m in ("affine", "scaled_palette") for b in (2, 3, 8)])
-def test_every_width_has_products_with_8_bits_and_auto_has_them_from_3_bits_on(method: str, bits: int, tmp_path: Path) -> None:
+def test_every_width_has_products_with_8_bits_and_auto_has_them_from_3_bits_on(
+    method: str, bits: int, tmp_path: Path
+) -> None:
     tiny.make("llama", tmp_path / "checkpoint")
     recipe = Recipe("one", (Rule("*", make_codec(method, bits=bits, group_size=32)),))
     bundle = convert(tmp_path / "checkpoint", tmp_path / "bundle", recipe).path

@@ -121,7 +121,9 @@ def test_drafts_leave_the_text_of_a_quantized_model_as_it_is(activations: str, t
     for drafts in (0, 4, 6):
         options = Options(context=256, draft_tokens=drafts, activations=activations)
         with TextModel(bundle, options) as model:
-            made = model.generate("Once upon a time, there was a little girl. The little girl", 200, Sampling(temperature=0))
+            made = model.generate(
+                "Once upon a time, there was a little girl. The little girl", 200, Sampling(temperature=0)
+            )
             texts[drafts] = [piece.token for piece in made]
             assert drafts == 0 or model.stats.drafted_tokens > 0
     assert texts[0] == texts[4] == texts[6]
