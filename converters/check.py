@@ -106,7 +106,7 @@ def _prompt(bundle: Path, vocabulary: int, count: int) -> list[int]:
 
 def _native(bundle: Path, prompt: list[int], total: int) -> tuple[list[int], F32]:
     """The greedy continuation of a prompt, and the logits of both, f32 [total - 1, vocabulary]."""
-    with Session(bundle, Options(context=total, cache_type="f32", select="all")) as session:
+    with Session(bundle, Options(context=total, cache_type="f32", select="all", activations="f32")) as session:
         return greedy(session.logits, prompt, total)
 
 
@@ -146,7 +146,9 @@ def _verdict(
         limit=LIMITS[artifact.about.get("precision", "f32")] if lossless else None,
     )
     try:
-        engine = open_engine(bundle, artifact.kind, Options(compute="feed_forward", select="all"), check=interpreted)
+        engine = open_engine(
+            bundle, artifact.kind, Options(compute="feed_forward", select="all", activations="f32"), check=interpreted
+        )
     except MissingPackageError:
         raise
     except ConvertError as error:

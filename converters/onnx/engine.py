@@ -36,6 +36,7 @@ class OnnxEngine(Engine):
                 "ram": "" if options.ram is None else str(parse_bytes(options.ram)),
                 "threads": str(options.threads),
                 "select": str(native.SELECTIONS[options.select]),
+                "activations": str(native.ACTIVATIONS[options.activations]),
                 "id": self.id,
             }
             for name, value in entries.items():

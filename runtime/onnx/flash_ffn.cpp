@@ -9,6 +9,7 @@
 //   ai.edgekit.compute  EDGEKIT_COMPUTE   EDGEKIT_COMPUTE_* as a number, for graphs without FlashLinear
 //   ai.edgekit.threads  EDGEKIT_THREADS   compute threads
 //   ai.edgekit.select   EDGEKIT_SELECT    EDGEKIT_SELECT_* as a number
+//   ai.edgekit.activations  EDGEKIT_ACTIVATIONS  EDGEKIT_ACTIVATIONS_* as a number
 //   ai.edgekit.id                         a name for edgekit_onnx_stats
 #include <dlfcn.h>
 #include <sys/stat.h>
@@ -45,7 +46,7 @@ struct Registered {
     OrtCustomOp op{};  // first, so that a pointer to it is one to this
     Registered* owner = nullptr;
   } ffn, linear;
-  std::string bundle, ram, threads, select, compute, id;
+  std::string bundle, ram, threads, select, activations, compute, id;
   std::mutex mutex;
   std::weak_ptr<Engine> engine;
 };
@@ -79,6 +80,7 @@ std::string read_settings(const Registered& r, edgekit_options& options) {
     uint32_t& value;
   } counts[] = {{"ai.edgekit.threads (EDGEKIT_THREADS)", r.threads, options.threads},
                 {"ai.edgekit.select (EDGEKIT_SELECT)", r.select, options.select},
+                {"ai.edgekit.activations (EDGEKIT_ACTIVATIONS)", r.activations, options.activations},
                 {"ai.edgekit.compute (EDGEKIT_COMPUTE)", r.compute, options.compute}};
   for (const auto& count : counts) {
     if (count.text.empty()) continue;
@@ -239,6 +241,7 @@ extern "C" EDGEKIT_API OrtStatus* RegisterCustomOps(OrtSessionOptions* options, 
   r->ram = configured(*api, options, "ai.edgekit.ram", "EDGEKIT_RAM");
   r->threads = configured(*api, options, "ai.edgekit.threads", "EDGEKIT_THREADS");
   r->select = configured(*api, options, "ai.edgekit.select", "EDGEKIT_SELECT");
+  r->activations = configured(*api, options, "ai.edgekit.activations", "EDGEKIT_ACTIVATIONS");
   r->compute = configured(*api, options, "ai.edgekit.compute", "EDGEKIT_COMPUTE");
   r->id = configured(*api, options, "ai.edgekit.id", "");
   if (!r->id.empty()) {

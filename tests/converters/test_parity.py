@@ -68,7 +68,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory):
 @cache
 def native(bundle: Path, total: int) -> np.ndarray:
     ids = tokens(total)
-    with Session(bundle, Options(cache_type="f32")) as session:
+    with Session(bundle, Options(cache_type="f32", activations="f32")) as session:
         return np.concatenate([session.logits(ids[:PROMPT]), *(session.logits([i]) for i in ids[PROMPT:])])
 
 
@@ -80,7 +80,7 @@ def difference(bundle: Path, kind: str) -> float:
     """Largest difference of a logit over the largest logit; prefill, then cached steps."""
     artifact = export(bundle, kind, Choices(chunk=8), overwrite=True)
     total = min(PROMPT + STEPS, artifact.about["context"])
-    engine = open_engine(bundle, kind, Options(compute="feed_forward"), check=True)
+    engine = open_engine(bundle, kind, Options(compute="feed_forward", activations="f32"), check=True)
     ids = tokens(total)
     got = [engine(ids[:PROMPT])] if total > PROMPT else [engine(ids[:total])]
     got += [engine([i]) for i in ids[PROMPT:]]
