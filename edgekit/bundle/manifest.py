@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.arch.spec import Attention, Convolution, Ffn, Mixer, Model, Norm, Predictor, Rope, Vector
+from edgekit.bundle import strict_json
 from edgekit.bundle.checksum import lane64
 from edgekit.bundle.layout import FLASH, MANIFEST, RESIDENT, UNITS, Layout, MatrixPlan, selector_name
 from edgekit.errors import BundleError
@@ -245,14 +246,6 @@ def sign(body: Json) -> bytes:
     return f'{{"checksum":"{lane64(rest):016x}",\n'.encode() + rest
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> Json:
-    """An object whose keys differ, as the runtime demands too: others mean different things to different readers."""
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        raise ValueError("a key stands twice in an object")
-    return table
-
-
 def read(path: Path) -> Manifest:
     """Reads and checks the manifest of a bundle folder.
 
@@ -274,11 +267,10 @@ def read(path: Path) -> Manifest:
     if line != f'{{"checksum":"{lane64(rest):016x}",\n'.encode():
         raise BundleError(f"{file}: does not match its checksum; it is damaged, convert the checkpoint again")
     try:
-        data = json.loads(raw, object_pairs_hook=_distinct)
-    except (ValueError, RecursionError) as error:
+        data: Json = strict_json.parse(raw)
+    except ValueError as error:
         raise BundleError(f"{file}: not valid JSON") from error
-    if data.get("format") != "edgekit" or data.get("version") != FORMAT_VERSION:
-        raise BundleError(
-            f"{file}: format version {data.get('version')!r}; this edgekit reads version {FORMAT_VERSION}"
-        )
+    version = data.get("version")
+    if data.get("format") != "edgekit" or type(version) is not int or version != FORMAT_VERSION:
+        raise BundleError(f"{file}: format version {version!r}; this edgekit reads version {FORMAT_VERSION}")
     return Manifest(path, data)

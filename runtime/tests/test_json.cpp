@@ -91,3 +91,19 @@ TEST(json_refuses_text_that_is_not_utf8) {
     CHECK(parses("{\"" + std::string(text) + "\": 1}"));
   }
 }
+
+TEST(json_numbers_of_many_digits_keep_their_size) {
+  Budget budget(0);
+  const std::string zeros(400, '0');
+  const std::string text = "[1" + zeros + "e-400, 0." + zeros + "5e401, " + std::string(60, '2') + "]";
+  auto json = Json::parse(text, budget);
+  CHECK(json.ok());
+  if (!json.ok()) return;
+  const double want[] = {1, 5, 2.0 / 9 * 1e60};
+  uint32_t at = json.value().root().first_child;
+  for (double value : want) {
+    const double got = json_number(json.value().at(at)).value();
+    CHECK(got > value * (1 - 1e-12) && got < value * (1 + 1e-12));
+    at = json.value().at(at).next;
+  }
+}

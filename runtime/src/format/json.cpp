@@ -209,12 +209,18 @@ Result<double> json_number(const JsonNode& node) {
   const size_t digits_begin = i;
   double mantissa = 0;
   int exponent = 0;
-  for (; i < s.size() && is_digit(s[i]); ++i) mantissa = mantissa * 10 + (s[i] - '0');
+  // A digit far behind the precision of a double only moves the point.
+  const auto take = [&](int digit) {
+    const bool counts = mantissa < 1e30;
+    mantissa = counts ? mantissa * 10 + digit : mantissa;
+    exponent += !counts;
+  };
+  for (; i < s.size() && is_digit(s[i]); ++i) take(s[i] - '0');
   const bool zero_leads = i > digits_begin + 1 && s[digits_begin] == '0';
   if (i == digits_begin || zero_leads) return fail(EDGEKIT_CORRUPT, "expected a number");
   if (i < s.size() && s[i] == '.') {
     const size_t begin = ++i;
-    for (; i < s.size() && is_digit(s[i]); ++i, --exponent) mantissa = mantissa * 10 + (s[i] - '0');
+    for (; i < s.size() && is_digit(s[i]); ++i, --exponent) take(s[i] - '0');
     if (i == begin) return fail(EDGEKIT_CORRUPT, "expected a number");
   }
   if (i < s.size() && (s[i] == 'e' || s[i] == 'E')) {
