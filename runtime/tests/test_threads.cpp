@@ -59,7 +59,7 @@ TEST(parallel_for_does_not_wait_for_threads_that_have_no_core) {
   sigaction(SIGUSR1, &action, nullptr);
   alarm(60);  // a pool that waits for them waits for ever
   ThreadPool pool;
-  CHECK(pool.start(3).ok());
+  CHECK(pool.start(3, false).ok());
   const std::vector<pthread_t> workers = threads_of(pool);
   for (int round = 0; round < 5; ++round) {
     std::this_thread::sleep_for(std::chrono::milliseconds(50));  // they are asleep, and hold no lock
@@ -78,7 +78,7 @@ TEST(parallel_for_does_not_wait_for_threads_that_have_no_core) {
 TEST(parallel_for_of_many_short_loops_visits_everything_once) {
   for (uint32_t threads : {2u, 5u}) {
     ThreadPool pool;
-    CHECK(pool.start(threads).ok());
+    CHECK(pool.start(threads, false).ok());
     for (uint32_t i = 0; i < 5000; ++i) visit_everything_once(pool, 2 + i % 9, 1 + i % 3);
     // A thread that is long at its range is waited for, asleep.
     std::atomic<int> finished{0};
@@ -89,6 +89,19 @@ TEST(parallel_for_of_many_short_loops_visits_everything_once) {
     CHECK(finished.load() == static_cast<int>(threads));
     for (uint32_t i = 0; i < 100; ++i) visit_everything_once(pool, 64, 4);
   }
+}
+
+TEST(parallel_for_visits_everything_once_whether_shared_or_not) {
+  ThreadPool pool;
+  CHECK(pool.start(3).ok());
+  std::atomic<uint32_t> shared{0}, alone{0};
+  for (uint32_t i = 0; i < 20000 && (shared.load() == 0 || alone.load() == 0); ++i) {
+    visit_everything_once(pool, 2 + i % 9, 1 + i % 3);
+    std::atomic<uint32_t> calls{0};
+    pool.parallel_for(64, 4, [&](uint32_t, uint32_t, uint32_t) { calls.fetch_add(1); });
+    (calls.load() == 1 ? alone : shared).fetch_add(1);
+  }
+  CHECK(shared.load() > 0 && alone.load() > 0);
 }
 
 TEST(threads_number_no_more_than_the_cores_that_may_be_used) {

@@ -1,5 +1,7 @@
 #include "core/threads.h"
 
+#include <sched.h>
+
 #include <algorithm>
 
 #include "core/clock.h"
@@ -7,12 +9,10 @@
 namespace edgekit {
 
 namespace {
-// Loops inside a token follow each other within microseconds, so a worker looks for the next one
-// for a while before it sleeps; longer would steal the core from the reader threads.
-constexpr int kSpins = 2000;
-// After the caller has lost time to a thread that got no core, it computes alone for so many times as long: then
-// no more than a tenth is lost when the cores are busy with something else, and they are soon tried again.
-constexpr double kAlone = 10;
+// Loops inside a token follow each other within microseconds, so a thread looks for what it waits for for a while
+// before it sleeps; longer would steal the core from the reader threads. Now and then it lets others have the core: the
+// one that it waits for may be among them.
+constexpr int kSpins = 2000, kSpinsUntilYield = 50;
 
 inline void pause_cpu() {
 #if defined(__x86_64__)
@@ -21,9 +21,31 @@ inline void pause_cpu() {
   asm volatile("yield");
 #endif
 }
+
+// Waits a moment until `ready()`; returns whether it is.
+template <class Ready>
+bool spin_until(const Ready& ready) {
+  for (int i = 1; i <= kSpins; ++i) {
+    if (ready()) return true;
+    if (i % kSpinsUntilYield == 0) {
+      sched_yield();
+    } else {
+      pause_cpu();
+    }
+  }
+  return ready();
+}
+
+// Loops with one name take about the same time.
+template <class Call>
+uint64_t name_of(Call call, uint32_t count) {
+  return (reinterpret_cast<uintptr_t>(call) ^ uint64_t{count} << 32) * 0x9E3779B97F4A7C15u | 1;
+}
 }  // namespace
 
-Outcome ThreadPool::start(uint32_t threads) {
+Outcome ThreadPool::start(uint32_t threads, bool judges) {
+  judges_ = judges;
+  sharing_ = Sharing(threads);
   for (uint32_t i = 1; i < threads; ++i) {
     pthread_t id;
     if (pthread_create(&id, nullptr, thread_main, this) != 0) {
@@ -50,8 +72,7 @@ void* ThreadPool::thread_main(void* pool) {
   ThreadPool& self = *static_cast<ThreadPool*>(pool);
   const uint32_t worker = self.joined_.fetch_add(1) + 1;
   while (true) {
-    for (int i = 0; i < kSpins && !self.has_work(); ++i) pause_cpu();
-    if (!self.has_work()) {
+    if (!spin_until([&] { return self.has_work(); })) {
       std::unique_lock<std::mutex> lock(self.mutex_);
       self.sleepers_.fetch_add(1);
       self.wake_.wait(lock, [&] { return self.has_work(); });
@@ -104,8 +125,7 @@ void ThreadPool::publish(uint32_t count, uint32_t grain, Call call, const void* 
 
 // Waits for ranges that others compute: a moment awake, then asleep, so that they can have this core.
 void ThreadPool::await(uint32_t ranges) {
-  for (int i = 0; i < kSpins && done_.load() != ranges; ++i) pause_cpu();
-  if (done_.load() == ranges) return;
+  if (spin_until([&] { return done_.load() == ranges; })) return;
   std::unique_lock<std::mutex> lock(mutex_);
   waiting_.store(true);
   finished_.wait(lock, [&] { return done_.load() == ranges; });
@@ -119,21 +139,23 @@ void ThreadPool::run(uint32_t count, uint32_t grain, Call call, const void* body
     call(body, 0, count, 0);
     return;
   }
+  Sharing::Kind& kind = sharing_.find(name_of(call, count));
   const double begin = seconds();
-  if (begin < alone_until_) {
+  if (!sharing_.shares(kind, begin) && judges_) {
     call(body, 0, count, 0);
+    sharing_.count_alone(kind, seconds() - begin);
     return;
   }
   const uint32_t ranges = (count - 1) / grain + 1;
   publish(count, grain, call, body);
   const uint32_t computed = work(0);
-  if (done_.load() == ranges) return;
-  const double idle = seconds();
-  await(ranges);
-  // Who has a core ends about one range after the caller; what is longer than two was lost.
-  const double end = seconds();
-  const double lost = end - idle - 2 * (idle - begin) / std::max(1u, computed);
-  if (computed > 0 && lost > 0) alone_until_ = end + kAlone * lost;
+  double end = seconds();
+  const double guess = (end - begin) / std::max(1u, computed) * ranges;
+  if (done_.load() != ranges) {
+    await(ranges);
+    end = seconds();
+  }
+  sharing_.count_shared(kind, end - begin, guess, end);
 }
 
 }  // namespace edgekit

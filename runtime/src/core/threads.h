@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/result.h"
+#include "core/sharing.h"
 
 namespace edgekit {
 
@@ -19,7 +20,9 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ~ThreadPool();
 
-  Outcome start(uint32_t threads);
+  // `judges`: the caller computes alone while sharing makes loops no faster, as when other processes keep the cores
+  // busy; otherwise every loop is shared.
+  Outcome start(uint32_t threads, bool judges = true);
   uint32_t size() const { return static_cast<uint32_t>(workers_.size()) + 1; }
 
   // Calls body(begin, end, worker) on disjoint ranges that cover [0, count), each a multiple of `grain` but
@@ -64,7 +67,8 @@ class ThreadPool {
   std::atomic<bool> waiting_{false};   // the caller must be woken
   std::atomic<bool> stop_{false};
   std::atomic<uint32_t> joined_{0};  // workers that have taken their number
-  double alone_until_ = 0;           // the caller computes alone until then
+  bool judges_ = true;
+  Sharing sharing_;
 };
 
 }  // namespace edgekit
