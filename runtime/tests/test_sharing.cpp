@@ -80,6 +80,14 @@ TEST(kinds_of_loops_are_kept_apart) {
   for (uint64_t name = 1; name < 1000; ++name) CHECK(sharing.find(name << 7).name == name << 7);
 }
 
+TEST(a_clock_that_stood_still_at_first_does_not_decide_for_ever) {
+  Clock clock;
+  for (int i = 0; i < 200; ++i) clock.run(1, 0, 0);
+  const double before = clock.now;
+  for (int i = 0; i < 100000; ++i) clock.run(1, 20 * kMicro, 11 * kMicro);
+  CHECK(clock.now - before < 100000 * 11 * kMicro * 1.05);
+}
+
 TEST(cold_first_loops_do_not_make_sharing_look_good) {
   Clock clock;
   const auto run = [&](int i, double one, double two) {

@@ -1,5 +1,5 @@
 /* Preloaded by tests/runtime/test_faults.py: reads of flash.bin fail, come short or come late. FAULT is
- * "eio:N" (the Nth read and all after it), "short" (half of what was asked for), "slow:MICROSECONDS", "eagain" or
+ * "eio:N" (the Nth read and all after it), "late:N" (they fail a while after they began), "short" (half of what was asked for), "slow:MICROSECONDS", "eagain" or
  * "eintr" (every read), or "einval": every direct read is refused, the first at once and the others later, when the
  * first reader has already gone over to buffered reads. */
 #define _GNU_SOURCE
@@ -21,14 +21,22 @@ static int is_flash(int fd) {
   return strstr(path, "flash.bin") != NULL;
 }
 
+static int reads = 0;
+
+/* The next read is the first again. Returns how many there were since the last call. */
+int restart_faults(void) { return __sync_lock_test_and_set(&reads, 0); }
+
 /* What to do with a read of `size` bytes: -1 fail with errno, else how many bytes of it to do. */
 static ssize_t allowed(int fd, size_t size) {
-  static int reads = 0;
   const char* fault = getenv("FAULT");
   if (fault == NULL || !is_flash(fd)) return (ssize_t)size;
   const int count = __sync_add_and_fetch(&reads, 1);
   errno = EIO;
   if (strncmp(fault, "eio:", 4) == 0) return count >= atoi(fault + 4) ? -1 : (ssize_t)size;
+  if (strncmp(fault, "late:", 5) == 0 && count >= atoi(fault + 5)) {
+    usleep(3000);
+    return errno = EIO, -1;
+  }
   if (strcmp(fault, "eagain") == 0) return errno = EAGAIN, -1;
   if (strcmp(fault, "eintr") == 0) return errno = EINTR, -1;
   if (strcmp(fault, "einval") == 0 && (fcntl(fd, F_GETFL) & O_DIRECT) != 0) {

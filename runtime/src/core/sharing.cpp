@@ -15,6 +15,7 @@ constexpr double kLowerWeight = 1.0 / 2, kHigherWeight = 1.0 / 8;
 // Loops so long are not computed alone only to measure them: waking others is nothing beside them, and the ranges that
 // the caller computed tell enough.
 constexpr double kLong = 1e-3;
+constexpr double kLeast = 100e-9;  // that is measured; a coarse clock may show none at all
 constexpr double kOutlier = 4;  // a measurement beyond so many times the average counts as this
 }  // namespace
 
@@ -38,7 +39,7 @@ bool Sharing::shares(Kind& kind, double now) {
 void Sharing::count_alone(Kind& kind, double seconds) {
   kind.shared = 0;
   if (kind.measured++ == 0) {
-    kind.alone = seconds;
+    kind.alone = std::max(seconds, kLeast);
     return;
   }
   const double change = std::min(seconds, kOutlier * kind.alone) - kind.alone;

@@ -76,7 +76,9 @@ Result<const uint32_t*> Session::mask(const uint32_t* given) {
 }
 
 Outcome Session::logprobs(float* chosen, int32_t* tokens, float* logprobs, uint32_t count) {
-  if (chosen_ < 0) return fail(EDGEKIT_INVALID_ARGUMENT, "no token was chosen last, so there is nothing to tell of it");
+  if (chosen_ < 0 || !has_logits_) {  // a pass that failed overwrote what the token was chosen by
+    return fail(EDGEKIT_INVALID_ARGUMENT, "no token was chosen last, so there is nothing to tell of it");
+  }
   if (count > vocab_)
     return fail(EDGEKIT_INVALID_ARGUMENT, "there are no more than " + std::to_string(vocab_) + " tokens");
   const float* row = logits() + size_t{row_} * vocab_;
