@@ -26,7 +26,7 @@ demo: $(VENV)/installed
 	$(BIN)/edgekit run out/demo.edgekit -p "Once upon a time" -n 120 --ram 2500K --temp 0
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 docs: $(VENV)/installed
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"

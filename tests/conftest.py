@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -9,9 +10,22 @@ from pathlib import Path
 
 import pytest
 
+# Before NumPy and PyTorch are imported, and for processes that tests start: on small matrices a second thread gains
+# nothing, and threads that spin for a core which another worker of the tests has cost much.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"
 DEMO = ROOT / "examples" / "demo_model" / "checkpoint"  # committed: tests that need any trained model use it
+
+
+COMPILING = {"test_native", "test_targets", "test_c_example", "test_wheel"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that compile take longest and come first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: item.path.stem not in COMPILING)
 
 
 def _preloaded(source: str, folder: Path) -> Path:

@@ -209,10 +209,14 @@ MAKERS: dict[str, Callable[[], Any]] = {
 }
 
 
-def make(name: str, folder: Path, dtype: torch.dtype = torch.float32, **save: Any) -> Any:
-    """Saves a random checkpoint to a folder and returns the model, in f32, for eager attention."""
+def make(name: str, folder: Path, dtype: torch.dtype = torch.float32, layers: int | None = None, **save: Any) -> Any:
+    """Saves a random checkpoint to a folder and returns the model, in f32, for eager attention.
+
+    `layers`: how many, for models whose layers are alike; None: as in MAKERS.
+    """
     torch.manual_seed(0)
     config = MAKERS[name]()
+    config.num_hidden_layers = config.num_hidden_layers if layers is None else layers
     config._attn_implementation = "eager"
     model = tf.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
