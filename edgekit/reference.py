@@ -72,6 +72,8 @@ class Reference:
                 out = self._attention(block, source, length or n)
             elif block["kind"] == "convolution":
                 out = self._convolution(block, source)
+            elif block["kind"] == "linear_attention":
+                out = self._linear_attention(block, source)
             else:
                 out = self._ffn(block, source)
             out = self._norm(block.get("post_norm"), out) * block.get("residual_scale", 1.0)
@@ -144,6 +146,8 @@ class Reference:
             sinks = np.broadcast_to(self._vector(b["sinks"]), (1, n, b["heads"])).transpose(2, 1, 0)
             scores = np.concatenate([scores, sinks], axis=-1)
         mixed = np.einsum("hqk,khd->qhd", _softmax(scores)[..., :n], v).reshape(n, -1)
+        if "gate" in b:
+            mixed = mixed / (1 + np.exp(-self._linear(b, "gate", x)))
         out: F64 = mixed @ self._matrix(b["o"])[0].T + self._vector(b.get("o_bias"))
         return out
 
@@ -158,6 +162,33 @@ class Reference:
         u = np.concatenate([np.zeros((taps - 1, width)), u])
         mixed = sum(u[j : j + len(x)] * kernel[:, j] for j in range(taps)) + self._vector(b.get("kernel_bias"))
         return self._linear(b, "o", self._linear(b, "gate_out", x) * mixed)
+
+    def _linear_attention(self, b: Json, x: F64) -> F64:
+        n, keys, heads = len(x), b["key_heads"], b["value_heads"]
+        u = np.concatenate([self._linear(b, which, x) for which in "qkv"], axis=1)
+        kernel = self.weights.vector(b["kernel"]).astype(np.float64).reshape(u.shape[1], b["taps"])
+        padded = np.concatenate([np.zeros((b["taps"] - 1, u.shape[1])), u])
+        u = np.asarray(sum(padded[j : j + n] * kernel[:, j] for j in range(b["taps"])))
+        u = _activate(b["activation"], 0.0, u)
+        q, k, v = np.split(u, [keys * b["key_dim"], 2 * keys * b["key_dim"]], axis=1)
+
+        def unit(y: F64) -> F64:  # [n, value_heads, key_dim]
+            y = np.repeat(y.reshape(n, keys, b["key_dim"]), heads // keys, axis=1)
+            out: F64 = y / np.sqrt((y * y).sum(axis=-1, keepdims=True) + 1e-6)
+            return out
+
+        q, k, v = unit(q) / math.sqrt(b["key_dim"]), unit(k), v.reshape(n, heads, b["value_dim"])
+        beta = 1 / (1 + np.exp(-self._linear(b, "beta", x)))
+        steps = np.logaddexp(0, self._linear(b, "decay", x))
+        stays = np.exp(-np.exp(self._vector(b["decay_log"])) * steps)
+        state, out = np.zeros((heads, b["key_dim"], b["value_dim"])), np.zeros_like(v)
+        for t in range(n):
+            state = state * stays[t][:, None, None]
+            wrong = v[t] - np.einsum("hkv,hk->hv", state, k[t])
+            state = state + np.einsum("hk,hv->hkv", k[t], wrong * beta[t][:, None])
+            out[t] = np.einsum("hkv,hk->hv", state, q[t])
+        gate = self._linear(b, "gate", x)
+        return self._linear(b, "o", self._norm(b["norm"], out).reshape(n, -1) * _activate("silu", 0.0, gate))
 
     def _neurons(self, b: Json, name: str, x: F64, expert: int = 0) -> F64:
         def bias(which: str, count: int) -> F64 | float:

@@ -41,6 +41,22 @@ HYBRID: dict[str, Any] = {
     "mamba_d_state": 8,
 }
 LFM2: dict[str, Any] = dict(GQA)
+# Gated DeltaNet: three layers of it, one that attends.
+DELTA: dict[str, Any] = {
+    **GQA,
+    "num_hidden_layers": 4,
+    "head_dim": 32,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 24,
+}
+DELTA_MOE: dict[str, Any] = {
+    "num_experts": 6,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 48,
+    "shared_expert_intermediate_size": 80,
+}
 LONG = {"short_factor": [1.0 + i / 8 for i in range(8)], "long_factor": [2.0 + i for i in range(8)]}
 
 MAKERS: dict[str, Callable[[], Any]] = {
@@ -196,6 +212,25 @@ MAKERS: dict[str, Callable[[], Any]] = {
             "truncate": False,
             "original_max_position_embeddings": 32,
         },
+    ),
+    "qwen3_next": lambda: tf.Qwen3NextConfig(**DELTA, **DELTA_MOE, mlp_only_layers=[1]),
+    "qwen3_next_biased": lambda: tf.Qwen3NextConfig(
+        **{**DELTA, "hidden_size": 60, "linear_key_head_dim": 10, "linear_num_value_heads": 2, "num_hidden_layers": 3},
+        **DELTA_MOE,
+        attention_bias=True,
+        linear_conv_kernel_dim=3,
+        full_attention_interval=2,
+        norm_topk_prob=False,
+    ),
+    "qwen3_5": lambda: tf.Qwen3_5TextConfig(**DELTA),
+    "qwen3_5_tied": lambda: tf.Qwen3_5TextConfig(
+        **{**DELTA, "num_hidden_layers": 3, "linear_value_head_dim": 16},
+        layer_types=["full_attention", "linear_attention", "linear_attention"],
+        tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6, "partial_rotary_factor": 0.5},
+    ),
+    "qwen3_5_moe": lambda: tf.Qwen3_5MoeTextConfig(
+        **{k: v for k, v in DELTA.items() if k != "intermediate_size"}, **DELTA_MOE
     ),
     "qwen3_moe": lambda: tf.Qwen3MoeConfig(
         **GQA,

@@ -24,8 +24,19 @@ class AttentionBuilder(Tensors):
         tensors, ranges, whole = self._qkv(i, heads, kv, d)
         at = f"layers.{i}."
         sizes = {"q": heads * d, "k": kv * d, "v": kv * d}
-        m = {n: self.matrix(at + n, tensors[n], sizes[n], self.hidden, ranges[n], whole) for n in "qkv"}
-        b = {n: self.bias(at + n + "_bias", tensors[n], sizes[n], ranges[n], whole, f.qkv_bias) for n in "qkv"}
+        wholes = dict.fromkeys("qkv", whole)
+        parts = {"q": "q", "k": "k", "v": "v"}
+        if f.q_gated:  # head by head its queries, then what gates it
+            self._check(tensors["q"] + ".weight", (2 * heads * d, self.hidden))
+            starts = range(0, 2 * heads * d, 2 * d)
+            ranges |= {"q": tuple((s, s + d) for s in starts), "gate": tuple((s + d, s + 2 * d) for s in starts)}
+            wholes |= {"q": 2 * heads * d, "gate": 2 * heads * d}
+            sizes["gate"], parts["gate"] = sizes["q"], "q"
+        m = {n: self.matrix(at + n, tensors[p], sizes[n], self.hidden, ranges[n], wholes[n]) for n, p in parts.items()}
+        b = {
+            n: self.bias(f"{at}{n}_bias", tensors[p], sizes[n], ranges[n], wholes[n], f.qkv_bias)
+            for n, p in parts.items()
+        }
         o = self._name(f.o, i)
         kind = self.layer_kind(i)
         per_head = f.qk_norm_per_head
@@ -54,6 +65,8 @@ class AttentionBuilder(Tensors):
             c.flag("norm_relu"),
             c.number("residual_multiplier", 1.0),
             self.vector(at + "sinks", self._name(f.sinks, i), heads) if f.sinks else None,
+            m.get("gate"),
+            b.get("gate"),
         )
 
     def _softcap(self, key: str) -> float:

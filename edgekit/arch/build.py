@@ -12,7 +12,8 @@ from edgekit.arch.convolution import ConvolutionBuilder
 from edgekit.arch.families import FAMILIES
 from edgekit.arch.family import Family
 from edgekit.arch.feed_forward import FeedForwardBuilder
-from edgekit.arch.spec import Block, Model
+from edgekit.arch.linear_attention import LinearAttentionBuilder
+from edgekit.arch.spec import Block, Mixer, Model
 from edgekit.arch.tensors import Shapes, head_tensor
 from edgekit.errors import CheckpointError, UnsupportedModelError
 
@@ -86,12 +87,18 @@ def _undone(config: Mapping[str, Any], family: Family) -> bool:
     return isinstance(method, str) and method in family.packed
 
 
-class _Builder(AttentionBuilder, ConvolutionBuilder, FeedForwardBuilder):
+class _Builder(AttentionBuilder, ConvolutionBuilder, LinearAttentionBuilder, FeedForwardBuilder):
     """The whole model."""
 
     def __init__(self, config: Config, shapes: Shapes, head_differs: bool) -> None:
         super().__init__(config, shapes)
         self.head_differs = head_differs
+
+    def _mixer(self, i: int) -> Mixer:
+        kind = self.layer_kind(i)
+        if kind == "conv":
+            return self.convolution(i)
+        return self.linear_attention(i) if kind == "linear_attention" else self.attention(i)
 
     def model(self, generation: Mapping[str, Any]) -> Model:
         c, f = self.c, self.f
@@ -101,8 +108,7 @@ class _Builder(AttentionBuilder, ConvolutionBuilder, FeedForwardBuilder):
         projects = self._has(f.project_in)
         blocks: list[Block] = []
         for i in range(self.layers):
-            mixer = self.convolution(i) if self.layer_kind(i) == "conv" else self.attention(i)
-            blocks += [mixer, *self.feed_forwards(i)]
+            blocks += [self._mixer(i), *self.feed_forwards(i)]
         head_name = head_tensor(f, self.shapes)
         tied = c.flag("tied") and not self.head_differs
         if not tied and head_name not in self.shapes:

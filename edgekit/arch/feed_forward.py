@@ -59,7 +59,7 @@ class FeedForwardBuilder(Tensors):
     def _experts(self, i: int) -> Ffn:
         c, f, at = self.c, self.f, f"layers.{i}."
         size, count = c.size("expert_size"), c.size("experts")
-        if count > LIMIT // 4 or (not (f.expert_gate_up or f.expert_pairs) and count > len(self.shapes)):
+        if count > LIMIT // 4 or (not (self._stacked(i) or f.expert_pairs) and count > len(self.shapes)):
             raise UnsupportedModelError(f"config.json: {count} experts are more than the checkpoint has")
         top_k = c.size("top_k")
         if top_k > count:
@@ -112,13 +112,18 @@ class FeedForwardBuilder(Tensors):
             return None
         return self.vector(f"layers.{i}.choice_bias", self._name(self.f.choice_bias, i), count)
 
+    def _stacked(self, i: int) -> bool:
+        """Whether one tensor holds gate and up of all experts of a layer."""
+        f = self.f
+        return bool(f.expert_gate_up) and (not f.expert_gate or self._has(f.expert_gate_up, i, ""))
+
     def _expert(self, i: int, e: int, count: int, size: int) -> Bundled:
         f, name = self.f, f"layers.{i}.ffn.{e}"
         if f.expert_pairs:
             return self._paired(i, e, count, size)
-        if not f.expert_gate_up:
+        if not self._stacked(i):
             return self._bundle(name, (f.expert_gate, f.expert_up, "", f.expert_down), size, i, e)
-        both, down = self._name(f.expert_gate_up, i), self._name(f.expert_down, i)
+        both, down = self._name(f.expert_gate_up, i), self._name(f.stacked_down or f.expert_down, i)
 
         def half(part: str, begin: int) -> Matrix:
             spans: Ranges = ((begin, begin + size),)

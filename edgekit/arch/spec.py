@@ -91,7 +91,8 @@ class Attention:
     """Causal attention with grouped queries; `window` 0 means unlimited, `rope` None no rotation.
 
     `residual_scale`, here and in feed-forward blocks: of what the block adds to the residual (Granite). `sinks`
-    [heads]: scores of a position that takes weight and gives nothing (gpt-oss).
+    [heads]: scores of a position that takes weight and gives nothing (gpt-oss). `gate` [heads * head_dim, hidden]: the
+    sigmoid of its product with the block's input scales what is attended to (Qwen3-Next).
     """
 
     heads: int
@@ -117,6 +118,43 @@ class Attention:
     pre_relu: bool = False
     residual_scale: float = 1.0
     sinks: Vector | None = None
+    gate: Matrix | None = None
+    gate_bias: Vector | None = None
+
+
+@dataclass(frozen=True)
+class LinearAttention:
+    """The gated delta rule (arXiv 2412.06464): a state that each token decays and corrects, in place of a cache.
+
+    `q`, `k` and `v` go through a causal depthwise convolution of `taps` tokens and an activation; `kernel`
+    [2 * key_heads * key_dim + value_heads * value_dim, taps] has their channels in that order. Value head h reads with
+    key head h // (value_heads / key_heads). `beta` and `decay` [value_heads, hidden]: how much of a token is written,
+    and, with `decay_log` and `decay_bias` [value_heads], exp(-exp(decay_log) softplus(decay x + decay_bias)) of the
+    state that stays. `norm` [value_dim] is over each head, and silu(gate x) scales what it gives.
+    """
+
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    taps: int
+    activation: Activation
+    q: Matrix
+    k: Matrix
+    v: Matrix
+    gate: Matrix
+    beta: Matrix
+    decay: Matrix
+    o: Matrix
+    kernel: Vector
+    decay_log: Vector
+    decay_bias: Vector
+    norm: Norm
+    pre_norm: Norm | None = None
+    post_norm: Norm | None = None
+    out_norm: Norm | None = None
+    pre_relu: bool = False
+    residual_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -227,7 +265,7 @@ class Ffn:
         return self.bundles[0].gate is not None
 
 
-Mixer = Attention | Convolution  # what looks at other tokens
+Mixer = Attention | Convolution | LinearAttention  # what looks at other tokens
 Block = Mixer | Ffn
 
 

@@ -181,7 +181,7 @@ class Tensors:
         return float(value)
 
     def layer_kind(self, i: int) -> str:
-        """ "sliding_attention" or "full_attention", by the family's rule."""
+        """ "sliding_attention", "full_attention" or another of the family's kinds, by its rule."""
         c, rule = self.c, self.f.windows
         sliding = False
         if rule == "full_attn_idxs":
@@ -194,6 +194,8 @@ class Tensors:
             listed = c.get("layer_types")
             if listed is not None:
                 return self._listed_kind(listed, i)
+            if rule == "linear_interval":
+                return "linear_attention" if (i + 1) % c.size("full_attention_interval", 4) else "full_attention"
             sliding = self._unlisted(rule, i)
         return "sliding_attention" if sliding else "full_attention"
 

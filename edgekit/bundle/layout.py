@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edgekit.arch.spec import Attention, Block, Bundled, Convolution, Ffn, Matrix, Model, Norm, Vector
+from edgekit.arch.spec import Attention, Block, Bundled, Convolution, Ffn, LinearAttention, Matrix, Model, Norm, Vector
 from edgekit.codecs import Codec, make_codec
 from edgekit.recipe import Recipe, Rule
 from edgekit.solvers import Solver
@@ -192,13 +192,18 @@ def norms_of(block: Block) -> list[Norm]:
     listed = [block.pre_norm, block.post_norm, block.out_norm]
     if isinstance(block, Attention):
         listed += [block.q_norm, block.k_norm]
+    if isinstance(block, LinearAttention):
+        listed.append(block.norm)
     return [n for n in listed if n is not None]
 
 
 def _block_vectors(block: Block) -> list[Vector | None]:
     vectors: list[Vector | None] = [v for n in norms_of(block) for v in (n.weight, n.bias)]
     if isinstance(block, Attention):
-        return [*vectors, block.q_bias, block.k_bias, block.v_bias, block.o_bias, block.sinks]
+        biases = [block.q_bias, block.k_bias, block.v_bias, block.o_bias, block.gate_bias]
+        return [*vectors, *biases, block.sinks]
+    if isinstance(block, LinearAttention):
+        return [*vectors, block.kernel, block.decay_log, block.decay_bias]
     if isinstance(block, Convolution):
         biases = [block.gate_in_bias, block.gate_out_bias, block.value_bias, block.o_bias]
         return [*vectors, block.kernel, *biases, block.kernel_bias]
@@ -224,7 +229,9 @@ def _resident(model: Model) -> list[Matrix]:
     listed = [m for m in ends if m is not None]
     for block in model.blocks:
         if isinstance(block, Attention):
-            listed += [block.q, block.k, block.v, block.o]
+            listed += [block.q, block.k, block.v, *([block.gate] if block.gate else []), block.o]
+        elif isinstance(block, LinearAttention):
+            listed += [block.q, block.k, block.v, block.gate, block.beta, block.decay, block.o]
         elif isinstance(block, Convolution):
             listed += [block.gate_in, block.gate_out, block.value, block.o]
         elif block.router is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.arch.spec import Attention, Convolution, Ffn, Mixer, Model, Norm, Predictor, Rope, Vector
+from edgekit.arch.spec import Attention, Convolution, Ffn, LinearAttention, Mixer, Model, Norm, Predictor, Rope, Vector
 from edgekit.bundle.checksum import lane64
 from edgekit.bundle.layout import FLASH, MANIFEST, RESIDENT, UNITS, Layout, MatrixPlan, selector_name
 from edgekit.errors import BundleError
@@ -79,6 +79,31 @@ def _attention(b: Attention) -> Json:
         "q_norm": _norm(b.q_norm, True),
         "k_norm": _norm(b.k_norm, True),
         "sinks": _name(b.sinks),
+        "gate": b.gate.name if b.gate is not None else None,
+        "gate_bias": _name(b.gate_bias),
+    }
+
+
+def _linear_attention(b: LinearAttention) -> Json:
+    return {
+        "kind": "linear_attention",
+        "key_heads": b.key_heads,
+        "value_heads": b.value_heads,
+        "key_dim": b.key_dim,
+        "value_dim": b.value_dim,
+        "taps": b.taps,
+        "activation": b.activation,
+        "q": b.q.name,
+        "k": b.k.name,
+        "v": b.v.name,
+        "gate": b.gate.name,
+        "beta": b.beta.name,
+        "decay": b.decay.name,
+        "o": b.o.name,
+        "kernel": b.kernel.name,
+        "decay_log": b.decay_log.name,
+        "decay_bias": b.decay_bias.name,
+        "norm": _norm(b.norm),
     }
 
 
@@ -100,6 +125,8 @@ def _convolution(b: Convolution) -> Json:
 
 
 def _mixer(b: Mixer) -> Json:
+    if isinstance(b, LinearAttention):
+        return _linear_attention(b)
     return _attention(b) if isinstance(b, Attention) else _convolution(b)
 
 

@@ -87,6 +87,9 @@ def _block(b: dict[str, Any]) -> str:
     if b["kind"] == "attention":
         window = f", window {b['window']}" if b["window"] else ""
         return f"attention {b['heads']}/{b['kv_heads']} heads of {b['head_dim']}{window}"
+    if b["kind"] == "linear_attention":
+        heads = f"{b['key_heads']}/{b['value_heads']} heads of {b['key_dim']}/{b['value_dim']}"
+        return f"linear attention {heads}, convolution of {b['taps']} tokens"
     if b["kind"] == "convolution":
         return f"convolution of {b['taps']} tokens"
     gate = "gated " if b["gated"] else ""

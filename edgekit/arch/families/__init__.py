@@ -18,6 +18,7 @@ from edgekit.arch.families import (
     opt,
     phi3,
     qwen,
+    qwen_hybrid,
     smollm3,
 )
 from edgekit.arch.family import Family
@@ -49,4 +50,7 @@ FAMILIES: tuple[Family, ...] = (
     lfm2.LFM2,
     lfm2.LFM2_MOE,
     gpt_oss.GPT_OSS,
+    qwen_hybrid.QWEN3_NEXT,
+    qwen_hybrid.QWEN3_5,
+    qwen_hybrid.QWEN3_5_MOE,
 )
