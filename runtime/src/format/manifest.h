@@ -59,7 +59,7 @@ struct Rope {
 enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu, relu2, threshold, shifted_relu, quick_gelu };
 
 struct Block {
-  enum Kind : uint8_t { attention, convolution, ffn, experts } kind = attention;
+  enum Kind : uint8_t { attention, convolution, linear_attention, ffn, experts } kind = attention;
   bool feed_forward() const { return kind == ffn || kind == experts; }  // else it looks at other tokens
   Norm pre_norm, post_norm, out_norm;
   bool pre_relu = false;     // ReLU after the pre norm
@@ -72,18 +72,26 @@ struct Block {
   float scale = 1, softcap = 0;
   Norm q_norm, k_norm;
   int32_t sinks = kNone;  // f32 [heads]: scores of a position that takes weight and gives nothing
+  int32_t gate = kNone;   // matrix [heads * head_dim, hidden]: scales what each head gives; gate_bias as below
   // convolution: of `window` tokens; a token keeps kv_heads * head_dim = hidden_size values, no second part
   int32_t gate_in = kNone, gate_out = kNone, value = kNone;  // matrices [hidden, hidden], and o
   int32_t gate_in_bias = kNone, gate_out_bias = kNone, value_bias = kNone, kernel_bias = kNone;
   int32_t kernel = kNone;  // f32 [hidden][window], the last for the token at hand
+  // linear attention: kv_heads heads of queries and keys of key_dim values, heads of values of head_dim, o and gate as
+  // above, and a convolution of `window` tokens over the channels of q, k and v, then an activation
+  uint32_t key_dim = 0;
+  int32_t beta = kNone, decay = kNone;            // matrices [heads, hidden]
+  int32_t decay_log = kNone, decay_bias = kNone;  // f32 [heads]
+  Norm norm;                                      // over each head of what is read
+  uint32_t channels() const { return 2 * kv_heads * key_dim + heads * head_dim; }
   // The matrices of a block that looks at other tokens, in the order of use.
   template <class Each>
   void for_each_projection(const Each& each) const {
-    for (int32_t i : {q, k, v, gate_in, value, gate_out, o}) {
+    for (int32_t i : {q, k, v, gate_in, value, gate_out, gate, beta, decay, o}) {
       if (i != kNone) each(i);
     }
   }
-  // ffn and experts
+  // ffn and experts, and the activation of linear attention
   Activation activation = Activation::silu;
   bool gated = false;
   bool up_relu = false;   // act(gate) * relu(up)

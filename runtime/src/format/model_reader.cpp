@@ -4,7 +4,8 @@ namespace edgekit {
 
 namespace {
 
-constexpr uint32_t kMaxTaps = 64;  // of a convolution
+constexpr uint32_t kMaxTaps = 64;    // of a convolution
+constexpr uint32_t kMaxHead = 1024;  // values of a head of linear attention, whose state has their square
 
 class ModelReader : Fields {
  public:
@@ -83,6 +84,8 @@ class ModelReader : Fields {
     EK_ASSIGN(b.q_norm, norm(node, "q_norm", q, b.head_dim));
     EK_ASSIGN(b.k_norm, norm(node, "k_norm", kv, b.head_dim));
     EK_ASSIGN(b.sinks, vector(node, "sinks", b.heads, true));
+    EK_ASSIGN(b.gate, matrix_ref(node, "gate", q, hidden, true));
+    EK_ASSIGN(b.gate_bias, vector(node, "gate_bias", q, true));
     if (has(node, "rope")) {
       uint64_t index;
       EK_ASSIGN(index, integer(node, "rope", kMaxSize));
@@ -113,7 +116,34 @@ class ModelReader : Fields {
     return Nothing{};
   }
 
-  Outcome ffn(const JsonNode& node, Block& b) {
+  Outcome linear_attention(const JsonNode& node, Block& b) {
+    const uint32_t hidden = out_.hidden_size;
+    EK_ASSIGN(b.kv_heads, size(node, "key_heads"));
+    EK_ASSIGN(b.heads, size(node, "value_heads"));
+    EK_ASSIGN(b.key_dim, size(node, "key_dim"));
+    EK_ASSIGN(b.head_dim, size(node, "value_dim"));
+    EK_ASSIGN(b.window, size(node, "taps"));
+    if (b.window > kMaxTaps) return bad("taps", "too many");
+    if (b.key_dim > kMaxHead || b.head_dim > kMaxHead) return bad("key_dim", "or value_dim: too large");
+    const uint64_t wide = uint64_t{b.kv_heads} * b.key_dim, widest = uint64_t{b.heads} * b.head_dim;
+    if (b.heads % b.kv_heads != 0 || wide > kMaxSize || widest > kMaxSize) return bad("value_heads", "do not divide");
+    const uint32_t keys = static_cast<uint32_t>(wide), values = static_cast<uint32_t>(widest);
+    EK_TRY(activation(node, b));
+    EK_ASSIGN(b.q, matrix_ref(node, "q", keys, hidden));
+    EK_ASSIGN(b.k, matrix_ref(node, "k", keys, hidden));
+    EK_ASSIGN(b.v, matrix_ref(node, "v", values, hidden));
+    EK_ASSIGN(b.gate, matrix_ref(node, "gate", values, hidden));
+    EK_ASSIGN(b.beta, matrix_ref(node, "beta", b.heads, hidden));
+    EK_ASSIGN(b.decay, matrix_ref(node, "decay", b.heads, hidden));
+    EK_ASSIGN(b.o, matrix_ref(node, "o", hidden, values));
+    EK_ASSIGN(b.kernel, vector(node, "kernel", uint64_t{b.channels()} * b.window));
+    EK_ASSIGN(b.decay_log, vector(node, "decay_log", b.heads));
+    EK_ASSIGN(b.decay_bias, vector(node, "decay_bias", b.heads));
+    EK_ASSIGN(b.norm, norm(node, "norm", b.head_dim));
+    return Nothing{};
+  }
+
+  Outcome activation(const JsonNode& node, Block& b) {
     static const std::unordered_map<std::string, Activation> kActivations = {{"silu", Activation::silu},
                                                                              {"gelu", Activation::gelu},
                                                                              {"gelu_tanh", Activation::gelu_tanh},
@@ -122,14 +152,19 @@ class ModelReader : Fields {
                                                                              {"threshold", Activation::threshold},
                                                                              {"shifted_relu", Activation::shifted_relu},
                                                                              {"quick_gelu", Activation::quick_gelu}};
-    std::string activation;
-    double threshold;
-    EK_ASSIGN(activation, string(node, "activation"));
-    const auto found = kActivations.find(activation);
+    std::string name;
+    EK_ASSIGN(name, string(node, "activation"));
+    const auto found = kActivations.find(name);
     if (found == kActivations.end()) {
-      return fail(EDGEKIT_UNSUPPORTED, "activation '" + activation + "' is unknown to this runtime");
+      return fail(EDGEKIT_UNSUPPORTED, "activation '" + name + "' is unknown to this runtime");
     }
     b.activation = found->second;
+    return Nothing{};
+  }
+
+  Outcome ffn(const JsonNode& node, Block& b) {
+    double threshold;
+    EK_TRY(activation(node, b));
     EK_ASSIGN(threshold, number(node, "threshold", 0.0));
     b.threshold = static_cast<float>(threshold);
     EK_ASSIGN(b.gated, boolean(node, "gated"));
@@ -217,6 +252,9 @@ class ModelReader : Fields {
     } else if (kind == "convolution") {
       b.kind = Block::convolution;
       EK_TRY(convolution(node, b));
+    } else if (kind == "linear_attention") {
+      b.kind = Block::linear_attention;
+      EK_TRY(linear_attention(node, b));
     } else if (kind == "ffn" || kind == "experts") {
       b.kind = kind == "ffn" ? Block::ffn : Block::experts;
       EK_TRY(ffn(node, b));

@@ -36,6 +36,7 @@ Outcome Attention::forward(const Pass& pass, size_t block) {
   for (uint32_t t = 0; t < n; ++t) pass.cache_of(t).put(block, pass.position_of(t), s_.k.row(t), s_.v.row(t));
   s_.clear_tails(n, b.heads * b.head_dim);
   attend(pass, block);
+  if (b.gate != kNone) EK_TRY(scale_by_gate(pass, b));
   return linear_.multiply(b.o, s_.mixed.data(), width.q, n, w_.vector(b.o_bias), s_.out.data(), width.hidden);
 }
 
@@ -52,6 +53,19 @@ void Attention::rotate(const Pass& pass, const Block& b) {
   const float* table = s_.rope.plane(static_cast<size_t>(b.rope));
   apply_rope(rope, table, pass.count, b.heads, b.head_dim, width.rope, width.q, q);
   apply_rope(rope, table, pass.count, b.kv_heads, b.head_dim, width.rope, width.kv, k);
+}
+
+// Scales what was attended to by the sigmoid of the gate, which takes the queries' place.
+Outcome Attention::scale_by_gate(const Pass& pass, const Block& b) {
+  const Widths& width = s_.width;
+  EK_TRY(linear_.multiply(b.gate, s_.normed.data(), width.hidden, pass.count, w_.vector(b.gate_bias), s_.q.data(),
+                          width.q));
+  for (uint32_t t = 0; t < pass.count; ++t) {
+    float* out = s_.mixed.row(t);
+    const float* gate = s_.q.row(t);
+    for (uint32_t i = 0; i < b.heads * b.head_dim; ++i) out[i] /= 1.0f + std::exp(-gate[i]);
+  }
+  return Nothing{};
 }
 
 void Attention::attend(const Pass& pass, size_t block) {

@@ -18,6 +18,7 @@ Decoder::Decoder(Weights& weights, Workspace& workspace, ThreadPool& pool, const
       linear_(resources_),
       attention_(resources_, linear_),
       convolution_(resources_, linear_),
+      linear_attention_(resources_, linear_),
       neurons_(resources_, linear_),
       gathered_(resources_, linear_, neurons_),
       predictor_(resources_, linear_),
@@ -27,28 +28,31 @@ Decoder::Decoder(Weights& weights, Workspace& workspace, ThreadPool& pool, const
       mixture_(resources_, linear_, gathered_, feed_forward_, look_ahead_) {}
 
 Outcome Decoder::forward(const int32_t* tokens, uint32_t count, uint32_t position, uint32_t length, KvCache& cache,
-                         SelectionState& selection, float* last, float* all, const std::atomic<bool>& cancelled) {
-  const Pass pass{count, position, length, chooses(count, selection), selection, tokens, &cache, &cancelled, nullptr};
+                         SelectionState& selection, float* last, float* all, const std::atomic<bool>& cancelled,
+                         uint32_t drafted) {
+  const Pass pass{count,      position, length, chooses(count, selection), selection, tokens, &cache,
+                  &cancelled, nullptr,  drafted};
   const bool wants_logits = last != nullptr || all != nullptr;
-  cache.begin_pass(position, count);
+  cache.begin_pass(position, count, drafted);
   w_.begin_pass(wants_logits, pass.chooses);
   linear_.begin_pass(&selection, false);
   auto outcome = run(pass);
   if (outcome.ok() && wants_logits) outcome = head(count, last, all);
   linear_.end_pass();
-  if (!outcome.ok()) w_.abandon_pass();
+  outcome.ok() ? cache.end_pass() : w_.abandon_pass();
   return outcome;
 }
 
 Outcome Decoder::forward_texts(const NextToken* texts, uint32_t count) {
   const Pass pass{count, 0, 0, false, nothing_chosen_, nullptr, nullptr, nullptr, texts};
-  for (uint32_t t = 0; t < count; ++t) texts[t].cache->begin_pass(texts[t].position, 1);
+  for (uint32_t t = 0; t < count; ++t) texts[t].cache->begin_pass(texts[t].position, 1, 0);
   w_.begin_pass(true, false);
   linear_.begin_pass(nullptr, true);
   auto outcome = run(pass);
   if (outcome.ok()) outcome = logits_apart(pass);
   linear_.end_pass();
   if (!outcome.ok()) w_.abandon_pass();
+  for (uint32_t t = 0; t < count && outcome.ok(); ++t) texts[t].cache->end_pass();
   return outcome;
 }
 
@@ -117,6 +121,7 @@ Outcome Decoder::compute_block(const Pass& pass, size_t block) {
   switch (m_.blocks[block].kind) {
     case Block::attention: return attention_.forward(pass, block);
     case Block::convolution: return convolution_.forward(pass, block);
+    case Block::linear_attention: return linear_attention_.forward(pass, block);
     case Block::ffn: return feed_forward_.forward(pass, block);
     case Block::experts: return mixture_.forward(pass, block);
   }

@@ -23,6 +23,7 @@ void for_each_array(const Manifest& m, const Widths& w, uint32_t batch, uint32_t
   each(s.mixed, Shape(b, w.q));
   each(s.k, Shape(b, w.kv));
   each(s.v, Shape(b, w.kv));
+  each(s.state, Shape(w.state != 0 ? threads : 0, w.state));
   each(s.out, Shape(b, w.hidden));
   each(s.h, Shape(b, w.ffn));
   each(s.slices, Shape(uint64_t{texts} * kSlices, w.hidden));
@@ -57,6 +58,11 @@ Widths widths_of(const Manifest& m, Activations activations) {
     w.q = std::max(w.q, pad(uint64_t{b.heads} * b.head_dim));
     w.kv = std::max(w.kv, pad(uint64_t{b.kv_heads} * b.head_dim));
     if (b.kind == Block::convolution) w.q = std::max(w.q, w.hidden);
+    if (b.kind == Block::linear_attention) {
+      w.q = std::max(w.q, pad(b.channels()));
+      w.kv = std::max({w.kv, pad(uint64_t{b.heads} * b.head_dim), pad(2 * b.heads)});
+      w.state = std::max(w.state, pad((uint64_t{b.key_dim} + 1) * b.head_dim));
+    }
     w.ffn = std::max(w.ffn, pad(b.size));
     w.parallel = w.parallel || b.parallel;
     w.output_gate = w.output_gate || b.output_gate != kNone;
