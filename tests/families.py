@@ -23,9 +23,9 @@ REFUSED: dict[str, set[str]] = {
     "gpt_oss": {"mlx"},
     "lfm2": {"mlx", *APPLE},
     "lfm2_moe": {"mlx", *APPLE},
-    "qwen3_next": {"mlx", *APPLE},
-    "qwen3_5_text": {"mlx", *APPLE},
-    "qwen3_5_moe_text": {"mlx", *APPLE},
+    "qwen3_next": APPLE,
+    "qwen3_5_text": APPLE,
+    "qwen3_5_moe_text": APPLE,
 }
 BEGIN, END = "<!-- families -->\n", "<!-- end of families -->\n"
 PAGE = Path(__file__).parents[1] / "docs" / "compatibility.md"

@@ -16,7 +16,9 @@ from edgekit.arch import describe
 from edgekit.arch.checkpoints import describe_checkpoint
 from edgekit.checkpoint import open_checkpoint
 from edgekit.conversion import convert
-from edgekit.errors import UnsupportedModelError
+from edgekit.converters.base import export
+from edgekit.converters.engines import open_engine
+from edgekit.errors import ConvertError, UnsupportedModelError
 from edgekit.runtime.session import Session
 from edgekit.runtime.values import Options
 from tests import tiny
@@ -84,7 +86,12 @@ def test_a_checkpoint_with_a_vision_part_converts_to_its_text_decoder(name: str,
     done = convert(tmp_path / "checkpoint", tmp_path / "bundle", "f32")
     assert len(done.warnings) == 1
     assert "vision part" in done.warnings[0]
-    assert close(computed(done.path), wanted(model))
+    want = wanted(model)
+    assert close(computed(done.path), want)
+    export(done.path, "mlx")
+    engine = open_engine(done.path, "mlx", Options(), check=True)
+    assert close(engine(IDS), want)
+    engine.close()
 
 
 def test_experts_may_be_stacked(tmp_path: Path) -> None:
@@ -97,7 +104,10 @@ def test_experts_may_be_stacked(tmp_path: Path) -> None:
         tensors[f"{at}gate_up_proj"] = np.stack([np.concatenate(both[:2]) for both in experts])
         tensors[f"{at}down_proj"] = np.stack([down for _, _, down in experts])
     save_file(tensors, file, metadata={"format": "pt"})
-    assert close(computed(convert(tmp_path / "checkpoint", tmp_path / "bundle", "f32").path), wanted(model))
+    bundle = convert(tmp_path / "checkpoint", tmp_path / "bundle", "f32").path
+    assert close(computed(bundle), wanted(model))
+    with pytest.raises(ConvertError, match="stacks are not written for mlx_lm"):
+        export(bundle, "mlx")
 
 
 @pytest.mark.parametrize("name", ["qwen3_next", "qwen3_5"])
