@@ -1,4 +1,4 @@
-"""Qwen3-Next and Qwen3.5 in the forms their checkpoints have: nested, with pictures, stacked experts, a drafting head."""
+"""Qwen3-Next and Qwen3.5 in the forms of their checkpoints: nested, with pictures, stacked experts, a drafting head."""
 
 from __future__ import annotations
 

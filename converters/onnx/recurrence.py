@@ -18,9 +18,12 @@ def channels_of(block: Json) -> int:
 
 
 def delta_rule(heads: int, key_dim: int, value_dim: int, prefix: str) -> ir.Graph:
-    """(state [batch, heads, key_dim, value_dim], q and k [batch, heads, key_dim], v [batch, heads, value_dim], how much
-    of it is written and of the state stays [batch, heads]) to (the new state, what q reads [batch, heads, value_dim]). `prefix` makes the
-    names differ from those of the graph around it."""
+    """The step of all heads.
+
+    Inputs: the state [batch, heads, key_dim, value_dim], q and k [batch, heads, key_dim], v [batch, heads, value_dim],
+    how much of it is written, and how much of the state stays [batch, heads]. Outputs: the new state, and what q reads
+    [batch, heads, value_dim]. `prefix` makes names differ from those of the graph around it.
+    """
     tape, numbers = Tape(), count()
 
     def given(name: str, *shape: int) -> ir.Value:
