@@ -62,14 +62,20 @@ class Reference:
         if "position" in e:
             x = x + self._matrix(e["position"])[0][np.arange(n) + e["position_offset"]]
         x = self._norm(e.get("norm"), x)
+        inputs = self._layer_inputs(e["layers"], tokens, x) if "layers" in e else None
+        cached: dict[int, tuple[F64, F64]] = {}  # keys and values of attention blocks
         before = x  # what the preceding block read
-        for block in m["blocks"]:
+        for number, block in enumerate(m["blocks"]):
             before = before if block.get("parallel") else x
             source = self._norm(block.get("pre_norm"), before)
             if block.get("pre_relu"):
                 source = np.maximum(source, 0)
             if block["kind"] == "attention":
-                out = self._attention(block, source, length or n)
+                out = self._attention(block, source, length or n, cached, number)
+            elif block["kind"] == "layer_input":
+                assert inputs is not None
+                gate = _activate(block["activation"], 0.0, self._linear(block, "gate", source))
+                out = self._linear(block, "o", gate * inputs[:, block["index"]])
             elif block["kind"] == "convolution":
                 out = self._convolution(block, source)
             elif block["kind"] == "linear_attention":
@@ -78,6 +84,7 @@ class Reference:
                 out = self._ffn(block, source)
             out = self._norm(block.get("post_norm"), out) * block.get("residual_scale", 1.0)
             x = self._norm(block.get("out_norm"), x + out)
+            x = x * self._vector(block["out_scale"]) if "out_scale" in block else x
         x = self._norm(m.get("final_norm"), x)
         head = m["head"]
         if "project" in head:
@@ -120,7 +127,14 @@ class Reference:
         a, b = x[..., : dim // 2], x[..., dim // 2 : dim]
         return np.concatenate([a * cos - b * sin, b * cos + a * sin, x[..., dim:]], axis=-1)
 
-    def _attention(self, b: Json, x: F64, length: int) -> F64:
+    def _layer_inputs(self, e: Json, tokens: Sequence[int], x: F64) -> F64:  # [n, layers, dim]
+        shape = (len(x), e["count"], e["dim"])
+        projected = (x @ self._matrix(e["project"])[0].T * e["project_scale"]).reshape(shape)
+        own = self._matrix(e["table"])[0][np.asarray(tokens)].reshape(shape) * e["scale"]
+        out: F64 = (self._norm(e["norm"], projected) + own) * e["mix"]
+        return out
+
+    def _attention(self, b: Json, x: F64, length: int, cached: dict[int, tuple[F64, F64]], number: int) -> F64:
         n, d = len(x), b["head_dim"]
 
         def project(which: str, heads: int) -> F64:
@@ -132,8 +146,12 @@ class Reference:
             return self._norm(norm, y) if norm is not None and norm["per_head"] else y
 
         q = self._rope(b.get("rope"), project("q", b["heads"]), length)
-        k = self._rope(b.get("rope"), project("k", b["kv_heads"]), length)
-        v = project("v", b["kv_heads"])
+        if "source" in b:
+            k, v = cached[b["source"]]
+        else:
+            k = self._rope(b.get("rope"), project("k", b["kv_heads"]), length)
+            v = project("v", b["kv_heads"])
+        cached[number] = k, v
         group = b["heads"] // b["kv_heads"]
         k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
         scores = np.einsum("qhd,khd->hqk", q, k) * b["scale"]

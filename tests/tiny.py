@@ -57,6 +57,15 @@ DELTA_MOE: dict[str, Any] = {
     "moe_intermediate_size": 48,
     "shared_expert_intermediate_size": 80,
 }
+GEMMA4: dict[str, Any] = {
+    **GQA,
+    "num_hidden_layers": 6,
+    "head_dim": 16,
+    "global_head_dim": 32,
+    "sliding_window": 9,
+    "vocab_size_per_layer_input": 199,
+    "layer_types": ["sliding_attention", "full_attention"] * 3,
+}
 LONG = {"short_factor": [1.0 + i / 8 for i in range(8)], "long_factor": [2.0 + i for i in range(8)]}
 
 MAKERS: dict[str, Callable[[], Any]] = {
@@ -90,6 +99,16 @@ MAKERS: dict[str, Callable[[], Any]] = {
             "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1_000_000.0},
             "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
         },
+    ),
+    "gemma4": lambda: tf.Gemma4TextConfig(
+        **GEMMA4, num_kv_shared_layers=2, use_double_wide_mlp=True, hidden_size_per_layer_input=24
+    ),
+    "gemma4_keyed": lambda: tf.Gemma4TextConfig(
+        **GEMMA4,
+        num_global_key_value_heads=1,
+        attention_k_eq_v=True,
+        hidden_size_per_layer_input=0,
+        final_logit_softcapping=1.5,
     ),
     "phi3": lambda: tf.Phi3Config(**GQA),
     "phi3_longrope": lambda: tf.Phi3Config(
@@ -252,7 +271,7 @@ def make(name: str, folder: Path, dtype: torch.dtype = torch.float32, **save: An
     model = tf.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
         for name, buffer in model.named_buffers():
-            if name.endswith("expert_bias"):
+            if name.endswith(("expert_bias", "layer_scalar")):
                 buffer.add_(torch.randn_like(buffer) * 0.1)
         for parameter in model.parameters():  # norms and biases must not stay at one and zero
             if parameter.dim() == 1:

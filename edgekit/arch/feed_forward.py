@@ -6,12 +6,12 @@ from typing import Any, cast
 
 from edgekit.arch.config import LIMIT
 from edgekit.arch.spec import Activation, Bundled, Ffn, Matrix, Ranges, Vector
-from edgekit.arch.tensors import Tensors
+from edgekit.arch.by_layer import LayerBuilder
 from edgekit.checkpoint.mxfp4 import BLOCKS
 from edgekit.errors import UnsupportedModelError
 
 
-class FeedForwardBuilder(Tensors):
+class FeedForwardBuilder(LayerBuilder):
     """Describes the feed-forward blocks of a layer."""
 
     def feed_forwards(self, i: int) -> list[Ffn]:
@@ -176,7 +176,8 @@ class FeedForwardBuilder(Tensors):
         if self.c.flag("block_auto_adjust_ff_dim"):
             return self._adjusted_ffn_size()
         if multipliers is None:
-            return self.c.per_layer("ffn", i, 4 * self.hidden)
+            wide = self.c.flag("use_double_wide_mlp") and self.kv_shared(i)
+            return self.c.checked("ffn", self.c.per_layer("ffn", i, 4 * self.hidden) * (2 if wide else 1))
         # OpenELM's make_divisible: the nearest multiple, but not less than nine tenths.
         by = self.c.size("ffn_divisor")
         ours = multipliers[i] if isinstance(multipliers, list) and i < len(multipliers) else multipliers

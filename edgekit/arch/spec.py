@@ -92,7 +92,9 @@ class Attention:
 
     `residual_scale`, here and in feed-forward blocks: of what the block adds to the residual (Granite). `sinks`
     [heads]: scores of a position that takes weight and gives nothing (gpt-oss). `gate` [heads * head_dim, hidden]: the
-    sigmoid of its product with the block's input scales what is attended to (Qwen3-Next).
+    sigmoid of its product with the block's input scales what is attended to (Qwen3-Next). `source`: the block whose
+    keys and values it reads, as it has none (Gemma 4); `k` and `v` are then None. `v` may be `k` itself. `v_norm`: of
+    each head's values, not rotated.
     """
 
     heads: int
@@ -100,8 +102,8 @@ class Attention:
     head_dim: int
     scale: float
     q: Matrix
-    k: Matrix
-    v: Matrix
+    k: Matrix | None
+    v: Matrix | None
     o: Matrix
     q_bias: Vector | None = None
     k_bias: Vector | None = None
@@ -120,6 +122,25 @@ class Attention:
     sinks: Vector | None = None
     gate: Matrix | None = None
     gate_bias: Vector | None = None
+    v_norm: Norm | None = None
+    source: int | None = None
+    out_scale: Vector | None = None
+
+
+@dataclass(frozen=True)
+class LayerInput:
+    """A layer's own embedding of the token, gated by the residual (Gemma 4): o (act(gate x) * input `index`)."""
+
+    index: int
+    activation: Activation
+    gate: Matrix
+    o: Matrix
+    pre_norm: Norm | None = None
+    post_norm: Norm | None = None
+    out_norm: Norm | None = None
+    pre_relu: bool = False
+    residual_scale: float = 1.0
+    out_scale: Vector | None = None
 
 
 @dataclass(frozen=True)
@@ -215,6 +236,7 @@ class Ffn:
     """A feed-forward block, dense (`experts` empty, one entry in `bundles`) or a mixture of experts.
 
     Attributes:
+        out_scale: [1], here and in other blocks: multiplies the residual after the block (Gemma 4).
         parallel: reads the residual that the preceding block read: attention (GPT-NeoX), or the experts beside which
             this is the shared one.
         up_relu: ReLU on up too (dReLU, arXiv 2406.05955).
@@ -259,6 +281,7 @@ class Ffn:
     output_gate: Matrix | None = None
     limit: float = 0.0
     up_add: float = 0.0
+    out_scale: Vector | None = None
 
     @property
     def gated(self) -> bool:
@@ -266,7 +289,25 @@ class Ffn:
 
 
 Mixer = Attention | Convolution | LinearAttention  # what looks at other tokens
-Block = Mixer | Ffn
+Block = Mixer | Ffn | LayerInput
+
+
+@dataclass(frozen=True)
+class LayerEmbedding:
+    """What layers get of each token besides the residual: `count` inputs of `dim` values.
+
+    Input i is (norm(project_scale * project x)[i] + scale * table[token][i]) * mix for the token's embedding x, with the
+    norm over each input. A row of the table [vocab, count * dim] is read for each token.
+    """
+
+    count: int
+    dim: int
+    table: Matrix
+    scale: float
+    project: Matrix
+    project_scale: float
+    norm: Norm
+    mix: float
 
 
 @dataclass(frozen=True)
@@ -284,6 +325,7 @@ class Model:
     embedding_scale: float = 1.0
     embedding_project: Matrix | None = None
     embedding_norm: Norm | None = None
+    layer_embedding: LayerEmbedding | None = None
     position: Matrix | None = None
     position_offset: int = 0
     final_norm: Norm | None = None

@@ -35,6 +35,7 @@ class Tensors:
             raise CheckpointError(
                 f"config.json: {config.name('layers')} is {self.layers}, but the checkpoint has {len(shapes)} tensors"
             )
+        self.block_of: list[int] = []  # of each layer described so far, its first block
         self.ropes: list[Rope] = []
         self.rope_index: dict[str, int] = {}
         self.max_context = 0  # what the ropes reach; grows as they are made

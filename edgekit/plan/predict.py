@@ -36,6 +36,7 @@ OVERLAP_NEURONS = 1.5
 MIXER_MATRICES = {
     "attention": ("q", "k", "v", "gate", "o"),
     "convolution": ("gate_in", "gate_out", "value", "o"),
+    "layer_input": ("gate", "o"),
     "linear_attention": ("q", "k", "v", "gate", "beta", "decay", "o"),
 }
 STATE_RATE = 8e9  # bytes per second and core, of what a token reads and writes of a linear attention's state

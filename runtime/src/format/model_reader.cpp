@@ -74,8 +74,9 @@ class ModelReader : Fields {
     b.scale = static_cast<float>(scale);
     b.softcap = static_cast<float>(softcap);
     EK_ASSIGN(b.q, matrix_ref(node, "q", q, hidden));
-    EK_ASSIGN(b.k, matrix_ref(node, "k", kv, hidden));
-    EK_ASSIGN(b.v, matrix_ref(node, "v", kv, hidden));
+    EK_TRY(source(node, b));
+    EK_ASSIGN(b.k, matrix_ref(node, "k", kv, hidden, b.source != kNone));
+    EK_ASSIGN(b.v, matrix_ref(node, "v", kv, hidden, b.source != kNone));
     EK_ASSIGN(b.o, matrix_ref(node, "o", hidden, q));
     EK_ASSIGN(b.q_bias, vector(node, "q_bias", q, true));
     EK_ASSIGN(b.k_bias, vector(node, "k_bias", kv, true));
@@ -83,6 +84,7 @@ class ModelReader : Fields {
     EK_ASSIGN(b.o_bias, vector(node, "o_bias", hidden, true));
     EK_ASSIGN(b.q_norm, norm(node, "q_norm", q, b.head_dim));
     EK_ASSIGN(b.k_norm, norm(node, "k_norm", kv, b.head_dim));
+    EK_ASSIGN(b.v_norm, norm(node, "v_norm", kv, b.head_dim));
     EK_ASSIGN(b.sinks, vector(node, "sinks", b.heads, true));
     EK_ASSIGN(b.gate, matrix_ref(node, "gate", q, hidden, true));
     EK_ASSIGN(b.gate_bias, vector(node, "gate_bias", q, true));
@@ -94,6 +96,54 @@ class ModelReader : Fields {
       }
       b.rope = static_cast<int32_t>(index);
     }
+    return Nothing{};
+  }
+
+  // The block whose keys and values are read.
+  Outcome source(const JsonNode& node, Block& b) const {
+    if (!has(node, "source")) return Nothing{};
+    uint64_t index;
+    EK_ASSIGN(index, integer(node, "source", kMaxSize));
+    if (index >= out_.blocks.size()) return bad("source", "is no block before this one");
+    const Block& from = out_.blocks[index];
+    if (from.kind != Block::attention || from.source != kNone || from.kv_heads != b.kv_heads ||
+        from.head_dim != b.head_dim || from.window != b.window) {
+      return bad("source", "has no keys and values of this shape");
+    }
+    b.source = static_cast<int32_t>(index);
+    return Nothing{};
+  }
+
+  Outcome layer_input(const JsonNode& node, Block& b) {
+    uint64_t index;
+    EK_ASSIGN(index, integer(node, "index", kMaxSize));
+    if (index >= out_.layers.count) return bad("index", "the embedding has fewer layers");
+    b.index = static_cast<uint32_t>(index);
+    EK_TRY(activation(node, b));
+    EK_ASSIGN(b.gate, matrix_ref(node, "gate", out_.layers.dim, out_.hidden_size));
+    EK_ASSIGN(b.o, matrix_ref(node, "o", out_.hidden_size, out_.layers.dim));
+    return Nothing{};
+  }
+
+  Outcome layer_embedding(const JsonNode& embedding) {
+    if (!has(embedding, "layers")) return Nothing{};
+    const JsonNode* node;
+    EK_ASSIGN(node, member(embedding, "layers", JsonType::object));
+    LayerEmbedding& e = out_.layers;
+    double scale, project_scale, mix;
+    EK_ASSIGN(e.count, size(*node, "count"));
+    EK_ASSIGN(e.dim, size(*node, "dim"));
+    const uint64_t width = uint64_t{e.count} * e.dim;
+    if (width > kMaxSize) return bad("dim", "too large");
+    EK_ASSIGN(e.table, matrix_ref(*node, "table", out_.vocab_size, static_cast<uint32_t>(width)));
+    EK_ASSIGN(e.project, matrix_ref(*node, "project", static_cast<uint32_t>(width), out_.hidden_size));
+    EK_ASSIGN(e.norm, norm(*node, "norm", e.dim));
+    EK_ASSIGN(scale, number(*node, "scale", 1.0));
+    EK_ASSIGN(project_scale, number(*node, "project_scale", 1.0));
+    EK_ASSIGN(mix, number(*node, "mix", 1.0));
+    e.scale = static_cast<float>(scale);
+    e.project_scale = static_cast<float>(project_scale);
+    e.mix = static_cast<float>(mix);
     return Nothing{};
   }
 
@@ -244,6 +294,7 @@ class ModelReader : Fields {
     if (has(node, "pre_relu")) {
       EK_ASSIGN(b.pre_relu, boolean(node, "pre_relu"));
     }
+    EK_ASSIGN(b.out_scale, vector(node, "out_scale", 1, true));
     double residual_scale;
     EK_ASSIGN(residual_scale, number(node, "residual_scale", 1.0));
     b.residual_scale = static_cast<float>(residual_scale);
@@ -252,6 +303,9 @@ class ModelReader : Fields {
     } else if (kind == "convolution") {
       b.kind = Block::convolution;
       EK_TRY(convolution(node, b));
+    } else if (kind == "layer_input") {
+      b.kind = Block::layer_input;
+      EK_TRY(layer_input(node, b));
     } else if (kind == "linear_attention") {
       b.kind = Block::linear_attention;
       EK_TRY(linear_attention(node, b));
@@ -299,6 +353,7 @@ class ModelReader : Fields {
     EK_ASSIGN(out_.embedding_project, matrix_ref(embedding, "project", hidden, width, true));
     if (out_.embedding_project == kNone && width != hidden) return bad("embedding", "of another width");
     EK_ASSIGN(out_.embedding_norm, norm(embedding, "norm", hidden));
+    EK_TRY(layer_embedding(embedding));
     EK_ASSIGN(out_.position, matrix_ref(embedding, "position", 0, hidden, true));
     if (out_.position != kNone) {
       EK_ASSIGN(out_.position_offset, size(embedding, "position_offset", 0));

@@ -6,6 +6,7 @@
 #include "model/attention.h"
 #include "model/convolution.h"
 #include "model/feed_forward.h"
+#include "model/layer_input.h"
 #include "model/linear_attention.h"
 #include "model/mixture.h"
 
@@ -40,6 +41,7 @@ class Decoder {
   bool chooses(uint32_t count, const SelectionState& selection) const;
   Outcome run(const Pass& pass);
   Outcome embed(const Pass& pass);
+  Outcome embed_layers(const Pass& pass);
   Outcome embed_row(int32_t matrix, uint32_t row, float* out);
   void begin_block(const Pass& pass, size_t block);
   Outcome compute_block(const Pass& pass, size_t block);
@@ -60,6 +62,7 @@ class Decoder {
   Attention attention_;
   Convolution convolution_;
   LinearAttention linear_attention_;
+  LayerInput layer_input_;
   Neurons neurons_;
   Gathered gathered_;
   Predictor predictor_;

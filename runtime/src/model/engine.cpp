@@ -212,7 +212,7 @@ Outcome Session::feed_forward(uint32_t block, const float* x, uint32_t tokens, f
 Outcome Session::linear(uint32_t matrix, const float* x, uint32_t columns, uint32_t tokens, float* out, uint32_t rows) {
   const Manifest& all = model_.bundle->manifest();
   const auto is = [&](int32_t index) { return index == int64_t{matrix}; };
-  bool known = is(all.head) || is(all.head_project) || is(all.embedding_project);
+  bool known = is(all.head) || is(all.head_project) || is(all.embedding_project) || is(all.layers.project);
   for (const Block& b : all.blocks) {
     b.for_each_projection([&](int32_t i) { known = known || is(i); });
   }

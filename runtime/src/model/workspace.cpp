@@ -24,6 +24,7 @@ void for_each_array(const Manifest& m, const Widths& w, uint32_t batch, uint32_t
   each(s.k, Shape(b, w.kv));
   each(s.v, Shape(b, w.kv));
   each(s.state, Shape(w.state != 0 ? threads : 0, w.state));
+  each(s.layers, Shape(w.layers != 0 ? b : 0, w.layers));
   each(s.out, Shape(b, w.hidden));
   each(s.h, Shape(b, w.ffn));
   each(s.slices, Shape(uint64_t{texts} * kSlices, w.hidden));
@@ -72,6 +73,8 @@ Widths widths_of(const Manifest& m, Activations activations) {
       w.top_k = std::max(w.top_k, b.top_k);
     }
   }
+  w.layers = pad(uint64_t{m.layers.count} * m.layers.dim);
+  w.q = std::max(w.q, pad(m.layers.dim));
   for (const Rope& r : m.ropes) w.rope = std::max(w.rope, pad(r.dim / 2));
   for (const Matrix& x : m.matrices) {
     for (int i = 0; i < x.part_count; ++i) {

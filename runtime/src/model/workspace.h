@@ -19,7 +19,8 @@ constexpr uint32_t kSliceRows = 32;
 
 // Widths in values, each a multiple of 32 with zeros past the real width.
 struct Widths {
-  uint32_t hidden = 0, embed = 0, q = 0, kv = 0, ffn = 0, experts = 0, top_k = 0, rope = 0, rank = 0, state = 0;
+  uint32_t hidden = 0, embed = 0, q = 0, kv = 0, ffn = 0, experts = 0, top_k = 0, rope = 0, rank = 0, state = 0,
+           layers = 0;
   uint32_t widest = 0;     // the longest row of any matrix
   uint32_t quantized = 0;  // the longest row that is multiplied with activations of 8 bits
   bool parallel = false, output_gate = false;
@@ -39,6 +40,7 @@ struct Workspace {
   Array<float> k, v;                  // [batch][kv]: keys and values, the inputs of a convolution and a gate, or the
                                       // gates of linear attention
   Array<float> state;                 // [threads][state]: of a head, and its change
+  Array<float> layers;                // [batch][layers]: what layers get of each token besides
   Array<float> out;                   // [batch][hidden]: a block's output
   Array<float> h;                     // [batch][ffn]: the values of neurons
   Array<float> slices;                // [texts * kSlices][hidden]: partial sums of a block's output, token by token
