@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from edgekit.arch.spec import Attention, Norm, Ranges
 from edgekit.arch.by_layer import LayerBuilder
+from edgekit.arch.spec import Attention, Norm, Ranges
 from edgekit.errors import UnsupportedModelError
 
 

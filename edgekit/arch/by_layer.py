@@ -51,7 +51,7 @@ class LayerBuilder(Tensors):
         own = [j for j in range(i) if not self.kv_shared(j) and self.layer_kind(j) == kind]
         if not own:
             raise UnsupportedModelError(
-                f"config.json: num_kv_shared_layers leaves layer {i} no layer of its kind whose keys and values it reads"
+                f"config.json: num_kv_shared_layers leaves layer {i} no layer of its kind with keys and values to read"
             )
         return own[-1]
 
@@ -70,7 +70,9 @@ class LayerBuilder(Tensors):
         count, width = self.layers, self.layers * d
         if c.size("vocab_size_per_layer_input") != vocab:
             raise c.bad("vocab_size_per_layer_input", c.get("vocab_size_per_layer_input"), f"the vocab_size {vocab}")
-        norm = Norm("rms", c.positive("eps"), self.vector("layer_norm", self._name(f.layer_project_norm) + ".weight", d))
+        norm = Norm(
+            "rms", c.positive("eps"), self.vector("layer_norm", self._name(f.layer_project_norm) + ".weight", d)
+        )
         return LayerEmbedding(
             count,
             d,

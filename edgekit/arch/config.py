@@ -50,7 +50,12 @@ OWN_KEYS = frozenset({"hidden_act_threshold", "ffn_up_relu", "norm_relu"})
 
 
 # Multimodal model types that nest their text decoder's config -> the decoder's own.
-NESTED = {"gemma3": "gemma3_text", "gemma4": "gemma4_text", "qwen3_5": "qwen3_5_text", "qwen3_5_moe": "qwen3_5_moe_text"}
+NESTED = {
+    "gemma3": "gemma3_text",
+    "gemma4": "gemma4_text",
+    "qwen3_5": "qwen3_5_text",
+    "qwen3_5_moe": "qwen3_5_moe_text",
+}
 
 
 def decoder_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -63,11 +63,13 @@ class Family:
         conv_in, conv, conv_o: of layers of the kind "conv": a fused projection [gate in, gate out, value], the
             kernel and the projection out; biases by `conv_bias`.
         v_unit: values have a norm without weights, head by head.
-        shared_kv: the last num_kv_shared_layers layers read the keys and values of the last layer of their kind before.
-        head_sizes_by_layer: full attention has a head_dim, and perhaps key-value heads, of its own: in per_layer_config,
-            or global_head_dim and, with attention_k_eq_v, num_global_key_value_heads; and no values but its keys then.
+        shared_kv: the last num_kv_shared_layers layers read the keys and values of another layer of their kind.
+        head_sizes_by_layer: full attention has a head_dim, and perhaps key-value heads, of its own: in
+            per_layer_config, or global_head_dim and, with attention_k_eq_v, num_global_key_value_heads; its values are
+            its keys then.
         layer_table, layer_project, layer_project_norm, layer_gate, layer_o, layer_post_norm: of an embedding for each
-            layer, where the config's hidden_size_per_layer_input is not 0. `layer_scale`: the residual's, after a layer.
+            layer, where the config's hidden_size_per_layer_input is not 0. `layer_scale` multiplies the residual after a
+            layer.
         q_gated: the projection of queries has, behind the rows of each head, as many that gate what it attends to.
         linear_qkvz, linear_ba: of layers of the kind "linear_attention": projections that hold, key head by key head,
             its q, its k, and the v and z of its value heads; and the b and a of these.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from edgekit.arch.by_layer import LayerBuilder
 from edgekit.arch.config import LIMIT
 from edgekit.arch.spec import Activation, Bundled, Ffn, Matrix, Ranges, Vector
-from edgekit.arch.by_layer import LayerBuilder
 from edgekit.checkpoint.mxfp4 import BLOCKS
 from edgekit.errors import UnsupportedModelError
 

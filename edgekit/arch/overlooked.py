@@ -93,7 +93,9 @@ HARMLESS = frozenset(
         "no_repeat_ngram_size",
     ]
 )
-VISION = re.compile(r"(^|\.)(vision_tower|vision_model|visual|audio_tower|multi_modal_projector|embed_vision|embed_audio)\.")
+VISION = re.compile(
+    r"(^|\.)(vision_tower|vision_model|visual|audio_tower|multi_modal_projector|embed_vision|embed_audio)\."
+)
 DRAFTING = re.compile(r"(^|\.)mtp\.")  # a head that predicts the token after the next
 # Buffers that older versions of transformers saved; each is computed from the config.
 BUFFERS = re.compile(r"(rotary_emb\.(inv_freq|cos_cached|sin_cached)|\.(attn|attention)\.(masked_)?bias|position_ids)$")

@@ -296,8 +296,8 @@ Block = Mixer | Ffn | LayerInput
 class LayerEmbedding:
     """What layers get of each token besides the residual: `count` inputs of `dim` values.
 
-    Input i is (norm(project_scale * project x)[i] + scale * table[token][i]) * mix for the token's embedding x, with the
-    norm over each input. A row of the table [vocab, count * dim] is read for each token.
+    Input i is (norm(project_scale * project x)[i] + scale * table[token][i]) * mix for the token's embedding x, with
+    the norm over each input. A row of the table [vocab, count * dim] is read for each token.
     """
 
     count: int

@@ -10,7 +10,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edgekit.arch.spec import Attention, Block, Bundled, Convolution, Ffn, LayerInput, LinearAttention, Matrix, Model, Norm, Vector
+from edgekit.arch.spec import (
+    Attention,
+    Block,
+    Bundled,
+    Convolution,
+    Ffn,
+    LayerInput,
+    LinearAttention,
+    Matrix,
+    Model,
+    Norm,
+    Vector,
+)
 from edgekit.codecs import Codec, make_codec
 from edgekit.recipe import Recipe, Rule
 from edgekit.solvers import Solver

@@ -7,7 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.arch.spec import Attention, Convolution, Ffn, LayerEmbedding, LayerInput, LinearAttention, Mixer, Model, Norm, Predictor, Rope, Vector
+from edgekit.arch.spec import (
+    Attention,
+    Convolution,
+    Ffn,
+    LayerEmbedding,
+    LayerInput,
+    LinearAttention,
+    Mixer,
+    Model,
+    Norm,
+    Predictor,
+    Rope,
+    Vector,
+)
 from edgekit.bundle.checksum import lane64
 from edgekit.bundle.layout import FLASH, MANIFEST, RESIDENT, UNITS, Layout, MatrixPlan, selector_name
 from edgekit.errors import BundleError

@@ -94,7 +94,7 @@ def difference(bundle: Path, kind: str) -> float:
 def test_architectures_in_f32(name: str, kind: str, bundles) -> None:
     refused = kind in families.REFUSED.get(families.model_type(name), set())
     if refused or (kind == "mlx" and name in NOT_MLX):
-        with pytest.raises(ConvertError, match="mlx_lm"):
+        with pytest.raises(ConvertError, match=r"mlx_lm|no export writes yet"):
             export(bundles(name, "f32"), kind)
         return
     # A steep SiLU stands for ReLU in mlx_lm's llama.
@@ -106,7 +106,8 @@ def test_architectures_in_f32(name: str, kind: str, bundles) -> None:
 def test_architectures_in_f16(name: str, kind: str, bundles) -> None:
     if kind in families.REFUSED.get(families.model_type(name), set()):
         with pytest.raises(
-            ConvertError, match=f"{kind}: this model has blocks of the kind (convolution|linear_attention)"
+            ConvertError,
+            match=f"{kind}: this model has (blocks of the kind (convolution|linear_attention)|.*, which no export)",
         ):
             export(bundles(name, "f16"), kind)
         return

@@ -1,4 +1,4 @@
-"""Gemma 4, the text decoder: embeddings for each layer, keys and values shared by the last layers, heads of two sizes."""
+"""Gemma 4, the text decoder: embeddings for each layer, keys and values that layers share, heads of two sizes."""
 
 from dataclasses import replace
 
