@@ -67,9 +67,9 @@ class Family:
         head_sizes_by_layer: full attention has a head_dim, and perhaps key-value heads, of its own: in
             per_layer_config, or global_head_dim and, with attention_k_eq_v, num_global_key_value_heads; its values are
             its keys then.
-        layer_table, layer_project, layer_project_norm, layer_gate, layer_o, layer_post_norm: of an embedding for each
-            layer, where the config's hidden_size_per_layer_input is not 0. `layer_scale` multiplies the residual after a
-            layer.
+        layer_table, layer_project, layer_project_norm, layer_gate, layer_o, layer_post_norm: of an embedding for
+            each layer, where the config's hidden_size_per_layer_input is not 0.
+        layer_scale: what multiplies the residual after a layer.
         q_gated: the projection of queries has, behind the rows of each head, as many that gate what it attends to.
         linear_qkvz, linear_ba: of layers of the kind "linear_attention": projections that hold, key head by key head,
             its q, its k, and the v and z of its value heads; and the b and a of these.

@@ -131,7 +131,7 @@ def test_the_plan_counts_rings(model: tuple[Path, np.ndarray]) -> None:
         rows = [
             (min(128, WINDOW - 1 + max(batch, ROOM)) if b["window"] else 128) * b["kv_heads"] * b["head_dim"]
             for b in blocks
-            if b["kind"] == "attention"
+            if b["kind"] == "attention" and "source" not in b
         ]
         bytes_needed = 2 * 2 * sum(rows)
         plan = plan_bundle(bundle, Options(context=128, batch=batch))
