@@ -172,6 +172,7 @@ def export(
         _check_target(target, overwrite)  # another process may have made it since
         space.output.mkdir()
         job = Job(kind, path, space.output, Weights.open(path, progress), choices or Choices())
+        refuse_unwritten(job.weights.model, kind)
         module.export(job)
         about = {
             "format": "edgekit-artifact", "version": VERSION, "kind": kind, "edgekit": __version__, "bundle": identity,
@@ -181,6 +182,22 @@ def export(
         write_file(space.output / ABOUT, json.dumps(about, indent=1).encode())
         space.place()
     return Artifact(kind, place, about, time.monotonic() - begin)
+
+
+def refuse_unwritten(model: Json, kind: str) -> None:
+    """Refuses what no format writes yet: what Gemma 4's layers have of their own.
+
+    Raises:
+        ConvertError: names it.
+    """
+    found = {"embeddings for each layer"} if any(b["kind"] == "layer_input" for b in model["blocks"]) else set()
+    found |= {"keys and values that layers share"} if any("source" in b for b in model["blocks"]) else set()
+    found |= {"norms of values"} if any("v_norm" in b for b in model["blocks"]) else set()
+    found |= {"scales of layers"} if any("out_scale" in b for b in model["blocks"]) else set()
+    if found:
+        raise ConvertError(
+            f"{kind}: this model has {', '.join(sorted(found))}, which no export writes yet; run the bundle itself"
+        )
 
 
 def _make_folder(folder: Path) -> None:

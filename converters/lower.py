@@ -79,6 +79,14 @@ class Emitter(ABC, Generic[V]):
     def convolve(self, x: V, block: Json, layer: int) -> V:
         """Appends x [1, tokens, width] to the cache of block `layer` and mixes each channel over the block's taps."""
 
+    def recur(self, q: V, k: V, v: V, beta: V, decay: V, block: Json, layer: int) -> V:
+        """What each token reads from the state of linear attention block `layer`: [1, tokens, value_heads * value_dim].
+
+        Convolves q, k and v with the inputs that were kept, and changes the state token by token (docs/format.md). A
+        format without it refuses such blocks by name (`refuse_other_mixers`).
+        """
+        raise ConvertError("this format has no linear attention")
+
     @abstractmethod
     def route(self, logits: V, block: Json) -> V:
         """Weight of each expert, zero for those not chosen: [1, tokens, experts]."""
@@ -164,7 +172,19 @@ def attention(e: Emitter[V], block: Json, x: V, layer: int) -> V:
 
     q = project("q", block["heads"])
     k, v = project("k", block["kv_heads"]), project("v", block["kv_heads"])
-    return e.linear(e.attend(q, k, v, block, layer), Part(block["o"]), block.get("o_bias"))
+    out = e.attend(q, k, v, block, layer)
+    if "gate" in block:
+        out = e.mul(out, e.sigmoid(e.linear(x, Part(block["gate"]), block.get("gate_bias"))))
+    return e.linear(out, Part(block["o"]), block.get("o_bias"))
+
+
+def linear_attention(e: Emitter[V], block: Json, x: V, layer: int) -> V:
+    """A linear attention block."""
+    q, k, v, beta = (e.linear(x, Part(block[which])) for which in ("q", "k", "v", "beta"))
+    decay = e.linear(x, Part(block["decay"]), block["decay_bias"])
+    out = e.norm(block["norm"], e.recur(q, k, v, beta, decay, block, layer), block["value_heads"])
+    gate = e.activate("silu", 0, e.linear(x, Part(block["gate"])))
+    return e.linear(e.mul(out, gate), Part(block["o"]))
 
 
 def convolution(e: Emitter[V], block: Json, x: V, layer: int) -> V:
@@ -180,6 +200,7 @@ def convolution(e: Emitter[V], block: Json, x: V, layer: int) -> V:
 MIXERS: dict[str, Callable[[Emitter[Any], Json, Any, int], Any]] = {
     "attention": attention,
     "convolution": convolution,
+    "linear_attention": linear_attention,
 }
 
 

@@ -62,20 +62,29 @@ class Reference:
         if "position" in e:
             x = x + self._matrix(e["position"])[0][np.arange(n) + e["position_offset"]]
         x = self._norm(e.get("norm"), x)
+        inputs = self._layer_inputs(e["layers"], tokens, x) if "layers" in e else None
+        cached: dict[int, tuple[F64, F64]] = {}  # keys and values of attention blocks
         before = x  # what the preceding block read
-        for block in m["blocks"]:
+        for number, block in enumerate(m["blocks"]):
             before = before if block.get("parallel") else x
             source = self._norm(block.get("pre_norm"), before)
             if block.get("pre_relu"):
                 source = np.maximum(source, 0)
             if block["kind"] == "attention":
-                out = self._attention(block, source, length or n)
+                out = self._attention(block, source, length or n, cached, number)
+            elif block["kind"] == "layer_input":
+                assert inputs is not None
+                gate = _activate(block["activation"], 0.0, self._linear(block, "gate", source))
+                out = self._linear(block, "o", gate * inputs[:, block["index"]])
             elif block["kind"] == "convolution":
                 out = self._convolution(block, source)
+            elif block["kind"] == "linear_attention":
+                out = self._linear_attention(block, source)
             else:
                 out = self._ffn(block, source)
             out = self._norm(block.get("post_norm"), out) * block.get("residual_scale", 1.0)
             x = self._norm(block.get("out_norm"), x + out)
+            x = x * self._vector(block["out_scale"]) if "out_scale" in block else x
         x = self._norm(m.get("final_norm"), x)
         head = m["head"]
         if "project" in head:
@@ -118,7 +127,14 @@ class Reference:
         a, b = x[..., : dim // 2], x[..., dim // 2 : dim]
         return np.concatenate([a * cos - b * sin, b * cos + a * sin, x[..., dim:]], axis=-1)
 
-    def _attention(self, b: Json, x: F64, length: int) -> F64:
+    def _layer_inputs(self, e: Json, tokens: Sequence[int], x: F64) -> F64:  # [n, layers, dim]
+        shape = (len(x), e["count"], e["dim"])
+        projected = (x @ self._matrix(e["project"])[0].T * e["project_scale"]).reshape(shape)
+        own = self._matrix(e["table"])[0][np.asarray(tokens)].reshape(shape) * e["scale"]
+        out: F64 = (self._norm(e["norm"], projected) + own) * e["mix"]
+        return out
+
+    def _attention(self, b: Json, x: F64, length: int, cached: dict[int, tuple[F64, F64]], number: int) -> F64:
         n, d = len(x), b["head_dim"]
 
         def project(which: str, heads: int) -> F64:
@@ -130,8 +146,12 @@ class Reference:
             return self._norm(norm, y) if norm is not None and norm["per_head"] else y
 
         q = self._rope(b.get("rope"), project("q", b["heads"]), length)
-        k = self._rope(b.get("rope"), project("k", b["kv_heads"]), length)
-        v = project("v", b["kv_heads"])
+        if "source" in b:
+            k, v = cached[b["source"]]
+        else:
+            k = self._rope(b.get("rope"), project("k", b["kv_heads"]), length)
+            v = project("v", b["kv_heads"])
+        cached[number] = k, v
         group = b["heads"] // b["kv_heads"]
         k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
         scores = np.einsum("qhd,khd->hqk", q, k) * b["scale"]
@@ -144,6 +164,8 @@ class Reference:
             sinks = np.broadcast_to(self._vector(b["sinks"]), (1, n, b["heads"])).transpose(2, 1, 0)
             scores = np.concatenate([scores, sinks], axis=-1)
         mixed = np.einsum("hqk,khd->qhd", _softmax(scores)[..., :n], v).reshape(n, -1)
+        if "gate" in b:
+            mixed = mixed / (1 + np.exp(-self._linear(b, "gate", x)))
         out: F64 = mixed @ self._matrix(b["o"])[0].T + self._vector(b.get("o_bias"))
         return out
 
@@ -158,6 +180,33 @@ class Reference:
         u = np.concatenate([np.zeros((taps - 1, width)), u])
         mixed = sum(u[j : j + len(x)] * kernel[:, j] for j in range(taps)) + self._vector(b.get("kernel_bias"))
         return self._linear(b, "o", self._linear(b, "gate_out", x) * mixed)
+
+    def _linear_attention(self, b: Json, x: F64) -> F64:
+        n, keys, heads = len(x), b["key_heads"], b["value_heads"]
+        u = np.concatenate([self._linear(b, which, x) for which in "qkv"], axis=1)
+        kernel = self.weights.vector(b["kernel"]).astype(np.float64).reshape(u.shape[1], b["taps"])
+        padded = np.concatenate([np.zeros((b["taps"] - 1, u.shape[1])), u])
+        u = np.asarray(sum(padded[j : j + n] * kernel[:, j] for j in range(b["taps"])))
+        u = _activate(b["activation"], 0.0, u)
+        q, k, v = np.split(u, [keys * b["key_dim"], 2 * keys * b["key_dim"]], axis=1)
+
+        def unit(y: F64) -> F64:  # [n, value_heads, key_dim]
+            y = np.repeat(y.reshape(n, keys, b["key_dim"]), heads // keys, axis=1)
+            out: F64 = y / np.sqrt((y * y).sum(axis=-1, keepdims=True) + 1e-6)
+            return out
+
+        q, k, v = unit(q) / math.sqrt(b["key_dim"]), unit(k), v.reshape(n, heads, b["value_dim"])
+        beta = 1 / (1 + np.exp(-self._linear(b, "beta", x)))
+        steps = np.logaddexp(0, self._linear(b, "decay", x))
+        stays = np.exp(-np.exp(self._vector(b["decay_log"])) * steps)
+        state, out = np.zeros((heads, b["key_dim"], b["value_dim"])), np.zeros_like(v)
+        for t in range(n):
+            state = state * stays[t][:, None, None]
+            wrong = v[t] - np.einsum("hkv,hk->hv", state, k[t])
+            state = state + np.einsum("hk,hv->hkv", k[t], wrong * beta[t][:, None])
+            out[t] = np.einsum("hkv,hk->hv", state, q[t])
+        gate = self._linear(b, "gate", x)
+        return self._linear(b, "o", self._norm(b["norm"], out).reshape(n, -1) * _activate("silu", 0.0, gate))
 
     def _neurons(self, b: Json, name: str, x: F64, expert: int = 0) -> F64:
         def bias(which: str, count: int) -> F64 | float:

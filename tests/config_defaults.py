@@ -33,15 +33,15 @@ def family(model_type: str) -> dict[str, Any]:
         values |= {"rope_theta": rope["full_attention"]["rope_theta"]}
     elif rope and model_type == "gpt_oss":
         values |= {"rope_theta": rope["rope_theta"]}
-    elif rope and "full_attention" in rope:
+    elif rope and "full_attention" in rope and model_type != "gemma4_text":
         values["rope_theta"] = rope["full_attention"]["rope_theta"]
         values["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
     elif rope and model_type == "gpt_neox":
         values["rotary_emb_base"], values["rotary_pct"] = rope["rope_theta"], rope["partial_rotary_factor"]
-    elif rope:
+    elif rope and model_type != "gemma4_text":
         values |= {k: v for k, v in rope.items() if k != "rope_type"}
     if rope:
-        values |= {"rope_parameters": rope if model_type == "gpt_oss" else None, "rope_scaling": None}
+        values |= {"rope_parameters": rope if model_type in ("gpt_oss", "gemma4_text") else None, "rope_scaling": None}
     if hasattr(made, "_sliding_window_pattern"):
         values["sliding_window_pattern"] = made._sliding_window_pattern
     if "attention_types" in values:

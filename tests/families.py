@@ -13,6 +13,7 @@ from edgekit.arch import known_model_types
 
 KINDS = ("native", "onnx", "onnx-exact", "onnx-flash", "mlx", "mlx-exact", "coreml", "coreml-flash", "coreai")
 APPLE = {"coreml", "coreml-flash", "coreai"}
+EVERYTHING = set(KINDS) - {"native"}
 # What an export has no code for: refused by name.
 REFUSED: dict[str, set[str]] = {
     "gpt_neo": {"mlx"},
@@ -23,6 +24,10 @@ REFUSED: dict[str, set[str]] = {
     "gpt_oss": {"mlx"},
     "lfm2": {"mlx", *APPLE},
     "lfm2_moe": {"mlx", *APPLE},
+    "gemma4_text": EVERYTHING,
+    "qwen3_next": APPLE,
+    "qwen3_5_text": APPLE,
+    "qwen3_5_moe_text": APPLE,
 }
 BEGIN, END = "<!-- families -->\n", "<!-- end of families -->\n"
 PAGE = Path(__file__).parents[1] / "docs" / "compatibility.md"

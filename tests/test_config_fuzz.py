@@ -34,6 +34,7 @@ ONE_OF_EACH = [
     "llama_yarn", "mistral", "mixtral", "qwen2_windows", "qwen3", "qwen3_moe", "gemma3", "phi3_longrope", "olmo2",
     "opt", "gpt2", "gpt_neo", "gpt_neox", "openelm", "smollm3", "olmo3", "granite", "granitemoe", "granitemoehybrid",
     "qwen2_moe", "olmoe", "cohere2", "nemotron", "lfm2", "lfm2_moe", "gpt_oss",
+    "qwen3_next", "qwen3_5", "qwen3_5_moe", "gemma4",
 ]  # fmt: skip
 
 NAMED: list[tuple[str, dict[str, Any]]] = [
@@ -70,6 +71,22 @@ NAMED: list[tuple[str, dict[str, Any]]] = [
     ("openelm", {"ffn_multipliers": ["x", 1.0, 1.0]}),
     ("openelm", {"ffn_multipliers": [1.0]}),
     ("openelm", {"num_query_heads": [2, 4]}),
+    ("qwen3_next", {"linear_num_key_heads": 3}),
+    ("qwen3_next", {"linear_conv_kernel_dim": 0}),
+    ("qwen3_next", {"layer_types": None, "full_attention_interval": 0}),
+    ("qwen3_5", {"layer_types": ["linear_attention"] * 3 + ["sliding_attention"]}),
+    ("qwen3_5", {"linear_value_head_dim": "x"}),
+    ("qwen3_5", {"attn_output_gate": False}),
+    ("qwen3_5_moe", {"num_experts_per_tok": 7}),
+    ("gemma4", {"num_kv_shared_layers": 5}),
+    ("gemma4", {"num_kv_shared_layers": 7}),
+    ("gemma4", {"num_kv_shared_layers": -1}),
+    ("gemma4", {"per_layer_config": {"1": {"num_attention_heads": 8}}}),
+    ("gemma4", {"per_layer_config": {"1": 5}}),
+    ("gemma4", {"per_layer_config": [1]}),
+    ("gemma4", {"vocab_size_per_layer_input": 7}),
+    ("gemma4", {"enable_moe_block": True}),
+    ("gemma4", {"use_bidirectional_attention": "all"}),
 ]
 
 
@@ -155,6 +172,11 @@ HOSTILE = [
     ("mixtral", {"num_local_experts": 1 << 24}),
     ("gpt_neox", {"num_attention_heads": 1 << 24}),
     ("openelm", {"num_transformer_layers": 1 << 24}),
+    ("qwen3_next", {"linear_num_key_heads": 1 << 24, "linear_num_value_heads": 1 << 24}),
+    ("qwen3_next", {"num_attention_heads": 1 << 24, "num_key_value_heads": 1}),
+    ("qwen3_5_moe", {"num_experts": 1 << 24}),
+    ("gemma4", {"hidden_size_per_layer_input": 1 << 24}),
+    ("gemma4", {"num_kv_shared_layers": 1 << 24}),
 ]
 
 
@@ -178,10 +200,11 @@ def test_broken_values_are_refused_in_one_line(name: str, change: dict[str, Any]
     assert attempt(config, shapes) is not None
 
 
+@pytest.mark.parametrize("name", ["gemma3", "gemma4", "qwen3_5", "qwen3_5_moe"])
 @pytest.mark.parametrize("value", [None, 5, [], "x", {}, {"model_type": "llama"}])
-def test_a_text_config_of_any_kind_is_an_error_in_one_line(value: Any) -> None:
-    _, shapes = parts("gemma3")
-    assert attempt({"model_type": "gemma3", "text_config": value}, shapes) is not None
+def test_a_text_config_of_any_kind_is_an_error_in_one_line(value: Any, name: str) -> None:
+    _, shapes = parts(name)
+    assert attempt({"model_type": name, "text_config": value}, shapes) is not None
 
 
 @pytest.mark.parametrize("value", [None, 5, [], "", "x\ny", {}, 10**400])

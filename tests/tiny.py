@@ -41,6 +41,31 @@ HYBRID: dict[str, Any] = {
     "mamba_d_state": 8,
 }
 LFM2: dict[str, Any] = dict(GQA)
+# Gated DeltaNet: three layers of it, one that attends.
+DELTA: dict[str, Any] = {
+    **GQA,
+    "num_hidden_layers": 4,
+    "head_dim": 32,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 24,
+}
+DELTA_MOE: dict[str, Any] = {
+    "num_experts": 6,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 48,
+    "shared_expert_intermediate_size": 80,
+}
+GEMMA4: dict[str, Any] = {
+    **GQA,
+    "num_hidden_layers": 6,
+    "head_dim": 16,
+    "global_head_dim": 32,
+    "sliding_window": 9,
+    "vocab_size_per_layer_input": 199,
+    "layer_types": ["sliding_attention", "full_attention"] * 3,
+}
 LONG = {"short_factor": [1.0 + i / 8 for i in range(8)], "long_factor": [2.0 + i for i in range(8)]}
 
 MAKERS: dict[str, Callable[[], Any]] = {
@@ -74,6 +99,16 @@ MAKERS: dict[str, Callable[[], Any]] = {
             "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1_000_000.0},
             "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
         },
+    ),
+    "gemma4": lambda: tf.Gemma4TextConfig(
+        **GEMMA4, num_kv_shared_layers=2, use_double_wide_mlp=True, hidden_size_per_layer_input=24
+    ),
+    "gemma4_keyed": lambda: tf.Gemma4TextConfig(
+        **GEMMA4,
+        num_global_key_value_heads=1,
+        attention_k_eq_v=True,
+        hidden_size_per_layer_input=0,
+        final_logit_softcapping=1.5,
     ),
     "phi3": lambda: tf.Phi3Config(**GQA),
     "phi3_longrope": lambda: tf.Phi3Config(
@@ -197,6 +232,25 @@ MAKERS: dict[str, Callable[[], Any]] = {
             "original_max_position_embeddings": 32,
         },
     ),
+    "qwen3_next": lambda: tf.Qwen3NextConfig(**DELTA, **DELTA_MOE, mlp_only_layers=[1]),
+    "qwen3_next_biased": lambda: tf.Qwen3NextConfig(
+        **{**DELTA, "hidden_size": 60, "linear_key_head_dim": 10, "linear_num_value_heads": 2, "num_hidden_layers": 3},
+        **DELTA_MOE,
+        attention_bias=True,
+        linear_conv_kernel_dim=3,
+        full_attention_interval=2,
+        norm_topk_prob=False,
+    ),
+    "qwen3_5": lambda: tf.Qwen3_5TextConfig(**DELTA),
+    "qwen3_5_tied": lambda: tf.Qwen3_5TextConfig(
+        **{**DELTA, "num_hidden_layers": 3, "linear_value_head_dim": 16},
+        layer_types=["full_attention", "linear_attention", "linear_attention"],
+        tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6, "partial_rotary_factor": 0.5},
+    ),
+    "qwen3_5_moe": lambda: tf.Qwen3_5MoeTextConfig(
+        **{k: v for k, v in DELTA.items() if k != "intermediate_size"}, **DELTA_MOE
+    ),
     "qwen3_moe": lambda: tf.Qwen3MoeConfig(
         **GQA,
         head_dim=32,
@@ -221,7 +275,7 @@ def make(name: str, folder: Path, dtype: torch.dtype = torch.float32, layers: in
     model = tf.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
         for name, buffer in model.named_buffers():
-            if name.endswith("expert_bias"):
+            if name.endswith(("expert_bias", "layer_scalar")):
                 buffer.add_(torch.randn_like(buffer) * 0.1)
         for parameter in model.parameters():  # norms and biases must not stay at one and zero
             if parameter.dim() == 1:

@@ -18,6 +18,7 @@ from edgekit.codecs.forms import AffineForm, DenseForm
 from edgekit.codecs.plain import bf16_bits
 from edgekit.converters.base import Job
 from edgekit.converters.checkpoint import Piece, assembled, config_of, described, matrices, vectors
+from edgekit.converters.mlx import hybrid
 from edgekit.converters.mlx.pack import GROUP, words
 from edgekit.converters.safetensors_file import SafetensorsFile
 from edgekit.converters.weights import Json, Weight, feed_forward_parts
@@ -27,7 +28,7 @@ from edgekit.errors import ConvertError
 PREFIXES = {
     "llama": "", "mistral": "", "qwen2": "", "qwen3": "", "qwen3_moe": "", "mixtral": "", "gemma3_text": "",
     "phi3": "", "olmo2": "", "gpt2": "model.", "gpt_neox": "", "smollm3": "", "granite": "", "olmo3": "", "olmoe": "",
-    "qwen2_moe": "", "cohere2": "", "nemotron": "",
+    "qwen2_moe": "", "cohere2": "", "nemotron": "", **dict.fromkeys(hybrid.KINDS, ""),
 }  # fmt: skip
 ACTIVATIONS = {
     "gemma3_text": "gelu_tanh",
@@ -69,6 +70,7 @@ def export(job: Job) -> None:
     for name, experts in stacks.items():
         _add(file, name, [_assembled(job, experts[i], factors) for i in sorted(experts)], stacked=True)
     for tensor, values in vectors(model, job.weights, factors).items():
+        values = hybrid.vector(tensor, values, model) if model.model_type in hybrid.KINDS else values
         file.add(_named(prefix, tensor), values.astype(np.float32 if _wide(job) else np.float16))
     file.close()
     (job.folder / "config.json").write_text(json.dumps(_config(model, config), indent=1))
@@ -89,7 +91,7 @@ def _steep(job: Job) -> dict[str, float]:
     out: dict[str, float] = {}
     c = STEEPNESS["f32" if _wide(job) else "f16"]
     for block in job.weights.model["blocks"]:
-        if block["kind"] == "attention" or block["activation"] != "relu" or not block["gated"]:
+        if block["kind"] not in ("ffn", "experts") or block["activation"] != "relu" or not block["gated"]:
             continue
         job.about["relu_as_silu"] = c
         for matrix in block["matrices"]:
@@ -134,6 +136,8 @@ def _refuse(model: Model, config: Json) -> None:
         raise ConvertError(
             f"'{kind}' is not written for mlx_lm, only {', '.join(PREFIXES)}; 'mlx-exact' takes every model"
         )
+    if kind in hybrid.KINDS:
+        hybrid.refuse(model)
     wanted = ACTIVATIONS.get(kind, "silu")
     for block in model.blocks:
         if isinstance(block, Ffn):
@@ -166,8 +170,10 @@ def _rope_kind(config: Json) -> str:
 
 def _config(model: Model, config: Json) -> Json:
     """config.json with the fields by the names that mlx_lm reads (transformers 4's)."""
+    if model.model_type in hybrid.KINDS:
+        config = hybrid.flat_config(model, config)
     out = {k: v for k, v in config.items() if k not in ("quantization", "quantization_config", "model_file")}
-    out["model_type"] = model.model_type
+    out["model_type"] = hybrid.KINDS.get(model.model_type, model.model_type)
     out["tie_word_embeddings"] = model.head == model.embedding
     ropes = config.get("rope_parameters") or {}
     nested = isinstance(ropes.get("full_attention"), dict)

@@ -229,6 +229,37 @@ class MlxModel(Emitter[Array]):
         mixed = sum((joined[:, j : j + self.count] * kernel[:, j] for j in range(taps)), mx.zeros_like(x))
         return mixed if block.get("kernel_bias") is None else mixed + self._vector(block["kernel_bias"])
 
+    def recur(self, q: Array, k: Array, v: Array, beta: Array, decay: Array, block: Json, layer: int) -> Array:
+        heads, keys, d, taps = block["value_heads"], block["key_heads"], block["key_dim"], block["taps"]
+        x = mx.concatenate([q, k, v], axis=-1)
+        kernel = self._vector(block["kernel"]).reshape(x.shape[-1], taps)
+        nothing = (
+            mx.zeros((1, taps - 1, x.shape[-1]), x.dtype),
+            mx.zeros((1, heads, d, block["value_dim"]), mx.float32),
+        )
+        before, state = self.cache.get(layer, nothing)
+        joined = mx.concatenate([before, x], axis=1)
+        x = sum((joined[:, j : j + self.count] * kernel[:, j] for j in range(taps)), mx.zeros_like(x))
+        x = self.activate(block["activation"], 0, x).astype(mx.float32)
+
+        def unit(part: Array) -> Array:  # [1, tokens, value_heads, key_dim]
+            part = part.reshape(1, self.count, keys, d)
+            part = part / mx.sqrt((part * part).sum(axis=-1, keepdims=True) + 1e-6)
+            return mx.repeat(part, heads // keys, axis=2)
+
+        queries, found = unit(x[..., : keys * d]) * d**-0.5, unit(x[..., keys * d : 2 * keys * d])
+        values = x[..., 2 * keys * d :].reshape(1, self.count, heads, -1)
+        rate = mx.exp(self._vector(block["decay_log"]).astype(mx.float32))
+        stays = mx.exp(-rate * mx.logaddexp(decay.astype(mx.float32), mx.array(0.0)))[..., None, None]
+        written, out = mx.sigmoid(beta.astype(mx.float32))[..., None], []
+        for t in range(self.count):
+            state = state * stays[:, t]
+            change = (values[:, t] - (state * found[:, t, :, :, None]).sum(axis=2)) * written[:, t]
+            state = state + found[:, t, :, :, None] * change[:, :, None]
+            out.append((state * queries[:, t, :, :, None]).sum(axis=2))
+        self.cache[layer] = (joined[:, self.count :], state)
+        return mx.stack(out, axis=1).reshape(1, self.count, -1).astype(self.dtype)
+
     def route(self, logits: Array, block: Json) -> Array:
         p = mx.sigmoid(logits) if block.get("scoring") == "sigmoid" else mx.softmax(logits, axis=-1, precise=True)
         ranked = p if block.get("choice_bias") is None else p + self._vector(block["choice_bias"])

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from edgekit.converters.base import Choices
 from edgekit.converters.lower import feed_forward, mixers
 from edgekit.converters.onnx.data import DataFile
+from edgekit.converters.onnx.recurrence import channels_of, delta_rule
 from edgekit.converters.onnx.weights import MS, OnnxWeights, Value
 from edgekit.converters.rope import tables
 from edgekit.converters.weights import Json, Part, Weights
@@ -33,7 +34,7 @@ class OnnxEmitter(OnnxWeights):
         super().__init__(weights, data, choices, exact=exact)
         self.context, self.flash = context, flash
         model = weights.model
-        names_of = ("q", "k", "v", "gate_in", "gate_out", "value", "o")
+        names_of = ("q", "k", "v", "gate", "beta", "decay", "gate_in", "gate_out", "value", "o")
         wanted = {b[n] for b in mixers(model["blocks"]) for n in names_of if n in b}
         wanted |= {model["head"]["matrix"], model["head"].get("project"), model["embedding"].get("project")}
         names = [m["name"] for m in weights.bundle.data["matrices"]]
@@ -53,6 +54,14 @@ class OnnxEmitter(OnnxWeights):
             if b["kind"] == "convolution":
                 state = ("batch", b["taps"] - 1, self.w.model["hidden_size"])
                 self.pasts[layer] = [tensor(f"past_conv.{layer}", ir.DataType.FLOAT, *state)]
+                continue
+            if b["kind"] == "linear_attention":
+                state = ("batch", b["taps"] - 1, channels_of(b))
+                heads = ("batch", b["value_heads"], b["key_dim"], b["value_dim"])
+                self.pasts[layer] = [
+                    tensor(f"past_conv.{layer}", ir.DataType.FLOAT, *state),
+                    tensor(f"past_state.{layer}", ir.DataType.FLOAT, *heads),
+                ]
                 continue
             shape = ("batch", b["kv_heads"], "past", head_width(b["head_dim"]))
             names = (f"past_key_values.{layer}.{which}" for which in ("key", "value"))
@@ -202,9 +211,14 @@ class OnnxEmitter(OnnxWeights):
         return out
 
     def convolve(self, x: Value, block: Json, layer: int) -> Value:
-        taps, width = block["taps"], self.w.model["hidden_size"]
+        mixed = self._convolved(x, block, layer, self.w.model["hidden_size"])
+        bias = block.get("kernel_bias")
+        return mixed if bias is None else self.op("Add", mixed, self._vector(bias))
+
+    def _convolved(self, x: Value, block: Json, layer: int, width: int) -> Value:
+        taps = block["taps"]
         kernel = self.w.vector(block["kernel"]).reshape(width, taps)
-        joined = self.op("Concat", *self.pasts[layer], x, axis=1)
+        joined = self.op("Concat", self.pasts[layer][0], x, axis=1)
         mixed: Value | None = None
         for tap in range(taps):
             end = tap + 1 - taps or FAR
@@ -218,8 +232,42 @@ class OnnxEmitter(OnnxWeights):
         last.shape = ir.Shape(("batch", taps - 1, width))
         last.type = ir.TensorType(ir.DataType.FLOAT)
         self.presents.append(last)
-        bias = block.get("kernel_bias")
-        return mixed if bias is None else self.op("Add", mixed, self._vector(bias))
+        return mixed
+
+    def recur(self, q: Value, k: Value, v: Value, beta: Value, decay: Value, block: Json, layer: int) -> Value:
+        heads, keys, d = block["value_heads"], block["key_heads"], block["key_dim"]
+        x = self._convolved(self.op("Concat", q, k, v, axis=2), block, layer, channels_of(block))
+        x = self.activate(block["activation"], 0, x)
+
+        def cut(begin: int, end: int, count: int) -> Value:
+            part = self.op("Slice", x, self.ints(begin), self.ints(end), self.ints(2))
+            return self.op("Reshape", part, self.ints(0, 0, count, -1))
+
+        def unit(part: Value, scale: float) -> Value:
+            square = self.op("ReduceSum", self.op("Mul", part, part), self.ints(-1), keepdims=1)
+            length = self.op("Sqrt", self.op("Add", square, self.number(1e-6)))
+            part = self.scale(self.op("Div", part, length), scale)
+            if keys == heads:
+                return part
+            wide = self.op("Expand", self.op("Unsqueeze", part, self.ints(3)), self.ints(1, 1, 1, heads // keys, 1))
+            return self.op("Reshape", wide, self.ints(0, 0, heads, -1))
+
+        width = keys * d
+        queries, found = unit(cut(0, width, keys), d**-0.5), unit(cut(width, 2 * width, keys), 1.0)
+        rate = self.op("Exp", self._vector(block["decay_log"]))
+        stays = self.op("Exp", self.op("Neg", self.op("Mul", self.op("Softplus", decay), rate)))
+        given = [queries, found, cut(2 * width, FAR, heads), self.op("Sigmoid", beta), stays]
+        body = delta_rule(heads, d, block["value_dim"], f"delta_rule.{layer}")
+        axes = [1] * len(given)
+        state, out = self.ops(
+            "Scan", [self.pasts[layer][1], *given], 2, "", body=body, num_scan_inputs=len(given),
+            scan_input_axes=axes, scan_output_axes=[1],
+        )  # fmt: skip
+        state.name = f"present_state.{layer}"
+        state.shape = ir.Shape(("batch", heads, d, block["value_dim"]))
+        state.type = ir.TensorType(ir.DataType.FLOAT)
+        self.presents.append(state)
+        return self.op("Reshape", out, self.ints(0, 0, -1))
 
     def route(self, logits: Value, block: Json) -> Value:
         p = self.op("Sigmoid", logits) if block.get("scoring") == "sigmoid" else self.op("Softmax", logits, axis=-1)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from edgekit.arch.spec import Attention, Ranges
-from edgekit.arch.tensors import Tensors
+from edgekit.arch.by_layer import LayerBuilder
+from edgekit.arch.spec import Attention, Norm, Ranges
 from edgekit.errors import UnsupportedModelError
 
 
-class AttentionBuilder(Tensors):
+class AttentionBuilder(LayerBuilder):
     """Describes the attention block of a layer."""
 
     def attention(self, i: int) -> Attention:
@@ -19,15 +19,32 @@ class AttentionBuilder(Tensors):
         if c.get("head_dim") is None and self.hidden % heads:
             raise UnsupportedModelError(f"config.json: {heads} heads do not divide a hidden size of {self.hidden}")
         d = c.size("head_dim", self.hidden // heads)
+        if f.head_sizes_by_layer:
+            d, kv = self.head_sizes(i, d, kv)
         if heads % kv:
             raise UnsupportedModelError(f"config.json: {kv} key-value heads do not divide {heads} heads")
         tensors, ranges, whole = self._qkv(i, heads, kv, d)
         at = f"layers.{i}."
         sizes = {"q": heads * d, "k": kv * d, "v": kv * d}
-        m = {n: self.matrix(at + n, tensors[n], sizes[n], self.hidden, ranges[n], whole) for n in "qkv"}
-        b = {n: self.bias(at + n + "_bias", tensors[n], sizes[n], ranges[n], whole, f.qkv_bias) for n in "qkv"}
-        o = self._name(f.o, i)
+        wholes = dict.fromkeys("qkv", whole)
+        parts = {"q": "q", "k": "k", "v": "v"}
+        if f.q_gated:  # head by head its queries, then what gates it
+            self._check(tensors["q"] + ".weight", (2 * heads * d, self.hidden))
+            starts = range(0, 2 * heads * d, 2 * d)
+            ranges |= {"q": tuple((s, s + d) for s in starts), "gate": tuple((s + d, s + 2 * d) for s in starts)}
+            wholes |= {"q": 2 * heads * d, "gate": 2 * heads * d}
+            sizes["gate"], parts["gate"] = sizes["q"], "q"
         kind = self.layer_kind(i)
+        keyed = f.head_sizes_by_layer and kind == "full_attention" and c.flag("attention_k_eq_v")  # values are the keys
+        source = self.kv_source(i) if f.shared_kv else None
+        for n in "kv" if source is not None else "v" if keyed else "":
+            del parts[n]
+        m = {n: self.matrix(at + n, tensors[p], sizes[n], self.hidden, ranges[n], wholes[n]) for n, p in parts.items()}
+        b = {
+            n: self.bias(f"{at}{n}_bias", tensors[p], sizes[n], ranges[n], wholes[n], f.qkv_bias)
+            for n, p in parts.items()
+        }
+        o = self._name(f.o, i)
         per_head = f.qk_norm_per_head
         pre, post, out = self.norm_places(at + "attention_", f.attention_norm, f.attention_post_norm, i)
         return Attention(
@@ -36,15 +53,15 @@ class AttentionBuilder(Tensors):
             d,
             self._scale(d, i),
             m["q"],
-            m["k"],
-            m["v"],
+            m.get("k"),
+            m.get("k") if keyed else m.get("v"),
             self.matrix(at + "o", o, self.hidden, heads * d),
             b["q"],
-            b["k"],
-            b["v"],
+            b.get("k"),
+            b.get("k") if keyed else b.get("v"),
             self.bias(at + "o_bias", o, self.hidden, rule=f.o_bias),
             self.norm(at + "q_norm", f.q_norm, i, d if per_head else heads * d, per_head),
-            self.norm(at + "k_norm", f.k_norm, i, d if per_head else kv * d, per_head),
+            self.norm(at + "k_norm", f.k_norm, i, d if per_head else kv * d, per_head) if source is None else None,
             self.rope(kind, d) if self.rotates(i, kind) else None,
             c.size("window") if kind == "sliding_attention" else 0,
             self._softcap("attn_logit_softcapping"),
@@ -54,6 +71,10 @@ class AttentionBuilder(Tensors):
             c.flag("norm_relu"),
             c.number("residual_multiplier", 1.0),
             self.vector(at + "sinks", self._name(f.sinks, i), heads) if f.sinks else None,
+            m.get("gate"),
+            b.get("gate"),
+            Norm("rms", c.positive("eps"), None, per_head=True) if f.v_unit and source is None else None,
+            None if source is None else self.block_of[source],
         )
 
     def _softcap(self, key: str) -> float:

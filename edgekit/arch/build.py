@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from edgekit.arch.attention import AttentionBuilder
@@ -12,7 +13,8 @@ from edgekit.arch.convolution import ConvolutionBuilder
 from edgekit.arch.families import FAMILIES
 from edgekit.arch.family import Family
 from edgekit.arch.feed_forward import FeedForwardBuilder
-from edgekit.arch.spec import Block, Model
+from edgekit.arch.linear_attention import LinearAttentionBuilder
+from edgekit.arch.spec import Block, Ffn, LayerInput, Mixer, Model
 from edgekit.arch.tensors import Shapes, head_tensor
 from edgekit.errors import CheckpointError, UnsupportedModelError
 
@@ -69,9 +71,9 @@ def describe(
     config = decoder_config(config)
     family = find_family(config.get("model_type"))
     for key, allowed in {**REQUIRED_VALUES, **family.required_values}.items():
-        if config.get(key, allowed[0]) not in allowed and not (
-            key == "quantization_config" and _undone(config, family)
-        ):
+        if key in family.reads or config.get(key, allowed[0]) in allowed:
+            continue
+        if key != "quantization_config" or not _undone(config, family):
             raise UnsupportedModelError(
                 f"config.json: {key} is {shown(config[key])}, which edgekit does not compute for "
                 f"{family.model_types[0]}"
@@ -86,12 +88,30 @@ def _undone(config: Mapping[str, Any], family: Family) -> bool:
     return isinstance(method, str) and method in family.packed
 
 
-class _Builder(AttentionBuilder, ConvolutionBuilder, FeedForwardBuilder):
+class _Builder(AttentionBuilder, ConvolutionBuilder, LinearAttentionBuilder, FeedForwardBuilder):
     """The whole model."""
 
     def __init__(self, config: Config, shapes: Shapes, head_differs: bool) -> None:
         super().__init__(config, shapes)
         self.head_differs = head_differs
+        self.layer_blocks = 0  # of the layer described last
+
+    def _layer(self, i: int) -> list[Block]:
+        self.block_of.append(self.block_of[-1] + self.layer_blocks if i else 0)
+        own = self.layer_input(i)
+        listed: list[Block] = [self._mixer(i), *self.feed_forwards(i), *([own] if own else [])]
+        self.layer_blocks = len(listed)
+        scale = self.layer_scale(i)
+        last = listed[-1]
+        if scale is not None and isinstance(last, Ffn | LayerInput):
+            listed[-1] = replace(last, out_scale=scale)
+        return listed
+
+    def _mixer(self, i: int) -> Mixer:
+        kind = self.layer_kind(i)
+        if kind == "conv":
+            return self.convolution(i)
+        return self.linear_attention(i) if kind == "linear_attention" else self.attention(i)
 
     def model(self, generation: Mapping[str, Any]) -> Model:
         c, f = self.c, self.f
@@ -101,8 +121,7 @@ class _Builder(AttentionBuilder, ConvolutionBuilder, FeedForwardBuilder):
         projects = self._has(f.project_in)
         blocks: list[Block] = []
         for i in range(self.layers):
-            mixer = self.convolution(i) if self.layer_kind(i) == "conv" else self.attention(i)
-            blocks += [mixer, *self.feed_forwards(i)]
+            blocks += self._layer(i)
         head_name = head_tensor(f, self.shapes)
         tied = c.flag("tied") and not self.head_differs
         if not tied and head_name not in self.shapes:
@@ -128,6 +147,7 @@ class _Builder(AttentionBuilder, ConvolutionBuilder, FeedForwardBuilder):
             tuple(self.ropes),
             math.sqrt(self.hidden) if f.embedding_scaled else c.number("embedding_multiplier", 1.0),
             self.matrix("project_in", self._name(f.project_in), self.hidden, width) if projects else None,
+            layer_embedding=self.layer_embedding(vocab),
             position=position,
             position_offset=f.position_offset,
             final_norm=self.norm("final_norm", f.final_norm or ""),

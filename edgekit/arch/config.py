@@ -49,19 +49,30 @@ ACTIVATIONS: dict[str, str] = {
 OWN_KEYS = frozenset({"hidden_act_threshold", "ffn_up_relu", "norm_relu"})
 
 
+# Multimodal model types that nest their text decoder's config -> the decoder's own.
+NESTED = {
+    "gemma3": "gemma3_text",
+    "gemma4": "gemma4_text",
+    "qwen3_5": "qwen3_5_text",
+    "qwen3_5_moe": "qwen3_5_moe_text",
+}
+
+
 def decoder_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The text decoder's part of a config.json; multimodal Gemma 3 nests it.
+    """The text decoder's part of a config.json, where a multimodal model nests it.
 
     Raises:
         UnsupportedModelError: the nested part is no object.
     """
-    if config.get("model_type") != "gemma3":
+    kind = config.get("model_type")
+    inner = NESTED.get(kind) if isinstance(kind, str) else None
+    if inner is None:
         return dict(config)
     text = config.get("text_config")
     if not isinstance(text, dict):
         raise UnsupportedModelError(f"config.json: text_config is {shown(text)}, which is not an object")
     outer = {k: config[k] for k in ("eos_token_id", "bos_token_id", "tie_word_embeddings") if k in config}
-    return {**text, **outer, "model_type": "gemma3_text"}
+    return {**text, **outer, "model_type": inner}
 
 
 def shown(value: Any) -> str:

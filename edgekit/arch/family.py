@@ -47,7 +47,8 @@ class Family:
         scale: attention scale: 1/sqrt(head_dim), 1/sqrt(query_pre_attn_scalar), attention_multiplier, or 1.
         windows: which layers have a sliding window: by config's layer_types, all of them,
             GPT-Neo's attention_types, or those without a rotary embedding; where layer_types are missing,
-            "layer_types" takes the layers from max_window_layers on, "alternating" every other one below it.
+            "layer_types" takes the layers from max_window_layers on, "alternating" every other one below it;
+            "linear_interval": all layers are linear attention but each full_attention_interval-th.
         window_pattern: where layer_types are missing, every how many layers one has no window.
         no_rope: layers without a rotary embedding: the config's no_rope_layers, those with full attention, or
             all unless position_embedding_type is "rope".
@@ -61,6 +62,20 @@ class Family:
         kinds: what a layer may be, by the config's layer_types.
         conv_in, conv, conv_o: of layers of the kind "conv": a fused projection [gate in, gate out, value], the
             kernel and the projection out; biases by `conv_bias`.
+        v_unit: values have a norm without weights, head by head.
+        shared_kv: the last num_kv_shared_layers layers read the keys and values of another layer of their kind.
+        head_sizes_by_layer: full attention has a head_dim, and perhaps key-value heads, of its own: in
+            per_layer_config, or global_head_dim and, with attention_k_eq_v, num_global_key_value_heads; its values are
+            its keys then.
+        layer_table, layer_project, layer_project_norm, layer_gate, layer_o, layer_post_norm: of an embedding for
+            each layer, where the config's hidden_size_per_layer_input is not 0.
+        layer_scale: what multiplies the residual after a layer.
+        q_gated: the projection of queries has, behind the rows of each head, as many that gate what it attends to.
+        linear_qkvz, linear_ba: of layers of the kind "linear_attention": projections that hold, key head by key head,
+            its q, its k, and the v and z of its value heads; and the b and a of these.
+        linear_qkv, linear_z, linear_b, linear_a: the same as projections of their own, where those are empty.
+        linear_conv, linear_norm, linear_o, linear_decay_log, linear_decay_bias: the rest of these layers; the last two
+            are whole names of tensors.
         activation: of feed-forward blocks, where the config has no key for it.
         router_scores: what makes probabilities of the router's scores; `choice_bias` names a vector added to them for
             the choice alone, where the config's use_expert_bias says so; `normalize_eps` is added to the sum that
@@ -68,7 +83,8 @@ class Family:
         norm_order: "pre" (before each sublayer) or "config" (OPT's do_layer_norm_before).
         parallel: whether feed-forward blocks read what attention read.
         expert_gate_up: gate and up of all experts in one tensor [experts, 2 * size, hidden]; `expert_down` is then
-            [experts, hidden, size].
+            [experts, hidden, size]. With an `expert_gate` too it counts where the checkpoint has it, and
+            `stacked_down` is then the other.
         expert_pairs: of each expert, a tensor [hidden, 2 * size] with gate and up in turn (or its MXFP4 blocks
             [2 * size, hidden]); `expert_down` is then [experts, size, hidden]. Each has a bias, as has the router.
         sinks: scores of a position that is not there, one for each head.
@@ -102,6 +118,7 @@ class Family:
     expert_up: str = ""
     expert_down: str = ""
     expert_gate_up: str = ""
+    stacked_down: str = ""
     expert_pairs: str = ""
     sinks: str = ""
     packed: frozenset[str] = frozenset()
@@ -127,9 +144,9 @@ class Family:
     project_in: str = ""
     project_out: str = ""
     scale: Literal["head_dim", "query_pre_attn_scalar", "attention_multiplier", "one"] = "head_dim"
-    windows: Literal["none", "all", "layer_types", "alternating", "attention_types", "no_rope", "full_attn_idxs"] = (
-        "none"
-    )
+    windows: Literal[
+        "none", "all", "layer_types", "alternating", "attention_types", "no_rope", "full_attn_idxs", "linear_interval"
+    ] = "none"
     window_pattern: int = 0
     no_rope: Literal["", "no_rope_layers", "full_attention", "position_embedding_type"] = ""
     rope_interleaved: bool = False
@@ -150,6 +167,28 @@ class Family:
     conv: str = ""
     conv_o: str = ""
     conv_bias: str = ""
+    v_unit: bool = False
+    shared_kv: bool = False
+    head_sizes_by_layer: bool = False
+    layer_table: str = ""
+    layer_project: str = ""
+    layer_project_norm: str = ""
+    layer_gate: str = ""
+    layer_o: str = ""
+    layer_post_norm: str = ""
+    layer_scale: str = ""
+    q_gated: bool = False
+    linear_qkvz: str = ""
+    linear_ba: str = ""
+    linear_qkv: str = ""
+    linear_z: str = ""
+    linear_b: str = ""
+    linear_a: str = ""
+    linear_conv: str = ""
+    linear_norm: str = ""
+    linear_o: str = ""
+    linear_decay_log: str = ""
+    linear_decay_bias: str = ""
     activation: str = ""
     router_scores: Literal["softmax", "sigmoid"] = "softmax"
     choice_bias: str = ""

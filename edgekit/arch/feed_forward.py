@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from edgekit.arch.by_layer import LayerBuilder
 from edgekit.arch.config import LIMIT
 from edgekit.arch.spec import Activation, Bundled, Ffn, Matrix, Ranges, Vector
-from edgekit.arch.tensors import Tensors
 from edgekit.checkpoint.mxfp4 import BLOCKS
 from edgekit.errors import UnsupportedModelError
 
 
-class FeedForwardBuilder(Tensors):
+class FeedForwardBuilder(LayerBuilder):
     """Describes the feed-forward blocks of a layer."""
 
     def feed_forwards(self, i: int) -> list[Ffn]:
@@ -59,7 +59,7 @@ class FeedForwardBuilder(Tensors):
     def _experts(self, i: int) -> Ffn:
         c, f, at = self.c, self.f, f"layers.{i}."
         size, count = c.size("expert_size"), c.size("experts")
-        if count > LIMIT // 4 or (not (f.expert_gate_up or f.expert_pairs) and count > len(self.shapes)):
+        if count > LIMIT // 4 or (not (self._stacked(i) or f.expert_pairs) and count > len(self.shapes)):
             raise UnsupportedModelError(f"config.json: {count} experts are more than the checkpoint has")
         top_k = c.size("top_k")
         if top_k > count:
@@ -112,13 +112,18 @@ class FeedForwardBuilder(Tensors):
             return None
         return self.vector(f"layers.{i}.choice_bias", self._name(self.f.choice_bias, i), count)
 
+    def _stacked(self, i: int) -> bool:
+        """Whether one tensor holds gate and up of all experts of a layer."""
+        f = self.f
+        return bool(f.expert_gate_up) and (not f.expert_gate or self._has(f.expert_gate_up, i, ""))
+
     def _expert(self, i: int, e: int, count: int, size: int) -> Bundled:
         f, name = self.f, f"layers.{i}.ffn.{e}"
         if f.expert_pairs:
             return self._paired(i, e, count, size)
-        if not f.expert_gate_up:
+        if not self._stacked(i):
             return self._bundle(name, (f.expert_gate, f.expert_up, "", f.expert_down), size, i, e)
-        both, down = self._name(f.expert_gate_up, i), self._name(f.expert_down, i)
+        both, down = self._name(f.expert_gate_up, i), self._name(f.stacked_down or f.expert_down, i)
 
         def half(part: str, begin: int) -> Matrix:
             spans: Ranges = ((begin, begin + size),)
@@ -171,7 +176,8 @@ class FeedForwardBuilder(Tensors):
         if self.c.flag("block_auto_adjust_ff_dim"):
             return self._adjusted_ffn_size()
         if multipliers is None:
-            return self.c.per_layer("ffn", i, 4 * self.hidden)
+            wide = self.c.flag("use_double_wide_mlp") and self.kv_shared(i)
+            return self.c.checked("ffn", self.c.per_layer("ffn", i, 4 * self.hidden) * (2 if wide else 1))
         # OpenELM's make_divisible: the nearest multiple, but not less than nine tenths.
         by = self.c.size("ffn_divisor")
         ours = multipliers[i] if isinstance(multipliers, list) and i < len(multipliers) else multipliers

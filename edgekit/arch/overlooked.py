@@ -93,14 +93,18 @@ HARMLESS = frozenset(
         "no_repeat_ngram_size",
     ]
 )
-VISION = re.compile(r"(^|\.)(vision_tower|vision_model|multi_modal_projector|embed_vision)\.")
+VISION = re.compile(
+    r"(^|\.)(vision_tower|vision_model|visual|audio_tower|multi_modal_projector|embed_vision|embed_audio)\."
+)
+DRAFTING = re.compile(r"(^|\.)mtp\.")  # a head that predicts the token after the next
 # Buffers that older versions of transformers saved; each is computed from the config.
 BUFFERS = re.compile(r"(rotary_emb\.(inv_freq|cos_cached|sin_cached)|\.(attn|attention)\.(masked_)?bias|position_ids)$")
 FIRST = 5  # names that a warning lists
 
 
 def warnings(config: Mapping[str, Any], shapes: Shapes, model: Model) -> tuple[str, ...]:
-    """One line for config keys that were not read, one for tensors, one for a part that sees; those that apply.
+    """One line for config keys that were not read, one for tensors, one for a part that sees, one for a part that
+    drafts; those that apply.
 
     Args:
         config: config.json.
@@ -108,7 +112,12 @@ def warnings(config: Mapping[str, Any], shapes: Shapes, model: Model) -> tuple[s
         model: what `describe` made of them.
     """
     family = find_family(decoder_config(config).get("model_type"))
-    lines = (_unread_keys(config, family), _unused_tensors(shapes, model, family), _vision_tensors(shapes))
+    lines = (
+        _unread_keys(config, family),
+        _unused_tensors(shapes, model, family),
+        _vision_tensors(shapes),
+        _drafting_tensors(shapes),
+    )
     return tuple(line for line in lines if line)
 
 
@@ -135,7 +144,7 @@ def _unused_tensors(shapes: Shapes, model: Model, family: Family) -> str:
     used = set(_tensors(model))
     if model.head is model.embedding:
         used.add(head_tensor(family, shapes))
-    left = [n for n in shapes if n not in used and not BUFFERS.search(n) and not VISION.search(n)]
+    left = [n for n in shapes if n not in used and not any(r.search(n) for r in (BUFFERS, VISION, DRAFTING))]
     if not left:
         return ""
     listed = ", ".join(shown(name)[1:-1] for name in sorted(left)[:FIRST])
@@ -146,6 +155,16 @@ def _unused_tensors(shapes: Shapes, model: Model, family: Family) -> str:
 def _vision_tensors(shapes: Shapes) -> str:
     count = sum(1 for name in shapes if VISION.search(name))
     return f"the {count} tensors of the vision part are left out: edgekit converts the text decoder" if count else ""
+
+
+def _drafting_tensors(shapes: Shapes) -> str:
+    count = sum(1 for name in shapes if DRAFTING.search(name))
+    return (
+        f"the {count} tensors of the multi-token prediction head are left out: they draft and change no text; edgekit "
+        "drafts without them (--draft)"
+        if count
+        else ""
+    )
 
 
 def _tensors(value: Any) -> Iterator[str]:

@@ -29,7 +29,7 @@ NUMBERS = (
     "mscale",
     "mscale_all_dim",
 )
-KINDS = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
+KINDS = ("default", "linear", "dynamic", "yarn", "longrope", "llama3", "proportional")
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,8 @@ def _frequencies(params: Mapping[str, Any], dim: int, context: int) -> Frequenci
     try:
         if kind == "default":
             return Frequencies(dim, inv, max_context=context)
+        if kind == "proportional":
+            return Frequencies(dim, _proportional(params, inv), max_context=context)
         if kind == "longrope":
             return _longrope(params, base, dim, context)
         factor = float(params.get("factor") or 1.0)
@@ -119,6 +121,12 @@ def _frequencies(params: Mapping[str, Any], dim: int, context: int) -> Frequenci
             f"config.json: rope scaling of type '{kind}' has a bad or missing parameter ({shown(str(error))})"
         ) from error
     raise UnsupportedModelError(f"config.json: rope type {shown(kind)} is unknown; known: {', '.join(KINDS)}")
+
+
+def _proportional(params: Mapping[str, Any], inv: Floats) -> Floats:
+    """The first pairs rotate, at the rates that they have among all of the head; the others stay."""
+    turning = int(float(params.get("partial_rotary_factor", 1.0)) * 2 * len(inv) // 2)
+    return np.where(np.arange(len(inv)) < turning, inv / np.float32(params.get("factor", 1.0)), 0).astype(np.float32)
 
 
 def _llama3(params: Mapping[str, Any], inv: Floats) -> Floats:

@@ -91,7 +91,10 @@ class Attention:
     """Causal attention with grouped queries; `window` 0 means unlimited, `rope` None no rotation.
 
     `residual_scale`, here and in feed-forward blocks: of what the block adds to the residual (Granite). `sinks`
-    [heads]: scores of a position that takes weight and gives nothing (gpt-oss).
+    [heads]: scores of a position that takes weight and gives nothing (gpt-oss). `gate` [heads * head_dim, hidden]: the
+    sigmoid of its product with the block's input scales what is attended to (Qwen3-Next). `source`: the block whose
+    keys and values it reads, as it has none (Gemma 4); `k` and `v` are then None. `v` may be `k` itself. `v_norm`: of
+    each head's values, not rotated.
     """
 
     heads: int
@@ -99,8 +102,8 @@ class Attention:
     head_dim: int
     scale: float
     q: Matrix
-    k: Matrix
-    v: Matrix
+    k: Matrix | None
+    v: Matrix | None
     o: Matrix
     q_bias: Vector | None = None
     k_bias: Vector | None = None
@@ -117,6 +120,62 @@ class Attention:
     pre_relu: bool = False
     residual_scale: float = 1.0
     sinks: Vector | None = None
+    gate: Matrix | None = None
+    gate_bias: Vector | None = None
+    v_norm: Norm | None = None
+    source: int | None = None
+    out_scale: Vector | None = None
+
+
+@dataclass(frozen=True)
+class LayerInput:
+    """A layer's own embedding of the token, gated by the residual (Gemma 4): o (act(gate x) * input `index`)."""
+
+    index: int
+    activation: Activation
+    gate: Matrix
+    o: Matrix
+    pre_norm: Norm | None = None
+    post_norm: Norm | None = None
+    out_norm: Norm | None = None
+    pre_relu: bool = False
+    residual_scale: float = 1.0
+    out_scale: Vector | None = None
+
+
+@dataclass(frozen=True)
+class LinearAttention:
+    """The gated delta rule (arXiv 2412.06464): a state that each token decays and corrects, in place of a cache.
+
+    `q`, `k` and `v` go through a causal depthwise convolution of `taps` tokens and an activation; `kernel`
+    [2 * key_heads * key_dim + value_heads * value_dim, taps] has their channels in that order. Value head h reads with
+    key head h // (value_heads / key_heads). `beta` and `decay` [value_heads, hidden]: how much of a token is written,
+    and, with `decay_log` and `decay_bias` [value_heads], exp(-exp(decay_log) softplus(decay x + decay_bias)) of the
+    state that stays. `norm` [value_dim] is over each head, and silu(gate x) scales what it gives.
+    """
+
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    taps: int
+    activation: Activation
+    q: Matrix
+    k: Matrix
+    v: Matrix
+    gate: Matrix
+    beta: Matrix
+    decay: Matrix
+    o: Matrix
+    kernel: Vector
+    decay_log: Vector
+    decay_bias: Vector
+    norm: Norm
+    pre_norm: Norm | None = None
+    post_norm: Norm | None = None
+    out_norm: Norm | None = None
+    pre_relu: bool = False
+    residual_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -177,6 +236,7 @@ class Ffn:
     """A feed-forward block, dense (`experts` empty, one entry in `bundles`) or a mixture of experts.
 
     Attributes:
+        out_scale: [1], here and in other blocks: multiplies the residual after the block (Gemma 4).
         parallel: reads the residual that the preceding block read: attention (GPT-NeoX), or the experts beside which
             this is the shared one.
         up_relu: ReLU on up too (dReLU, arXiv 2406.05955).
@@ -221,14 +281,33 @@ class Ffn:
     output_gate: Matrix | None = None
     limit: float = 0.0
     up_add: float = 0.0
+    out_scale: Vector | None = None
 
     @property
     def gated(self) -> bool:
         return self.bundles[0].gate is not None
 
 
-Mixer = Attention | Convolution  # what looks at other tokens
-Block = Mixer | Ffn
+Mixer = Attention | Convolution | LinearAttention  # what looks at other tokens
+Block = Mixer | Ffn | LayerInput
+
+
+@dataclass(frozen=True)
+class LayerEmbedding:
+    """What layers get of each token besides the residual: `count` inputs of `dim` values.
+
+    Input i is (norm(project_scale * project x)[i] + scale * table[token][i]) * mix for the token's embedding x, with
+    the norm over each input. A row of the table [vocab, count * dim] is read for each token.
+    """
+
+    count: int
+    dim: int
+    table: Matrix
+    scale: float
+    project: Matrix
+    project_scale: float
+    norm: Norm
+    mix: float
 
 
 @dataclass(frozen=True)
@@ -246,6 +325,7 @@ class Model:
     embedding_scale: float = 1.0
     embedding_project: Matrix | None = None
     embedding_norm: Norm | None = None
+    layer_embedding: LayerEmbedding | None = None
     position: Matrix | None = None
     position_offset: int = 0
     final_norm: Norm | None = None

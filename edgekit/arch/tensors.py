@@ -35,6 +35,7 @@ class Tensors:
             raise CheckpointError(
                 f"config.json: {config.name('layers')} is {self.layers}, but the checkpoint has {len(shapes)} tensors"
             )
+        self.block_of: list[int] = []  # of each layer described so far, its first block
         self.ropes: list[Rope] = []
         self.rope_index: dict[str, int] = {}
         self.max_context = 0  # what the ropes reach; grows as they are made
@@ -181,7 +182,7 @@ class Tensors:
         return float(value)
 
     def layer_kind(self, i: int) -> str:
-        """ "sliding_attention" or "full_attention", by the family's rule."""
+        """ "sliding_attention", "full_attention" or another of the family's kinds, by its rule."""
         c, rule = self.c, self.f.windows
         sliding = False
         if rule == "full_attn_idxs":
@@ -194,6 +195,8 @@ class Tensors:
             listed = c.get("layer_types")
             if listed is not None:
                 return self._listed_kind(listed, i)
+            if rule == "linear_interval":
+                return "linear_attention" if (i + 1) % c.size("full_attention_interval", 4) else "full_attention"
             sliding = self._unlisted(rule, i)
         return "sliding_attention" if sliding else "full_attention"
 

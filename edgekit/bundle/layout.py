@@ -10,7 +10,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edgekit.arch.spec import Attention, Block, Bundled, Convolution, Ffn, Matrix, Model, Norm, Vector
+from edgekit.arch.spec import (
+    Attention,
+    Block,
+    Bundled,
+    Convolution,
+    Ffn,
+    LayerInput,
+    LinearAttention,
+    Matrix,
+    Model,
+    Norm,
+    Vector,
+)
 from edgekit.codecs import Codec, make_codec
 from edgekit.recipe import Recipe, Rule
 from edgekit.solvers import Solver
@@ -191,14 +203,24 @@ def norms_of(block: Block) -> list[Norm]:
     """The norms a block has."""
     listed = [block.pre_norm, block.post_norm, block.out_norm]
     if isinstance(block, Attention):
-        listed += [block.q_norm, block.k_norm]
+        listed += [block.q_norm, block.k_norm, block.v_norm]
+    if isinstance(block, LinearAttention):
+        listed.append(block.norm)
     return [n for n in listed if n is not None]
 
 
 def _block_vectors(block: Block) -> list[Vector | None]:
     vectors: list[Vector | None] = [v for n in norms_of(block) for v in (n.weight, n.bias)]
+    if isinstance(block, Attention | Ffn | LayerInput):
+        vectors.append(block.out_scale)
+    if isinstance(block, LayerInput):
+        return vectors
     if isinstance(block, Attention):
-        return [*vectors, block.q_bias, block.k_bias, block.v_bias, block.o_bias, block.sinks]
+        values = None if block.v is block.k else block.v_bias
+        biases = [block.q_bias, block.k_bias, values, block.o_bias, block.gate_bias]
+        return [*vectors, *biases, block.sinks]
+    if isinstance(block, LinearAttention):
+        return [*vectors, block.kernel, block.decay_log, block.decay_bias]
     if isinstance(block, Convolution):
         biases = [block.gate_in_bias, block.gate_out_bias, block.value_bias, block.o_bias]
         return [*vectors, block.kernel, *biases, block.kernel_bias]
@@ -211,7 +233,8 @@ def _block_vectors(block: Block) -> list[Vector | None]:
 def vectors_of(model: Model) -> list[Vector]:
     """Every vector of a model, in the order of use."""
     listed: list[Vector | None] = [v for r in model.ropes for v in (r.inv_freq, r.long_inv_freq)]
-    for norm in (model.embedding_norm, model.final_norm):
+    layers = model.layer_embedding
+    for norm in (model.embedding_norm, layers.norm if layers else None, model.final_norm):
         listed += [norm.weight, norm.bias] if norm is not None else []
     for block in model.blocks:
         listed += _block_vectors(block)
@@ -222,9 +245,16 @@ def vectors_of(model: Model) -> list[Vector]:
 def _resident(model: Model) -> list[Matrix]:
     ends = [model.embedding, model.position, model.embedding_project]
     listed = [m for m in ends if m is not None]
+    if model.layer_embedding is not None:
+        listed.append(model.layer_embedding.project)
     for block in model.blocks:
         if isinstance(block, Attention):
-            listed += [block.q, block.k, block.v, block.o]
+            values = None if block.v is block.k else block.v
+            listed += [m for m in (block.q, block.k, values, block.gate, block.o) if m is not None]
+        elif isinstance(block, LayerInput):
+            listed += [block.gate, block.o]
+        elif isinstance(block, LinearAttention):
+            listed += [block.q, block.k, block.v, block.gate, block.beta, block.decay, block.o]
         elif isinstance(block, Convolution):
             listed += [block.gate_in, block.gate_out, block.value, block.o]
         elif block.router is not None:
@@ -262,6 +292,9 @@ def plan_layout(model: Model, recipe: Recipe, arrangement: Arrangement | None = 
     for m in _resident(model):
         part = PartPlan(m.name, m, _rule(recipe, m), m.rows, m.cols)
         parts.append((RESIDENT, m.name, (part,), None))
+    if model.layer_embedding is not None:
+        m = model.layer_embedding.table
+        parts.append((FLASH, m.name, (PartPlan(m.name, m, _rule(recipe, m), m.rows, m.cols),), None))
     for block in model.blocks:
         for bundle in block.bundles if isinstance(block, Ffn) else ():
             made = _bundle_parts(bundle, recipe)
@@ -284,6 +317,8 @@ def plan_layout(model: Model, recipe: Recipe, arrangement: Arrangement | None = 
     for file, name, group, ffn in parts:
         rows, stride = group[0].rows, sum(p.bytes for p in group)
         per_unit = rows_per_unit(rows, stride) if ffn is None else arranged.rows(ffn, rows, stride)
+        if model.layer_embedding is not None and name == model.layer_embedding.table.name:
+            per_unit = neurons_per_unit(rows, stride)  # a token reads one row
         plan = MatrixPlan(name, file, group, ends[file], per_unit, unit)
         matrices.append(plan)
         ends[file] += plan.bytes

@@ -7,7 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.arch.spec import Attention, Convolution, Ffn, Mixer, Model, Norm, Predictor, Rope, Vector
+from edgekit.arch.spec import (
+    Attention,
+    Convolution,
+    Ffn,
+    LayerEmbedding,
+    LayerInput,
+    LinearAttention,
+    Mixer,
+    Model,
+    Norm,
+    Predictor,
+    Rope,
+    Vector,
+)
 from edgekit.bundle import strict_json
 from edgekit.bundle.checksum import lane64
 from edgekit.bundle.layout import FLASH, MANIFEST, RESIDENT, UNITS, Layout, MatrixPlan, selector_name
@@ -70,8 +83,8 @@ def _attention(b: Attention) -> Json:
         "softcap": b.softcap,
         "rope": b.rope,
         "q": b.q.name,
-        "k": b.k.name,
-        "v": b.v.name,
+        "k": b.k.name if b.k is not None else None,
+        "v": b.v.name if b.v is not None else None,
         "o": b.o.name,
         "q_bias": _name(b.q_bias),
         "k_bias": _name(b.k_bias),
@@ -80,6 +93,56 @@ def _attention(b: Attention) -> Json:
         "q_norm": _norm(b.q_norm, True),
         "k_norm": _norm(b.k_norm, True),
         "sinks": _name(b.sinks),
+        "gate": b.gate.name if b.gate is not None else None,
+        "gate_bias": _name(b.gate_bias),
+        "v_norm": _norm(b.v_norm, True),
+        "source": b.source,
+    }
+
+
+def _layer_input(b: LayerInput) -> Json:
+    return {
+        "kind": "layer_input",
+        "index": b.index,
+        "activation": b.activation,
+        "gate": b.gate.name,
+        "o": b.o.name,
+    }
+
+
+def _layer_embedding(e: LayerEmbedding) -> Json:
+    return {
+        "count": e.count,
+        "dim": e.dim,
+        "table": e.table.name,
+        "scale": e.scale,
+        "project": e.project.name,
+        "project_scale": e.project_scale,
+        "norm": _norm(e.norm),
+        "mix": e.mix,
+    }
+
+
+def _linear_attention(b: LinearAttention) -> Json:
+    return {
+        "kind": "linear_attention",
+        "key_heads": b.key_heads,
+        "value_heads": b.value_heads,
+        "key_dim": b.key_dim,
+        "value_dim": b.value_dim,
+        "taps": b.taps,
+        "activation": b.activation,
+        "q": b.q.name,
+        "k": b.k.name,
+        "v": b.v.name,
+        "gate": b.gate.name,
+        "beta": b.beta.name,
+        "decay": b.decay.name,
+        "o": b.o.name,
+        "kernel": b.kernel.name,
+        "decay_log": b.decay_log.name,
+        "decay_bias": b.decay_bias.name,
+        "norm": _norm(b.norm),
     }
 
 
@@ -101,6 +164,8 @@ def _convolution(b: Convolution) -> Json:
 
 
 def _mixer(b: Mixer) -> Json:
+    if isinstance(b, LinearAttention):
+        return _linear_attention(b)
     return _attention(b) if isinstance(b, Attention) else _convolution(b)
 
 
@@ -153,7 +218,9 @@ def model_json(model: Model, layout: Layout) -> Json:
     matrices = {m.name for m in layout.matrices}
     blocks = []
     for b in model.blocks:
-        table = _ffn(b, matrices) if isinstance(b, Ffn) else _mixer(b)
+        table = _ffn(b, matrices) if isinstance(b, Ffn) else _layer_input(b) if isinstance(b, LayerInput) else _mixer(b)
+        if isinstance(b, Attention | Ffn | LayerInput):
+            table["out_scale"] = _name(b.out_scale)
         if b.pre_relu:
             table["pre_relu"] = True
         if b.residual_scale != 1:
@@ -165,6 +232,7 @@ def model_json(model: Model, layout: Layout) -> Json:
         "scale": model.embedding_scale,
         "project": model.embedding_project.name if model.embedding_project else None,
         "norm": _norm(model.embedding_norm),
+        "layers": _layer_embedding(model.layer_embedding) if model.layer_embedding else None,
         "position": model.position.name if model.position else None,
         "position_offset": model.position_offset if model.position else None,
     }

@@ -72,7 +72,7 @@ def _blocks(blocks: list[dict[str, Any]]) -> list[str]:
     shown: list[tuple[str, int]] = []
     layers: list[list[str]] = []
     for b in blocks:
-        if not layers or b["kind"] not in ("ffn", "experts"):
+        if not layers or b["kind"] not in ("ffn", "experts", "layer_input"):
             layers.append([])
         layers[-1].append(_block(b))
     for text in map(" + ".join, layers):
@@ -86,7 +86,13 @@ def _blocks(blocks: list[dict[str, Any]]) -> list[str]:
 def _block(b: dict[str, Any]) -> str:
     if b["kind"] == "attention":
         window = f", window {b['window']}" if b["window"] else ""
+        window += ", keys and values shared" if "source" in b else ""
         return f"attention {b['heads']}/{b['kv_heads']} heads of {b['head_dim']}{window}"
+    if b["kind"] == "linear_attention":
+        heads = f"{b['key_heads']}/{b['value_heads']} heads of {b['key_dim']}/{b['value_dim']}"
+        return f"linear attention {heads}, convolution of {b['taps']} tokens"
+    if b["kind"] == "layer_input":
+        return "embedding of the layer"
     if b["kind"] == "convolution":
         return f"convolution of {b['taps']} tokens"
     gate = "gated " if b["gated"] else ""

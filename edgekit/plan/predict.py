@@ -33,7 +33,13 @@ OVERLAP_LAYERS = 2.5
 OVERLAP_NEURONS = 1.5
 
 # Of each kind of block that looks at other tokens.
-MIXER_MATRICES = {"attention": ("q", "k", "v", "o"), "convolution": ("gate_in", "gate_out", "value", "o")}
+MIXER_MATRICES = {
+    "attention": ("q", "k", "v", "gate", "o"),
+    "convolution": ("gate_in", "gate_out", "value", "o"),
+    "layer_input": ("gate", "o"),
+    "linear_attention": ("q", "k", "v", "gate", "beta", "decay", "o"),
+}
+STATE_RATE = 8e9  # bytes per second and core, of what a token reads and writes of a linear attention's state
 
 Json = dict[str, Any]
 
@@ -101,9 +107,7 @@ class _Token:
         self.share_held = slots / max(1, sum(self._units(m) for m in windowed))
         for block in blocks:
             self.compute += PER_BLOCK
-            {"attention": self._mixer, "convolution": self._mixer, "ffn": self._ffn, "experts": self._experts}[
-                block["kind"]
-            ](block)
+            {"ffn": self._ffn, "experts": self._experts}.get(block["kind"], self._mixer)(block)
         self.head = self._seconds(data["model"]["head"]["matrix"])
         self.compute += self.head
         self.compute += (plan.streamed_bytes + self.unit_bytes) / CHECKSUM / profile.threads + self.fresh * PER_READ
@@ -123,7 +127,10 @@ class _Token:
         return total + (m["rows"] * PER_NEURON / self.profile.threads if neurons else 0.0)
 
     def _mixer(self, block: Json) -> None:
-        self.compute += sum(self._seconds(block[p]) for p in MIXER_MATRICES[block["kind"]])
+        self.compute += sum(self._seconds(block[p]) for p in MIXER_MATRICES[block["kind"]] if p in block)
+        if block["kind"] == "linear_attention":
+            state = 4 * block["value_heads"] * block["key_dim"] * block["value_dim"]
+            self.compute += 2 * state / STATE_RATE / self.profile.threads
 
     def _experts(self, block: Json) -> None:
         share = block["top_k"] / len(block["matrices"])

@@ -1,4 +1,5 @@
-"""Recipes by name. Quantized ones keep embedding and head at 8 bits, router and positions at 16:
+"""Recipes by name. Quantized ones keep embedding and head at 8 bits, router, positions and the gates of
+a linear attention's state at 16:
 they are small or sensitive, and rows of the embedding are read one at a time anyway."""
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ _HALF: Table = {"method": "f16"}
 
 
 def _quantized(rest: Table) -> list[tuple[str, Table]]:
-    return [("*router", _HALF), ("position", _HALF), ("embedding", _ENDS), ("head", _ENDS), ("*", rest)]
+    halves = [(name, _HALF) for name in ("*router", "*.beta", "*.decay", "position")]
+    return [*halves, ("embedding", _ENDS), ("head", _ENDS), ("*", rest)]
 
 
 def quantized(method: str, bits: int, group_size: int | None = None) -> list[tuple[str, Table]]:

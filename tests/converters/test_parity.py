@@ -45,7 +45,7 @@ F16_KINDS = ["coreml", "coreml-flash", "coreai"]
 # Of families that mlx_lm has, models for which it has no code, or code that computes something else.
 NOT_MLX = {
     "gpt_neox", "gpt_neox_serial", "llama_relu2", "phi3_longrope", "phi4_mini", "qwen2_windows", "smollm3_windows",
-    "qwen2_moe", "qwen2_moe_windows",
+    "qwen2_moe", "qwen2_moe_windows", "qwen3_5_tied",
 }  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def difference(bundle: Path, kind: str) -> float:
 def test_architectures_in_f32(name: str, kind: str, bundles) -> None:
     refused = kind in families.REFUSED.get(families.model_type(name), set())
     if refused or (kind == "mlx" and name in NOT_MLX):
-        with pytest.raises(ConvertError, match="mlx_lm"):
+        with pytest.raises(ConvertError, match=r"mlx_lm|no export writes yet"):
             export(bundles(name, "f32"), kind)
         return
     # A steep SiLU stands for ReLU in mlx_lm's llama.
@@ -105,7 +105,10 @@ def test_architectures_in_f32(name: str, kind: str, bundles) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_architectures_in_f16(name: str, kind: str, bundles) -> None:
     if kind in families.REFUSED.get(families.model_type(name), set()):
-        with pytest.raises(ConvertError, match=f"{kind}: this model has blocks of the kind convolution"):
+        with pytest.raises(
+            ConvertError,
+            match=f"{kind}: this model has (blocks of the kind (convolution|linear_attention)|.*, which no export)",
+        ):
             export(bundles(name, "f16"), kind)
         return
     assert difference(bundles(name, "f16"), kind) <= (HALF_WIDE if name in WIDE else HALF)

@@ -23,7 +23,7 @@ def run(bundle: Path, **options: object) -> tuple[np.ndarray, Session]:
 
 
 @pytest.mark.parametrize(
-    "name", ["llama", "mixtral", "gpt_neox", "opt_post_norm_projected", "llama_tied_biased", "qwen2_moe"]
+    "name", ["llama", "mixtral", "gpt_neox", "opt_post_norm_projected", "llama_tied_biased", "qwen2_moe", "gemma4"]
 )
 @pytest.mark.parametrize("io", ["direct", "buffered"])
 def test_streamed_equals_resident_bit_for_bit(name: str, io: str, tmp_path: Path) -> None:

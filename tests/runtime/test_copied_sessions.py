@@ -17,7 +17,7 @@ from tests.conftest import DEMO
 IDS = np.random.default_rng(5).integers(3, 199, 60).tolist()
 
 
-@pytest.fixture(scope="module", params=["llama", "gemma3", "lfm2", "mixtral"])
+@pytest.fixture(scope="module", params=["llama", "gemma3", "lfm2", "mixtral", "qwen3_5", "gemma4"])
 def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(request.param)
     tiny.make(request.param, folder / "checkpoint")

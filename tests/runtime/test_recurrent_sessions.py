@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 
 IDS = np.random.default_rng(3).integers(3, 199, 120).tolist()
 GREEDY = Sampling(temperature=0)
-MODELS = ["lfm2", "lfm2_moe"]
+MODELS = ["lfm2", "lfm2_moe", "qwen3_next", "qwen3_5"]
 
 
 @pytest.fixture(scope="module", params=MODELS)

@@ -27,6 +27,7 @@ FAMILIES: dict[str, str | Recipe] = {
     "llama": "q4", "llama_relu": "palette4", "gemma3": "q4", "mistral": "f32", "opt_post_norm_projected": "f16",
     "gpt2": "q8", "gpt_neox": "q4", "cohere2": "f16", "mixtral": "q4", "qwen2_moe": "palette3", "gpt_oss": "f16",
     "lfm2": "q4", "lfm2_moe": "f16", "granite": "q4", "llama_dynamic": "q4",
+    "qwen3_next": "f16", "qwen3_5": "q4", "gemma4": "q4",
     "qwen2": Recipe("trellis", (Rule("*", make_codec("trellis", 3)),)),
     "qwen3_moe": Recipe("scaled", (Rule("*", make_codec("scaled_palette", 4)),)),
 }  # fmt: skip
@@ -95,8 +96,8 @@ def test_sessions_of_any_length_get_the_bits_they_get_alone(
 
 @pytest.mark.parametrize(
     ("name", "select"),
-    [(n, "all") for n in ("llama", "gemma3", "mixtral", "lfm2_moe")]
-    + [(n, "router") for n in ("mixtral", "qwen2_moe", "lfm2_moe", "gpt_oss")],
+    [(n, "all") for n in ("llama", "gemma3", "mixtral", "lfm2_moe", "qwen3_5", "gemma4")]
+    + [(n, "router") for n in ("mixtral", "qwen2_moe", "lfm2_moe", "gpt_oss", "qwen3_next")],
 )
 def test_streamed_sessions_get_the_bits_they_get_alone(
     name: str, select: str, bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgekit.bundle import manifest
 from edgekit.bundle.checksum import lane64
 from edgekit.conversion import convert
 from edgekit.errors import RuntimeFailure
@@ -26,7 +27,7 @@ GREEDY = Sampling(temperature=0)
 WINDOW, ROOM = 9, 32  # of the tiny models; kRewindRoom of the runtime
 
 
-@pytest.fixture(scope="module", params=["gemma3", "mistral"])
+@pytest.fixture(scope="module", params=["gemma3", "mistral", "gemma4"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
     """A bundle and what transformers computes for IDS."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -39,6 +40,11 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return convert(folder / "checkpoint", folder / "bundle", "f32").path, want
 
 
+def half(bundle: Path) -> float:
+    """What f16 keys may change; Gemma 4 does not scale its scores down, so that their rounding shows."""
+    return 2e-2 if manifest.read(bundle).data["model"]["model_type"] == "gemma4_text" else 5e-3
+
+
 def difference(got: np.ndarray, want: np.ndarray) -> float:
     return float(np.abs(got - want).max() / np.abs(want).max())
 
@@ -49,7 +55,7 @@ def test_long_texts_match_transformers_and_the_reference(
     model: tuple[Path, np.ndarray], batch: int, cache_type: str
 ) -> None:
     bundle, want = model
-    tolerance = 1e-4 if cache_type == "f32" else 5e-3
+    tolerance = 1e-4 if cache_type == "f32" else half(bundle)
     with Session(bundle, Options(context=128, batch=batch, cache_type=cache_type)) as session:
         got = np.concatenate([session.logits(IDS[:101])] + [session.logits([i]) for i in IDS[101:]])
     assert difference(got, want) <= tolerance
@@ -88,7 +94,7 @@ def test_saved_sessions_fit_rings_of_other_sizes(
             assert session.tokens == IDS[:85]
             session.rewind(70)
             got = session.logits(IDS[70:])
-        assert difference(got, want[70:]) <= (1e-4 if cache_type == "f32" else 5e-3)
+        assert difference(got, want[70:]) <= (1e-4 if cache_type == "f32" else half(bundle))
 
 
 def test_going_back_too_far_is_refused_with_the_limit(model: tuple[Path, np.ndarray]) -> None:
@@ -125,7 +131,7 @@ def test_the_plan_counts_rings(model: tuple[Path, np.ndarray]) -> None:
         rows = [
             (min(128, WINDOW - 1 + max(batch, ROOM)) if b["window"] else 128) * b["kv_heads"] * b["head_dim"]
             for b in blocks
-            if b["kind"] == "attention"
+            if b["kind"] == "attention" and "source" not in b
         ]
         bytes_needed = 2 * 2 * sum(rows)
         plan = plan_bundle(bundle, Options(context=128, batch=batch))

@@ -3,6 +3,7 @@
 from edgekit.arch.families import (
     cohere2,
     gemma3,
+    gemma4,
     gpt2,
     gpt_neo,
     gpt_neox,
@@ -18,6 +19,7 @@ from edgekit.arch.families import (
     opt,
     phi3,
     qwen,
+    qwen_hybrid,
     smollm3,
 )
 from edgekit.arch.family import Family
@@ -49,4 +51,8 @@ FAMILIES: tuple[Family, ...] = (
     lfm2.LFM2,
     lfm2.LFM2_MOE,
     gpt_oss.GPT_OSS,
+    gemma4.GEMMA4,
+    qwen_hybrid.QWEN3_NEXT,
+    qwen_hybrid.QWEN3_5,
+    qwen_hybrid.QWEN3_5_MOE,
 )

@@ -338,7 +338,8 @@ EDGEKIT_API edgekit_status edgekit_session_restore(edgekit_session* session, con
 /* Forgets the tokens from `position` on, the token that edgekit_session_next chose last, and its random numbers: the
  * next is drawn from the seed, as after a reset. Layers with a sliding
  * window keep little more than the window: going back further than they allow, but for 0, fails with
- * EDGEKIT_INVALID_ARGUMENT, and the message says how far. */
+ * EDGEKIT_INVALID_ARGUMENT, and the message says how far. Convolutions and linear attention remember even less, and
+ * keep copies at some earlier tokens instead: the tokens behind the nearest one are evaluated again. */
 EDGEKIT_API edgekit_status edgekit_session_rewind(edgekit_session* session, uint32_t position, edgekit_error* error);
 /* Makes a session begin as another one of its model does: with the first `position` tokens, keys and values of `from`,
  * which no other thread may use meanwhile. There are no logits until a token is evaluated. Layers with a sliding window

@@ -35,6 +35,7 @@ std::vector<Class> classify(const Manifest& m, uint32_t select, uint32_t parts) 
     mark(b.selector, selector);
   }
   mark(m.embedding_project, projections);
+  mark(m.layers.project, projections);
   mark(m.head_project, projections);
   mark(m.head, parts == EDGEKIT_COMPUTE_FEED_FORWARD ? unused : head);
   return out;
@@ -140,7 +141,10 @@ Error too_small(uint64_t ram, const Plan& plan) {
 
 }  // namespace
 
-uint32_t kv_parts(const Block& b) { return b.kind == Block::attention ? 2 : b.kind == Block::convolution ? 1 : 0; }
+uint32_t kv_parts(const Block& b) {
+  if (b.kind == Block::attention) return b.source == kNone ? 2 : 0;
+  return b.kind == Block::convolution ? 1 : 0;
+}
 
 uint32_t kv_rows(const Block& b, uint32_t context, uint32_t batch) {
   if (b.window == 0) return context;

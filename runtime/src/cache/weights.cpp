@@ -83,6 +83,7 @@ void Weights::list_chunks() {
     return;
   }
   both(whole_, selective_, m.embedding_project);
+  both(whole_, selective_, m.layers.project);
   for (const Block& b : m.blocks) {
     b.for_each_projection([&](int32_t i) { both(whole_, selective_, i); });
     block_chunks(b, whole_, selective_);

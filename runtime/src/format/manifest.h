@@ -59,31 +59,43 @@ struct Rope {
 enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu, relu2, threshold, shifted_relu, quick_gelu };
 
 struct Block {
-  enum Kind : uint8_t { attention, convolution, ffn, experts } kind = attention;
+  enum Kind : uint8_t { attention, convolution, linear_attention, layer_input, ffn, experts } kind = attention;
   bool feed_forward() const { return kind == ffn || kind == experts; }  // else it looks at other tokens
   Norm pre_norm, post_norm, out_norm;
-  bool pre_relu = false;     // ReLU after the pre norm
-  float residual_scale = 1;  // of what the block adds to the residual
+  bool pre_relu = false;      // ReLU after the pre norm
+  float residual_scale = 1;   // of what the block adds to the residual
+  int32_t out_scale = kNone;  // f32 [1]: of the residual, after the block
   // attention
   int32_t q = kNone, k = kNone, v = kNone, o = kNone;  // matrices
   int32_t q_bias = kNone, k_bias = kNone, v_bias = kNone, o_bias = kNone;
   uint32_t heads = 0, kv_heads = 0, head_dim = 0, window = 0;
   int32_t rope = kNone;
   float scale = 1, softcap = 0;
-  Norm q_norm, k_norm;
-  int32_t sinks = kNone;  // f32 [heads]: scores of a position that takes weight and gives nothing
+  Norm q_norm, k_norm, v_norm;
+  int32_t source = kNone;  // the block before whose keys and values are read; q and o are all it has of its own then
+  int32_t sinks = kNone;   // f32 [heads]: scores of a position that takes weight and gives nothing
+  int32_t gate = kNone;    // matrix [heads * head_dim, hidden]: scales what each head gives; gate_bias as below
   // convolution: of `window` tokens; a token keeps kv_heads * head_dim = hidden_size values, no second part
   int32_t gate_in = kNone, gate_out = kNone, value = kNone;  // matrices [hidden, hidden], and o
   int32_t gate_in_bias = kNone, gate_out_bias = kNone, value_bias = kNone, kernel_bias = kNone;
   int32_t kernel = kNone;  // f32 [hidden][window], the last for the token at hand
-  // The matrices of a block that looks at other tokens, in the order of use.
+  // linear attention: kv_heads heads of queries and keys of key_dim values, heads of values of head_dim, o and gate as
+  // above, and a convolution of `window` tokens over the channels of q, k and v, then an activation
+  uint32_t key_dim = 0;
+  int32_t beta = kNone, decay = kNone;            // matrices [heads, hidden]
+  int32_t decay_log = kNone, decay_bias = kNone;  // f32 [heads]
+  Norm norm;                                      // over each head of what is read
+  uint32_t channels() const { return 2 * kv_heads * key_dim + heads * head_dim; }
+  // layer input: o (act(gate x) * input `index` of the token), gate and o as above
+  uint32_t index = 0;
+  // The matrices of a block that looks at other tokens, or is a layer input, in the order of use.
   template <class Each>
   void for_each_projection(const Each& each) const {
-    for (int32_t i : {q, k, v, gate_in, value, gate_out, o}) {
+    for (int32_t i : {q, k, v != k ? v : kNone, gate_in, value, gate_out, gate, beta, decay, o}) {
       if (i != kNone) each(i);
     }
   }
-  // ffn and experts
+  // ffn and experts, and the activation of linear attention
   Activation activation = Activation::silu;
   bool gated = false;
   bool up_relu = false;   // act(gate) * relu(up)
@@ -108,6 +120,14 @@ struct Block {
   float normalize_eps = 0, routed_scale = 1;
 };
 
+// Inputs of layers: (norm(project_scale * project x)[i] + scale * table[token][i]) * mix for the token's embedding x.
+struct LayerEmbedding {
+  uint32_t count = 0, dim = 0;             // inputs, and values of each
+  int32_t table = kNone, project = kNone;  // matrices [vocab, count * dim] and [count * dim, hidden]
+  float scale = 1, project_scale = 1, mix = 1;
+  Norm norm;  // over each input
+};
+
 struct Manifest {
   uint64_t checksum = 0;  // of the manifest's text, so of everything that says how to compute
   uint32_t vocab_size = 0, hidden_size = 0, max_context = 0;
@@ -115,6 +135,7 @@ struct Manifest {
   uint32_t position_offset = 0;
   float embedding_scale = 1;
   Norm embedding_norm, final_norm;
+  LayerEmbedding layers;
   int32_t head = kNone, head_bias = kNone, head_project = kNone;
   float head_softcap = 0, head_scale = 1;
   std::vector<Rope> ropes;

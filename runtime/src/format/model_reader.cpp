@@ -4,7 +4,8 @@ namespace edgekit {
 
 namespace {
 
-constexpr uint32_t kMaxTaps = 64;  // of a convolution
+constexpr uint32_t kMaxTaps = 64;    // of a convolution
+constexpr uint32_t kMaxHead = 1024;  // values of a head of linear attention, whose state has their square
 
 class ModelReader : Fields {
  public:
@@ -73,8 +74,9 @@ class ModelReader : Fields {
     b.scale = static_cast<float>(scale);
     b.softcap = static_cast<float>(softcap);
     EK_ASSIGN(b.q, matrix_ref(node, "q", q, hidden));
-    EK_ASSIGN(b.k, matrix_ref(node, "k", kv, hidden));
-    EK_ASSIGN(b.v, matrix_ref(node, "v", kv, hidden));
+    EK_TRY(source(node, b));
+    EK_ASSIGN(b.k, matrix_ref(node, "k", kv, hidden, b.source != kNone));
+    EK_ASSIGN(b.v, matrix_ref(node, "v", kv, hidden, b.source != kNone));
     EK_ASSIGN(b.o, matrix_ref(node, "o", hidden, q));
     EK_ASSIGN(b.q_bias, vector(node, "q_bias", q, true));
     EK_ASSIGN(b.k_bias, vector(node, "k_bias", kv, true));
@@ -82,7 +84,10 @@ class ModelReader : Fields {
     EK_ASSIGN(b.o_bias, vector(node, "o_bias", hidden, true));
     EK_ASSIGN(b.q_norm, norm(node, "q_norm", q, b.head_dim));
     EK_ASSIGN(b.k_norm, norm(node, "k_norm", kv, b.head_dim));
+    EK_ASSIGN(b.v_norm, norm(node, "v_norm", kv, b.head_dim));
     EK_ASSIGN(b.sinks, vector(node, "sinks", b.heads, true));
+    EK_ASSIGN(b.gate, matrix_ref(node, "gate", q, hidden, true));
+    EK_ASSIGN(b.gate_bias, vector(node, "gate_bias", q, true));
     if (has(node, "rope")) {
       uint64_t index;
       EK_ASSIGN(index, integer(node, "rope", kMaxSize));
@@ -91,6 +96,54 @@ class ModelReader : Fields {
       }
       b.rope = static_cast<int32_t>(index);
     }
+    return Nothing{};
+  }
+
+  // The block whose keys and values are read.
+  Outcome source(const JsonNode& node, Block& b) const {
+    if (!has(node, "source")) return Nothing{};
+    uint64_t index;
+    EK_ASSIGN(index, integer(node, "source", kMaxSize));
+    if (index >= out_.blocks.size()) return bad("source", "is no block before this one");
+    const Block& from = out_.blocks[index];
+    if (from.kind != Block::attention || from.source != kNone || from.kv_heads != b.kv_heads ||
+        from.head_dim != b.head_dim || from.window != b.window) {
+      return bad("source", "has no keys and values of this shape");
+    }
+    b.source = static_cast<int32_t>(index);
+    return Nothing{};
+  }
+
+  Outcome layer_input(const JsonNode& node, Block& b) {
+    uint64_t index;
+    EK_ASSIGN(index, integer(node, "index", kMaxSize));
+    if (index >= out_.layers.count) return bad("index", "the embedding has fewer layers");
+    b.index = static_cast<uint32_t>(index);
+    EK_TRY(activation(node, b));
+    EK_ASSIGN(b.gate, matrix_ref(node, "gate", out_.layers.dim, out_.hidden_size));
+    EK_ASSIGN(b.o, matrix_ref(node, "o", out_.hidden_size, out_.layers.dim));
+    return Nothing{};
+  }
+
+  Outcome layer_embedding(const JsonNode& embedding) {
+    if (!has(embedding, "layers")) return Nothing{};
+    const JsonNode* node;
+    EK_ASSIGN(node, member(embedding, "layers", JsonType::object));
+    LayerEmbedding& e = out_.layers;
+    double scale, project_scale, mix;
+    EK_ASSIGN(e.count, size(*node, "count"));
+    EK_ASSIGN(e.dim, size(*node, "dim"));
+    const uint64_t width = uint64_t{e.count} * e.dim;
+    if (width > kMaxSize) return bad("dim", "too large");
+    EK_ASSIGN(e.table, matrix_ref(*node, "table", out_.vocab_size, static_cast<uint32_t>(width)));
+    EK_ASSIGN(e.project, matrix_ref(*node, "project", static_cast<uint32_t>(width), out_.hidden_size));
+    EK_ASSIGN(e.norm, norm(*node, "norm", e.dim));
+    EK_ASSIGN(scale, number(*node, "scale", 1.0));
+    EK_ASSIGN(project_scale, number(*node, "project_scale", 1.0));
+    EK_ASSIGN(mix, number(*node, "mix", 1.0));
+    e.scale = static_cast<float>(scale);
+    e.project_scale = static_cast<float>(project_scale);
+    e.mix = static_cast<float>(mix);
     return Nothing{};
   }
 
@@ -113,7 +166,34 @@ class ModelReader : Fields {
     return Nothing{};
   }
 
-  Outcome ffn(const JsonNode& node, Block& b) {
+  Outcome linear_attention(const JsonNode& node, Block& b) {
+    const uint32_t hidden = out_.hidden_size;
+    EK_ASSIGN(b.kv_heads, size(node, "key_heads"));
+    EK_ASSIGN(b.heads, size(node, "value_heads"));
+    EK_ASSIGN(b.key_dim, size(node, "key_dim"));
+    EK_ASSIGN(b.head_dim, size(node, "value_dim"));
+    EK_ASSIGN(b.window, size(node, "taps"));
+    if (b.window > kMaxTaps) return bad("taps", "too many");
+    if (b.key_dim > kMaxHead || b.head_dim > kMaxHead) return bad("key_dim", "or value_dim: too large");
+    const uint64_t wide = uint64_t{b.kv_heads} * b.key_dim, widest = uint64_t{b.heads} * b.head_dim;
+    if (b.heads % b.kv_heads != 0 || wide > kMaxSize || widest > kMaxSize) return bad("value_heads", "do not divide");
+    const uint32_t keys = static_cast<uint32_t>(wide), values = static_cast<uint32_t>(widest);
+    EK_TRY(activation(node, b));
+    EK_ASSIGN(b.q, matrix_ref(node, "q", keys, hidden));
+    EK_ASSIGN(b.k, matrix_ref(node, "k", keys, hidden));
+    EK_ASSIGN(b.v, matrix_ref(node, "v", values, hidden));
+    EK_ASSIGN(b.gate, matrix_ref(node, "gate", values, hidden));
+    EK_ASSIGN(b.beta, matrix_ref(node, "beta", b.heads, hidden));
+    EK_ASSIGN(b.decay, matrix_ref(node, "decay", b.heads, hidden));
+    EK_ASSIGN(b.o, matrix_ref(node, "o", hidden, values));
+    EK_ASSIGN(b.kernel, vector(node, "kernel", uint64_t{b.channels()} * b.window));
+    EK_ASSIGN(b.decay_log, vector(node, "decay_log", b.heads));
+    EK_ASSIGN(b.decay_bias, vector(node, "decay_bias", b.heads));
+    EK_ASSIGN(b.norm, norm(node, "norm", b.head_dim));
+    return Nothing{};
+  }
+
+  Outcome activation(const JsonNode& node, Block& b) {
     static const std::unordered_map<std::string, Activation> kActivations = {{"silu", Activation::silu},
                                                                              {"gelu", Activation::gelu},
                                                                              {"gelu_tanh", Activation::gelu_tanh},
@@ -122,14 +202,19 @@ class ModelReader : Fields {
                                                                              {"threshold", Activation::threshold},
                                                                              {"shifted_relu", Activation::shifted_relu},
                                                                              {"quick_gelu", Activation::quick_gelu}};
-    std::string activation;
-    double threshold;
-    EK_ASSIGN(activation, string(node, "activation"));
-    const auto found = kActivations.find(activation);
+    std::string name;
+    EK_ASSIGN(name, string(node, "activation"));
+    const auto found = kActivations.find(name);
     if (found == kActivations.end()) {
-      return fail(EDGEKIT_UNSUPPORTED, "activation '" + activation + "' is unknown to this runtime");
+      return fail(EDGEKIT_UNSUPPORTED, "activation '" + name + "' is unknown to this runtime");
     }
     b.activation = found->second;
+    return Nothing{};
+  }
+
+  Outcome ffn(const JsonNode& node, Block& b) {
+    double threshold;
+    EK_TRY(activation(node, b));
     EK_ASSIGN(threshold, number(node, "threshold", 0.0));
     b.threshold = static_cast<float>(threshold);
     EK_ASSIGN(b.gated, boolean(node, "gated"));
@@ -209,6 +294,7 @@ class ModelReader : Fields {
     if (has(node, "pre_relu")) {
       EK_ASSIGN(b.pre_relu, boolean(node, "pre_relu"));
     }
+    EK_ASSIGN(b.out_scale, vector(node, "out_scale", 1, true));
     double residual_scale;
     EK_ASSIGN(residual_scale, number(node, "residual_scale", 1.0));
     b.residual_scale = static_cast<float>(residual_scale);
@@ -217,6 +303,12 @@ class ModelReader : Fields {
     } else if (kind == "convolution") {
       b.kind = Block::convolution;
       EK_TRY(convolution(node, b));
+    } else if (kind == "layer_input") {
+      b.kind = Block::layer_input;
+      EK_TRY(layer_input(node, b));
+    } else if (kind == "linear_attention") {
+      b.kind = Block::linear_attention;
+      EK_TRY(linear_attention(node, b));
     } else if (kind == "ffn" || kind == "experts") {
       b.kind = kind == "ffn" ? Block::ffn : Block::experts;
       EK_TRY(ffn(node, b));
@@ -261,6 +353,7 @@ class ModelReader : Fields {
     EK_ASSIGN(out_.embedding_project, matrix_ref(embedding, "project", hidden, width, true));
     if (out_.embedding_project == kNone && width != hidden) return bad("embedding", "of another width");
     EK_ASSIGN(out_.embedding_norm, norm(embedding, "norm", hidden));
+    EK_TRY(layer_embedding(embedding));
     EK_ASSIGN(out_.position, matrix_ref(embedding, "position", 0, hidden, true));
     if (out_.position != kNone) {
       EK_ASSIGN(out_.position_offset, size(embedding, "position_offset", 0));

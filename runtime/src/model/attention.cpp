@@ -30,33 +30,60 @@ Outcome Attention::forward(const Pass& pass, size_t block) {
   float *q = s_.q.data(), *k = s_.k.data(), *v = s_.v.data();
   const float* x = s_.normed.data();
   EK_TRY(linear_.multiply(b.q, x, width.hidden, n, w_.vector(b.q_bias), q, width.q));
-  EK_TRY(linear_.multiply(b.k, x, width.hidden, n, w_.vector(b.k_bias), k, width.kv));
-  EK_TRY(linear_.multiply(b.v, x, width.hidden, n, w_.vector(b.v_bias), v, width.kv));
+  if (b.source == kNone) {
+    EK_TRY(linear_.multiply(b.k, x, width.hidden, n, w_.vector(b.k_bias), k, width.kv));
+    if (b.v == b.k) {
+      std::copy_n(k, size_t{n} * width.kv, v);
+    } else {
+      EK_TRY(linear_.multiply(b.v, x, width.hidden, n, w_.vector(b.v_bias), v, width.kv));
+    }
+  }
   rotate(pass, b);
-  for (uint32_t t = 0; t < n; ++t) pass.cache_of(t).put(block, pass.position_of(t), s_.k.row(t), s_.v.row(t));
+  for (uint32_t t = 0; t < n && b.source == kNone; ++t) {
+    pass.cache_of(t).put(block, pass.position_of(t), s_.k.row(t), s_.v.row(t));
+  }
   s_.clear_tails(n, b.heads * b.head_dim);
   attend(pass, block);
+  if (b.gate != kNone) EK_TRY(scale_by_gate(pass, b));
   return linear_.multiply(b.o, s_.mixed.data(), width.q, n, w_.vector(b.o_bias), s_.out.data(), width.hidden);
 }
 
-// Norms of queries and keys, then their rotary embedding.
+// Norms of queries, keys and values, then the rotary embedding of the first two; keys that are another block's have
+// both.
 void Attention::rotate(const Pass& pass, const Block& b) {
   const Widths& width = s_.width;
   float *q = s_.q.data(), *k = s_.k.data();
   apply_head_norm(b.q_norm, w_.vector(b.q_norm.weight), w_.vector(b.q_norm.bias), pass.count, b.heads, b.head_dim,
                   width.q, q);
-  apply_head_norm(b.k_norm, w_.vector(b.k_norm.weight), w_.vector(b.k_norm.bias), pass.count, b.kv_heads, b.head_dim,
+  const uint32_t kv_heads = b.source == kNone ? b.kv_heads : 0;
+  apply_head_norm(b.k_norm, w_.vector(b.k_norm.weight), w_.vector(b.k_norm.bias), pass.count, kv_heads, b.head_dim,
                   width.kv, k);
+  apply_head_norm(b.v_norm, w_.vector(b.v_norm.weight), w_.vector(b.v_norm.bias), pass.count, kv_heads, b.head_dim,
+                  width.kv, s_.v.data());
   if (b.rope == kNone) return;
   const Rope& rope = w_.manifest().ropes[static_cast<size_t>(b.rope)];
   const float* table = s_.rope.plane(static_cast<size_t>(b.rope));
   apply_rope(rope, table, pass.count, b.heads, b.head_dim, width.rope, width.q, q);
-  apply_rope(rope, table, pass.count, b.kv_heads, b.head_dim, width.rope, width.kv, k);
+  apply_rope(rope, table, pass.count, kv_heads, b.head_dim, width.rope, width.kv, k);
+}
+
+// Scales what was attended to by the sigmoid of the gate, which takes the queries' place.
+Outcome Attention::scale_by_gate(const Pass& pass, const Block& b) {
+  const Widths& width = s_.width;
+  EK_TRY(linear_.multiply(b.gate, s_.normed.data(), width.hidden, pass.count, w_.vector(b.gate_bias), s_.q.data(),
+                          width.q));
+  for (uint32_t t = 0; t < pass.count; ++t) {
+    float* out = s_.mixed.row(t);
+    const float* gate = s_.q.row(t);
+    for (uint32_t i = 0; i < b.heads * b.head_dim; ++i) out[i] /= 1.0f + std::exp(-gate[i]);
+  }
+  return Nothing{};
 }
 
 void Attention::attend(const Pass& pass, size_t block) {
   const Block& b = w_.manifest().blocks[block];
   const float* sinks = w_.vector(b.sinks);
+  const size_t kept = b.source != kNone ? static_cast<size_t>(b.source) : block;  // where keys and values are
   pool_.parallel_for(pass.count * b.heads, 1, [&](uint32_t begin, uint32_t end, uint32_t worker) {
     float* scores = s_.scores.row(worker);
     for (uint32_t i = begin; i < end; ++i) {
@@ -67,12 +94,12 @@ void Attention::attend(const Pass& pass, size_t block) {
       float* out = s_.mixed.row(token) + size_t{head} * b.head_dim;
       const float* sink = sinks != nullptr ? sinks + head : nullptr;
       if (cache.wide()) {
-        attend_head(b, seen, q, cache.single_rows(block, KvCache::keys, kv_head),
-                    cache.single_rows(block, KvCache::values, kv_head), kernels_.dot_f32, kernels_.axpy_f32, sink,
+        attend_head(b, seen, q, cache.single_rows(kept, KvCache::keys, kv_head),
+                    cache.single_rows(kept, KvCache::values, kv_head), kernels_.dot_f32, kernels_.axpy_f32, sink,
                     scores, out);
       } else {
-        attend_head(b, seen, q, cache.half_rows(block, KvCache::keys, kv_head),
-                    cache.half_rows(block, KvCache::values, kv_head), kernels_.dot_f16, kernels_.axpy_f16, sink, scores,
+        attend_head(b, seen, q, cache.half_rows(kept, KvCache::keys, kv_head),
+                    cache.half_rows(kept, KvCache::values, kv_head), kernels_.dot_f16, kernels_.axpy_f16, sink, scores,
                     out);
       }
     }

@@ -13,22 +13,26 @@ uint64_t copy_bytes(const Manifest& m, uint32_t value_bytes) {
     if (b.kind == Block::attention && b.window != 0) return 0;
     if (b.kind == Block::convolution) total += uint64_t{b.window - 1} * b.head_dim * value_bytes;
   }
-  return total;
+  return total + LinearStates::state_bytes(m);
 }
-Shape copies_shape(uint64_t bytes) { return Shape(bytes != 0 ? Checkpoints::kMost : 0, bytes); }
+uint32_t most_copies(const Manifest& m) {
+  return LinearStates::state_bytes(m) != 0 ? Checkpoints::kMostStates : Checkpoints::kMost;
+}
+Shape copies_shape(const Manifest& m, uint64_t bytes) { return Shape(bytes != 0 ? most_copies(m) : 0, bytes); }
 }  // namespace
 
 uint64_t Checkpoints::charge(const Manifest& m, uint32_t value_bytes) {
-  return Array<uint8_t>::charge(copies_shape(copy_bytes(m, value_bytes)));
+  return Array<uint8_t>::charge(copies_shape(m, copy_bytes(m, value_bytes)));
 }
 
 Result<Checkpoints> Checkpoints::allocate(Budget& budget, const Manifest& m, uint32_t value_bytes) {
   Checkpoints out;
   out.manifest_ = &m;
   out.bytes_ = copy_bytes(m, value_bytes);
-  EK_ASSIGN(out.copies_, Array<uint8_t>::allocate(budget, copies_shape(out.bytes_), "checkpoints of state"));
-  out.positions_.reserve(kMost + 1);
-  out.slots_.reserve(kMost + 1);
+  out.most_ = most_copies(m);
+  EK_ASSIGN(out.copies_, Array<uint8_t>::allocate(budget, copies_shape(m, out.bytes_), "checkpoints of state"));
+  out.positions_.reserve(out.most_ + 1);
+  out.slots_.reserve(out.most_ + 1);
   return out;
 }
 
@@ -43,6 +47,7 @@ void Checkpoints::for_each_row(KvCache& cache, uint32_t position, uint8_t* copy,
       if (back <= position) each(cache.row_bytes(i, KvCache::keys, 0, position - back), row, copy);
     }
   }
+  if (cache.recurrent()) each(cache.states().data(), cache.states().bytes(), copy);
 }
 
 uint8_t* Checkpoints::add(uint32_t position) {
@@ -56,10 +61,10 @@ uint8_t* Checkpoints::add(uint32_t position) {
 void Checkpoints::keep(KvCache& cache, uint32_t position) {
   if (bytes_ == 0 || position == 0) return;
   forget_behind(position - 1);
-  if (positions_.size() == kMost) {
+  if (positions_.size() == most_) {
     // The one without which the others lie most evenly; never the last.
     uint32_t worst = 0, least = UINT32_MAX;
-    for (uint32_t i = 0; i + 1 < kMost; ++i) {
+    for (uint32_t i = 0; i + 1 < most_; ++i) {
       const uint32_t gap = positions_[i + 1] - (i == 0 ? 0 : positions_[i - 1]);
       if (gap < least) {
         least = gap;
@@ -71,6 +76,11 @@ void Checkpoints::keep(KvCache& cache, uint32_t position) {
   }
   for_each_row(cache, position, add(position),
                [](const uint8_t* row, uint64_t bytes, uint8_t* copy) { std::memcpy(copy, row, bytes); });
+}
+
+bool Checkpoints::due(const KvCache& cache) const {
+  if (bytes_ == 0 || !cache.recurrent() || cache.states().position() == LinearStates::kNowhere) return false;
+  return cache.states().position() >= (positions_.empty() ? 0 : positions_.back()) + kSpacing;
 }
 
 uint32_t Checkpoints::nearest(uint32_t position) const {

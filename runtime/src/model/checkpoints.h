@@ -11,7 +11,10 @@ namespace edgekit {
 
 class Checkpoints {
  public:
-  static constexpr uint32_t kMost = 8;
+  // Copies of a session: fewer where they hold states, which are large.
+  static constexpr uint32_t kMost = 8, kMostStates = 4;
+  // Tokens after which another copy is due where states remember nothing.
+  static constexpr uint32_t kSpacing = 64;
 
   // Bytes charged for a session of this model.
   static uint64_t charge(const Manifest& manifest, uint32_t value_bytes);
@@ -19,6 +22,9 @@ class Checkpoints {
 
   // Whether a session can go back anywhere with their help: windows, if there are any, are those of convolutions.
   bool serve() const { return bytes_ > 0; }
+  // Whether states have gone far beyond the last copy.
+  bool due(const KvCache& cache) const;
+  uint32_t most() const { return most_; }
   // Copies what the cache holds at a position that it stands at, and gives up another copy if there is no room.
   void keep(KvCache& cache, uint32_t position);
   // The last position with a copy that is not behind `position`; 0, the beginning, if there is none.
@@ -35,7 +41,7 @@ class Checkpoints {
   const std::vector<uint32_t>& positions() const { return positions_; }
   uint64_t bytes() const { return bytes_; }
   uint8_t* data(uint32_t index) { return copies_.row(slots_[index]); }
-  // Makes room for the copy of a position behind all others; kMost at most.
+  // Makes room for the copy of a position behind all others; most() at most.
   uint8_t* add(uint32_t position);
 
  private:
@@ -43,8 +49,9 @@ class Checkpoints {
   void for_each_row(KvCache& cache, uint32_t position, uint8_t* copy, const Each& each) const;
 
   const Manifest* manifest_ = nullptr;
-  Array<uint8_t> copies_;            // [kMost][bytes]
-  uint64_t bytes_ = 0;               // of a copy
+  Array<uint8_t> copies_;  // [most][bytes]
+  uint64_t bytes_ = 0;     // of a copy
+  uint32_t most_ = 0;
   std::vector<uint32_t> positions_;  // ascending
   std::vector<uint32_t> slots_;      // where the copy of each of them lies
 };

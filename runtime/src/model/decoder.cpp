@@ -18,6 +18,8 @@ Decoder::Decoder(Weights& weights, Workspace& workspace, ThreadPool& pool, const
       linear_(resources_),
       attention_(resources_, linear_),
       convolution_(resources_, linear_),
+      linear_attention_(resources_, linear_),
+      layer_input_(resources_, linear_),
       neurons_(resources_, linear_),
       gathered_(resources_, linear_, neurons_),
       predictor_(resources_, linear_),
@@ -27,28 +29,31 @@ Decoder::Decoder(Weights& weights, Workspace& workspace, ThreadPool& pool, const
       mixture_(resources_, linear_, gathered_, feed_forward_, look_ahead_) {}
 
 Outcome Decoder::forward(const int32_t* tokens, uint32_t count, uint32_t position, uint32_t length, KvCache& cache,
-                         SelectionState& selection, float* last, float* all, const std::atomic<bool>& cancelled) {
-  const Pass pass{count, position, length, chooses(count, selection), selection, tokens, &cache, &cancelled, nullptr};
+                         SelectionState& selection, float* last, float* all, const std::atomic<bool>& cancelled,
+                         uint32_t drafted) {
+  const Pass pass{count,      position, length, chooses(count, selection), selection, tokens, &cache,
+                  &cancelled, nullptr,  drafted};
   const bool wants_logits = last != nullptr || all != nullptr;
-  cache.begin_pass(position, count);
+  cache.begin_pass(position, count, drafted);
   w_.begin_pass(wants_logits, pass.chooses);
   linear_.begin_pass(&selection);
   auto outcome = run(pass);
   if (outcome.ok() && wants_logits) outcome = head(count, last, all);
   linear_.end_pass();
-  if (!outcome.ok()) w_.abandon_pass();
+  outcome.ok() ? cache.end_pass() : w_.abandon_pass();
   return outcome;
 }
 
 Outcome Decoder::forward_texts(const NextToken* texts, uint32_t count) {
   const Pass pass{count, 0, 0, false, nothing_chosen_, nullptr, nullptr, nullptr, texts};
-  for (uint32_t t = 0; t < count; ++t) texts[t].cache->begin_pass(texts[t].position, 1);
+  for (uint32_t t = 0; t < count; ++t) texts[t].cache->begin_pass(texts[t].position, 1, 0);
   w_.begin_pass(true, false);
   linear_.begin_pass(nullptr);
   auto outcome = run(pass);
   if (outcome.ok()) outcome = logits_of_texts(pass);
   linear_.end_pass();
   if (!outcome.ok()) w_.abandon_pass();
+  for (uint32_t t = 0; t < count && outcome.ok(); ++t) texts[t].cache->end_pass();
   return outcome;
 }
 
@@ -89,6 +94,23 @@ Outcome Decoder::embed(const Pass& pass) {
     for (uint32_t i = 0; i < m_.hidden_size; ++i) row[i] += learned[i];
   }
   if (m_.embedding_norm.kind != Norm::none) norms_.apply(m_.embedding_norm, s_.x.data(), pass.count, s_.x.data());
+  return embed_layers(pass);
+}
+
+// layers [count][inputs] = what layers get of each token besides x, its embedding; a row of the table for each.
+Outcome Decoder::embed_layers(const Pass& pass) {
+  const LayerEmbedding& e = m_.layers;
+  if (e.table == kNone) return Nothing{};
+  EK_TRY(linear_.multiply(e.project, s_.x.data(), s_.width.hidden, pass.count, nullptr, s_.layers.data(),
+                          s_.width.layers));
+  const uint32_t total = e.count * e.dim;
+  for (uint32_t t = 0; t < pass.count; ++t) {
+    float *row = s_.layers.row(t), *own = s_.tiles.data();  // [total]
+    for (uint32_t i = 0; i < total; ++i) row[i] *= e.project_scale;
+    apply_norm(e.norm, w_.vector(e.norm.weight), w_.vector(e.norm.bias), row, e.count, e.dim, e.dim, row);
+    EK_TRY(embed_row(e.table, static_cast<uint32_t>(pass.token_of(t)), own));
+    for (uint32_t i = 0; i < total; ++i) row[i] = (row[i] + e.scale * own[i]) * e.mix;
+  }
   return Nothing{};
 }
 
@@ -117,13 +139,15 @@ Outcome Decoder::compute_block(const Pass& pass, size_t block) {
   switch (m_.blocks[block].kind) {
     case Block::attention: return attention_.forward(pass, block);
     case Block::convolution: return convolution_.forward(pass, block);
+    case Block::linear_attention: return linear_attention_.forward(pass, block);
+    case Block::layer_input: return layer_input_.forward(pass, block);
     case Block::ffn: return feed_forward_.forward(pass, block);
     case Block::experts: return mixture_.forward(pass, block);
   }
   return Nothing{};
 }
 
-// x += residual_scale * post_norm(out), then out_norm over the sum.
+// x += residual_scale * post_norm(out), then out_norm over the sum, and out_scale.
 void Decoder::add_residual(const Pass& pass, const Block& b) {
   float *x = s_.x.data(), *out = s_.out.data();
   if (b.post_norm.kind != Norm::none) norms_.apply(b.post_norm, out, pass.count, out);
@@ -131,6 +155,9 @@ void Decoder::add_residual(const Pass& pass, const Block& b) {
   for (size_t i = 0; i < total && b.residual_scale != 1.0f; ++i) out[i] *= b.residual_scale;
   for (size_t i = 0; i < total; ++i) x[i] += out[i];
   if (b.out_norm.kind != Norm::none) norms_.apply(b.out_norm, x, pass.count, x);
+  if (b.out_scale == kNone) return;
+  const float scale = w_.vector(b.out_scale)[0];
+  for (size_t i = 0; i < total; ++i) x[i] *= scale;
 }
 
 Outcome Decoder::head(uint32_t count, float* last, float* all) {

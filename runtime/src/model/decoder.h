@@ -6,6 +6,8 @@
 #include "model/attention.h"
 #include "model/convolution.h"
 #include "model/feed_forward.h"
+#include "model/layer_input.h"
+#include "model/linear_attention.h"
 #include "model/mixture.h"
 
 namespace edgekit {
@@ -20,9 +22,11 @@ class Decoder {
   // Evaluates tokens at positions [position, position + count), count <= the workspace's batch.
   // `length`: the sequence's length when the whole evaluation is over. `last` [vocab] receives the
   // logits of the last token, `all` [count][vocab] those of every token; either may be null. On an
-  // error the cache holds nothing new that a later pass at the same position does not overwrite.
+  // error the cache holds nothing new that a later pass at the same position does not overwrite, but a recurrent
+  // cache may not reach that position any more. The last `drafted` tokens may turn out to be no text.
   Outcome forward(const int32_t* tokens, uint32_t count, uint32_t position, uint32_t length, KvCache& cache,
-                  SelectionState& selection, float* last, float* all, const std::atomic<bool>& cancelled);
+                  SelectionState& selection, float* last, float* all, const std::atomic<bool>& cancelled,
+                  uint32_t drafted = 0);
 
   // Evaluates the next token of several texts, count <= the workspace's texts, in one pass over the weights; each gets
   // the bits that `forward` gives it alone when all neurons are computed. Errors as for `forward`.
@@ -37,6 +41,7 @@ class Decoder {
   bool chooses(uint32_t count, const SelectionState& selection) const;
   Outcome run(const Pass& pass);
   Outcome embed(const Pass& pass);
+  Outcome embed_layers(const Pass& pass);
   Outcome embed_row(int32_t matrix, uint32_t row, float* out);
   void begin_block(const Pass& pass, size_t block);
   Outcome compute_block(const Pass& pass, size_t block);
@@ -56,6 +61,8 @@ class Decoder {
   Linear linear_;
   Attention attention_;
   Convolution convolution_;
+  LinearAttention linear_attention_;
+  LayerInput layer_input_;
   Neurons neurons_;
   Gathered gathered_;
   Predictor predictor_;

@@ -20,7 +20,8 @@ size_t usage_blocks(const Manifest& m, uint32_t select) {
 uint64_t session_bytes(const Manifest& m, uint32_t context, const Settings& s) {
   const uint64_t state = s.compute != EDGEKIT_COMPUTE_ALL ? 0 : Buffer::charge(state_bytes(m, context, s.draft));
   const uint64_t copies = s.compute != EDGEKIT_COMPUTE_ALL ? 0 : Checkpoints::charge(m, s.wide_kv ? 4 : 2);
-  return state + copies + NeuronUsage::charge(usage_blocks(m, s.select), widths_of(m, s.activations).ffn);
+  const uint64_t recurrent = s.compute != EDGEKIT_COMPUTE_ALL ? 0 : LinearStates::charge(m, s.draft);
+  return state + copies + recurrent + NeuronUsage::charge(usage_blocks(m, s.select), widths_of(m, s.activations).ffn);
 }
 
 namespace {
@@ -130,8 +131,8 @@ Result<std::unique_ptr<Session>> Session::create(Model& model) {
   out->vocab_ = m.vocab_size;
   out->draft_most_ = model.settings.draft;
   if (model.settings.compute == EDGEKIT_COMPUTE_ALL) {
-    EK_ASSIGN(out->cache_,
-              KvCache::allocate(model.budget, m, model.plan.context, model.plan.max_batch, model.settings.wide_kv));
+    EK_ASSIGN(out->cache_, KvCache::allocate(model.budget, m, model.plan.context, model.plan.max_batch,
+                                             model.settings.wide_kv, out->draft_most_));
     EK_ASSIGN(out->state_,
               Buffer::allocate(model.budget, state_bytes(m, model.plan.context, out->draft_most_), "session state"));
     EK_ASSIGN(out->checkpoints_, Checkpoints::allocate(model.budget, m, out->cache_.value_bytes()));
@@ -177,8 +178,9 @@ Outcome Session::eval(const int32_t* tokens, uint32_t count, float* last, float*
   std::lock_guard<Turns> turn(model_.turn);
   const Moment begin = now();
   const bool prompt = count > 1 || position_ == 0;
+  EK_TRY(recover());
   selection_.prompt = prompt;
-  if (prompt) checkpoints_.keep(cache_, position_);
+  keep_checkpoint(prompt);
   auto outcome = eval_batches(tokens, count, last, all);
   if (!outcome.ok()) {
     cancelled_.store(false);
@@ -210,7 +212,7 @@ Outcome Session::feed_forward(uint32_t block, const float* x, uint32_t tokens, f
 Outcome Session::linear(uint32_t matrix, const float* x, uint32_t columns, uint32_t tokens, float* out, uint32_t rows) {
   const Manifest& all = model_.bundle->manifest();
   const auto is = [&](int32_t index) { return index == int64_t{matrix}; };
-  bool known = is(all.head) || is(all.head_project) || is(all.embedding_project);
+  bool known = is(all.head) || is(all.head_project) || is(all.embedding_project) || is(all.layers.project);
   for (const Block& b : all.blocks) {
     b.for_each_projection([&](int32_t i) { known = known || is(i); });
   }
@@ -265,6 +267,7 @@ Outcome Session::eval_batches(const int32_t* tokens, uint32_t count, float* last
   for (uint32_t done = 0; done < count;) {
     const uint32_t n = std::min(step, count - done);
     const bool final_batch = done + n == count;
+    if (done > 0) keep_checkpoint(false);
     auto outcome = model_.decoder->forward(tokens + done, n, begin + done, begin + count, cache_, selection_,
                                            final_batch ? logits() : nullptr,
                                            all != nullptr ? all + size_t{done} * vocab_ : nullptr, cancelled_);
@@ -278,6 +281,7 @@ Outcome Session::eval_batches(const int32_t* tokens, uint32_t count, float* last
         std::copy(tokens, tokens + done, history() + begin);
         position_ = begin + done;
       }
+      checkpoints_.forget_behind(position_);
       return outcome;
     }
     done += n;

@@ -112,6 +112,10 @@ class Session {
   Candidate* candidates() { return reinterpret_cast<Candidate*>(state_.f32() + size_t{1 + draft_most_} * vocab_); }
   Outcome check_whole() const;
   Outcome go_back(uint32_t position);
+  Outcome evaluate_again(uint32_t position, uint32_t& reached);
+  Outcome recover();
+  Outcome prepare_pass();
+  void keep_checkpoint(bool prompt);
   Outcome check_finite(const float* row, uint32_t position) const;
   void forget_next();
   Outcome append(int32_t token);

@@ -116,11 +116,14 @@ Outcome Session::append_by_pass(int32_t token) {
     EK_ASSIGN(drafted, draft(token, tokens + 1));
   }
   std::lock_guard<Turns> turn(model_.turn);
+  EK_TRY(recover());
+  keep_checkpoint(false);
   const Moment begin = now();
   selection_.prompt = has_logits_ = false;
   float* rows = logits();  // [1 + drafted][vocab]
-  auto outcome = model_.decoder->forward(tokens, 1 + drafted, position_, position_ + 1 + drafted, cache_, selection_,
-                                         drafted == 0 ? rows : nullptr, drafted == 0 ? nullptr : rows, cancelled_);
+  auto outcome =
+      model_.decoder->forward(tokens, 1 + drafted, position_, position_ + 1 + drafted, cache_, selection_,
+                              drafted == 0 ? rows : nullptr, drafted == 0 ? nullptr : rows, cancelled_, drafted);
   if (!outcome.ok()) {
     cancelled_.store(false);
     return outcome;
@@ -152,7 +155,7 @@ Result<uint32_t> Session::continue_text(const int32_t* text, uint32_t count, int
   if (count > context) return 0u;
   const uint32_t known = std::min(position_, count - 1);  // the last token's logits are needed
   const uint32_t same = static_cast<uint32_t>(std::mismatch(text, text + known, history()).first - text);
-  EK_TRY(rewind(same >= cache_.earliest() ? same : 0));
+  EK_TRY(rewind(cache_.reaches(same) || checkpoints_.serve() ? same : 0));
   EK_TRY(eval(text + position_, count - position_, nullptr, nullptr));
   for (uint32_t n = 0;; ++n) {
     const float* row = logits();

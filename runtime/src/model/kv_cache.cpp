@@ -7,8 +7,8 @@
 
 namespace edgekit {
 
-Result<KvCache> KvCache::allocate(Budget& budget, const Manifest& manifest, uint32_t context, uint32_t batch,
-                                  bool wide) {
+Result<KvCache> KvCache::allocate(Budget& budget, const Manifest& manifest, uint32_t context, uint32_t batch, bool wide,
+                                  uint32_t drafted) {
   KvCache out;
   out.context_ = context;
   out.wide_ = wide;
@@ -26,6 +26,7 @@ Result<KvCache> KvCache::allocate(Budget& budget, const Manifest& manifest, uint
   } else {
     EK_ASSIGN(out.half_, Array<uint16_t>::allocate(budget, Shape(total), "KV cache"));
   }
+  EK_ASSIGN(out.states_, LinearStates::allocate(budget, manifest, drafted));
   return out;
 }
 
@@ -35,8 +36,9 @@ uint8_t* KvCache::row_bytes(size_t block, Part part, uint32_t head, uint32_t pos
   return static_cast<uint8_t*>(row);
 }
 
-void KvCache::begin_pass(uint32_t position, uint32_t count) {
+void KvCache::begin_pass(uint32_t position, uint32_t count, uint32_t drafted) {
   if (position == 0) clear();
+  states_.begin_pass(position, count - drafted, drafted);
   written_ = std::max(written_, position + count);
   for (const Layout& l : layout_) {
     // Positions below written_ - rows are gone, and a pass at p looks back to p - (window - 1).
@@ -76,6 +78,7 @@ uint32_t KvCache::first_kept(size_t block, uint32_t earliest) const {
 void KvCache::restored(uint32_t earliest, uint32_t position) {
   earliest_ = earliest;
   written_ = position;
+  states_.restored(position);
 }
 
 void KvCache::copy_from(const KvCache& other) {
@@ -92,6 +95,7 @@ void KvCache::copy_from(const KvCache& other) {
     }
   }
   restored(other.earliest_, other.written_);
+  states_.copy_from(other.states_);
 }
 
 }  // namespace edgekit

@@ -1,12 +1,14 @@
 // Keys and values of one session, f16 or f32. A block that attends to everything keeps [kv_heads][context]
 // [head_dim]; one with a sliding window keeps a ring of its last rows (kv_rows in cache/plan.h), so that
 // position p lies in row p % rows. A convolution keeps its inputs as the keys of one head, with its taps as window.
+// Linear attention keeps no rows but a state (model/linear_state.h).
 #pragma once
 
 #include <vector>
 
 #include "core/array.h"
 #include "format/manifest.h"
+#include "model/linear_state.h"
 
 namespace edgekit {
 
@@ -23,9 +25,10 @@ class KvCache {
  public:
   enum Part : uint32_t { keys, values };
 
-  // `batch`: most tokens of one pass; a ring holds what all of them may look at.
-  static Result<KvCache> allocate(Budget& budget, const Manifest& manifest, uint32_t context, uint32_t batch,
-                                  bool wide);
+  // `batch`: most tokens of one pass; a ring holds what all of them may look at. `drafted`: those of them that may be
+  // drafts.
+  static Result<KvCache> allocate(Budget& budget, const Manifest& manifest, uint32_t context, uint32_t batch, bool wide,
+                                  uint32_t drafted);
 
   bool wide() const { return wide_; }  // f32
   uint32_t value_bytes() const { return wide_ ? 4 : 2; }
@@ -44,8 +47,15 @@ class KvCache {
   // The bytes of one row, value_bytes() * head_dim of them.
   uint8_t* row_bytes(size_t block, Part part, uint32_t head, uint32_t position);
 
-  // Announces that a pass writes positions [position, position + count); at most `batch` of them.
-  void begin_pass(uint32_t position, uint32_t count);
+  // Whether blocks have states, which remember no earlier position.
+  bool recurrent() const { return states_.any(); }
+  LinearStates& states() { return states_; }
+  const LinearStates& states() const { return states_; }
+
+  // Announces that a pass writes positions [position, position + count); at most `batch` of them, of which the last
+  // `drafted` may not stay. Without `end_pass`, which says that it went well, states are where no pass can begin.
+  void begin_pass(uint32_t position, uint32_t count, uint32_t drafted);
+  void end_pass() { states_.end_pass(); }
   // Stores rows k, v [kv_heads * head_dim] of one position. f16 holds nothing beyond +-65504: larger values
   // become that, as an infinity would make every score NaN.
   // `v` is null where a block keeps keys alone.
@@ -54,6 +64,10 @@ class KvCache {
   // The earliest position, but for 0, at which a pass may begin: rings have overwritten what an earlier one
   // would look at. 0 while every ring has all.
   uint32_t earliest() const { return earliest_; }
+  // Whether a pass may begin at a position.
+  bool reaches(uint32_t position) const {
+    return position == 0 || (position >= earliest_ && (!recurrent() || states_.reach(position)));
+  }
   // What a copy of the cache at `position` has to hold so that it can go back to the position returned: all
   // positions from first_kept on. No more than a ring of any other plan can hold.
   uint32_t earliest_copied(uint32_t position) const;
@@ -64,7 +78,10 @@ class KvCache {
   // Takes what another cache of the same model and plan holds.
   void copy_from(const KvCache& other);
   // The cache holds nothing now.
-  void clear() { earliest_ = written_ = 0; }
+  void clear() {
+    restored(0, 0);
+    states_.clear();
+  }
 
  private:
   struct Layout {
@@ -75,8 +92,9 @@ class KvCache {
     const Layout& l = layout_[block];
     return l.first + (uint64_t{part} * l.heads + head) * l.rows * l.head_dim;
   }
-  Array<uint16_t> half_;        // [values], or none
-  Array<float> single_;         // [values], or none
+  Array<uint16_t> half_;  // [values], or none
+  Array<float> single_;   // [values], or none
+  LinearStates states_;
   std::vector<Layout> layout_;  // one per block; empty for those that keep nothing
   uint32_t context_ = 0;
   uint32_t earliest_ = 0, written_ = 0;  // positions below `written_` were stored once

@@ -32,6 +32,7 @@ struct Pass {
   KvCache* cache = nullptr;         // null when feed-forward blocks alone are computed
   const std::atomic<bool>* stop = nullptr;
   const NextToken* texts = nullptr;  // [count], or null
+  uint32_t drafted = 0;              // of the tokens of one text, the last that may turn out to be no text
 
   int32_t token_of(uint32_t t) const { return texts != nullptr ? texts[t].token : tokens[t]; }
   uint32_t position_of(uint32_t t) const { return texts != nullptr ? texts[t].position : position + t; }

@@ -46,7 +46,7 @@ uint64_t file_bytes(const Manifest& m, uint32_t position, uint32_t earliest, con
     const uint64_t rows = position - cache.first_kept(i, earliest);
     total += uint64_t{cache.parts(i)} * b.kv_heads * (8 + rows * row_bytes(b, cache));
   }
-  return total;
+  return total + (cache.recurrent() ? 8 + cache.states().bytes() : 0);
 }
 
 // A descriptor that closes itself.
@@ -140,6 +140,13 @@ bool read_head(int fd, const HeadSpan& span) {
   return transfer(fd, bytes_of(&sum), 8, false) && span.transfer_rows(fd, false) && span.checksum() == sum;
 }
 
+bool write_states(int fd, KvCache& cache) {
+  return !cache.recurrent() || write_chunk(fd, cache.states().data(), cache.states().bytes());
+}
+bool read_states(int fd, KvCache& cache) {
+  return !cache.recurrent() || read_chunk(fd, cache.states().data(), cache.states().bytes());
+}
+
 bool write_checkpoints(int fd, Checkpoints& checkpoints) {
   for (uint32_t i = 0; i < checkpoints.positions().size(); ++i) {
     const uint64_t position = checkpoints.positions()[i];
@@ -192,7 +199,7 @@ Outcome save_session(const std::string& path, const Manifest& m, const int32_t* 
         transfer(file.fd, bytes_of(&header), sizeof(header), true) &&
         write_chunk(file.fd, tokens, uint64_t{position} * 4) &&
         for_each_head(m, position, earliest, cache, [&](const HeadSpan& s) { return write_head(file.fd, s); }) &&
-        write_checkpoints(file.fd, checkpoints) && fsync(file.fd) == 0;
+        write_states(file.fd, cache) && write_checkpoints(file.fd, checkpoints) && fsync(file.fd) == 0;
     if (!whole) {
       const Error error = system_error(partial, "cannot be written");
       unlink(partial.c_str());
@@ -231,7 +238,7 @@ Result<uint32_t> restore_session(const std::string& path, const Manifest& m, int
   }
   const uint32_t position = header.position, earliest = header.earliest;
   const uint32_t copies = header.checkpoints;
-  if (!fits(m, position, earliest, cache) || copies > (checkpoints.serve() ? Checkpoints::kMost : 0) ||
+  if (!fits(m, position, earliest, cache) || copies > (checkpoints.serve() ? checkpoints.most() : 0) ||
       header.bytes != file_bytes(m, position, earliest, cache, copies, checkpoints.bytes()) ||
       static_cast<uint64_t>(status.st_size) != header.bytes) {
     return fail(EDGEKIT_CORRUPT, path + ": has another size than it should; it was cut or replaced");
@@ -239,7 +246,7 @@ Result<uint32_t> restore_session(const std::string& path, const Manifest& m, int
   const bool whole =
       read_chunk(file.fd, tokens, uint64_t{position} * 4) &&
       for_each_head(m, position, earliest, cache, [&](const HeadSpan& s) { return read_head(file.fd, s); }) &&
-      read_checkpoints(file.fd, copies, position, checkpoints);
+      read_states(file.fd, cache) && read_checkpoints(file.fd, copies, position, checkpoints);
   if (!whole) checkpoints.forget_behind(0);
   if (!whole) return fail(EDGEKIT_CORRUPT, path + ": is damaged; evaluate the prompt again");
   for (uint32_t i = 0; i < position; ++i) {

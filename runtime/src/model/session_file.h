@@ -1,7 +1,8 @@
 // A session's tokens, keys and values in a file, so that a prompt need not be read again.
 //
 //   header (64 bytes) | tokens: checksum, int32 [position] | per block and head: keys, values (a convolution: keys)
-//   | per checkpoint: checksum, position (8 bytes), checksum, copy (model/checkpoints.h)
+//   | states of linear attention, if there are: checksum, f32 | per checkpoint: checksum, position (8 bytes), checksum,
+//   copy (model/checkpoints.h)
 //
 // Keys and values are a checksum and the rows [first, position)[head_dim]: first is 0, or with a sliding window
 // the earliest position that the session may still look at. Checksums have 8 bytes, all numbers are little-endian.

@@ -31,6 +31,11 @@ Outcome Session::check_whole() const {
 
 Outcome Session::save(const std::string& path) {
   EK_TRY(check_whole());
+  {
+    std::lock_guard<Turns> turn(model_.turn);
+    EK_TRY(recover());
+    cache_.states().settle(position_, *model_.settings.kernels);
+  }
   return save_session(path, model_.bundle->manifest(), history(), position_, cache_, checkpoints_);
 }
 
@@ -51,8 +56,8 @@ Outcome Session::rewind(uint32_t position) {
   forget_next();
   seeded_ = false;
   if (position == position_) return Nothing{};
-  if (position != 0 && position < cache_.earliest()) {
-    if (checkpoints_.serve()) return go_back(position);
+  if (!cache_.reaches(position)) {
+    if (checkpoints_.serve() || cache_.recurrent()) return go_back(position);
     return fail(EDGEKIT_INVALID_ARGUMENT, "the session can go back to token " + std::to_string(cache_.earliest()) +
                                               ", not to " + std::to_string(position) +
                                               ": layers with a sliding window keep only their window; reset the "
@@ -84,27 +89,57 @@ Outcome Session::copy_from(const Session& other, uint32_t position) {
   return outcome;
 }
 
-// From the nearest checkpoint, by evaluating the tokens behind it again.
 Outcome Session::go_back(uint32_t position) {
   std::lock_guard<Turns> turn(model_.turn);
-  const Moment begin = now();
-  position_ = checkpoints_.nearest(position);
-  checkpoints_.restore(cache_, position_);
   has_logits_ = false;
-  const uint32_t again = position - position_;
+  uint32_t reached = 0;
+  auto outcome = evaluate_again(position, reached);
+  position_ = reached;
+  return outcome;
+}
+
+// Takes the blocks to a position from the nearest checkpoint, by evaluating the tokens behind it again.
+Outcome Session::evaluate_again(uint32_t position, uint32_t& reached) {
+  const Moment begin = now();
+  reached = checkpoints_.nearest(position);
+  checkpoints_.restore(cache_, reached);
+  const uint32_t again = position - reached;
   selection_.prompt = true;
-  while (position_ < position) {
-    const uint32_t n = std::min(model_.plan.max_batch, position - position_);
-    auto outcome = model_.decoder->forward(history() + position_, n, position_, position, cache_, selection_, nullptr,
+  while (reached < position) {
+    const uint32_t n = std::min(model_.plan.max_batch, position - reached);
+    if (checkpoints_.due(cache_)) checkpoints_.keep(cache_, reached);
+    auto outcome = model_.decoder->forward(history() + reached, n, reached, position, cache_, selection_, nullptr,
                                            nullptr, cancelled_);
     if (!outcome.ok()) {
       cancelled_.store(false);
       return outcome;
     }
-    position_ += n;
+    reached += n;
   }
   count_pass(begin, again, true);
   return Nothing{};
+}
+
+// Takes states that a failed pass left elsewhere to the end of the text. Within the model's turn.
+Outcome Session::recover() {
+  if (!cache_.recurrent() || cache_.reaches(position_)) return Nothing{};
+  uint32_t reached = 0;
+  return evaluate_again(position_, reached);
+}
+
+// What precedes a pass that sessions share.
+Outcome Session::prepare_pass() {
+  if (!cache_.recurrent()) return Nothing{};
+  std::lock_guard<Turns> turn(model_.turn);
+  EK_TRY(recover());
+  keep_checkpoint(false);
+  return Nothing{};
+}
+
+// Keeps a copy where a prompt begins, and wherever states have gone far beyond the last one.
+void Session::keep_checkpoint(bool prompt) {
+  if (position_ == 0 || (!prompt && !checkpoints_.due(cache_))) return;
+  checkpoints_.keep(cache_, cache_.recurrent() ? cache_.states().position() : position_);
 }
 
 uint32_t Session::tokens(int32_t* out, uint32_t room) const {

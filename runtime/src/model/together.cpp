@@ -35,6 +35,7 @@ void Session::advance_together(Session* const* sessions, uint32_t count, Error* 
       continue;
     }
     errors[i] = s.check(&s.chosen_, 1).error();
+    if (errors[i].status == EDGEKIT_OK) errors[i] = s.prepare_pass().error();
     if (errors[i].status != EDGEKIT_OK) continue;
     members[waiting++] = i;
     if (waiting == s.model_.workspace.texts) advance_waiting();

@@ -22,6 +22,8 @@ void for_each_array(const Manifest& m, const Widths& w, uint32_t batch, uint32_t
   each(s.mixed, Shape(b, w.q));
   each(s.k, Shape(b, w.kv));
   each(s.v, Shape(b, w.kv));
+  each(s.state, Shape(w.state != 0 ? threads : 0, w.state));
+  each(s.layers, Shape(w.layers != 0 ? b : 0, w.layers));
   each(s.out, Shape(b, w.hidden));
   each(s.h, Shape(b, w.ffn));
   each(s.group_sums, Shape(kGroupSums, w.hidden));
@@ -56,6 +58,11 @@ Widths widths_of(const Manifest& m, Activations activations) {
     w.q = std::max(w.q, pad(uint64_t{b.heads} * b.head_dim));
     w.kv = std::max(w.kv, pad(uint64_t{b.kv_heads} * b.head_dim));
     if (b.kind == Block::convolution) w.q = std::max(w.q, w.hidden);
+    if (b.kind == Block::linear_attention) {
+      w.q = std::max(w.q, pad(b.channels()));
+      w.kv = std::max({w.kv, pad(uint64_t{b.heads} * b.head_dim), pad(2 * b.heads)});
+      w.state = std::max(w.state, pad((uint64_t{b.key_dim} + 1) * b.head_dim));
+    }
     w.ffn = std::max(w.ffn, pad(b.size));
     w.parallel = w.parallel || b.parallel;
     w.output_gate = w.output_gate || b.output_gate != kNone;
@@ -65,6 +72,8 @@ Widths widths_of(const Manifest& m, Activations activations) {
       w.top_k = std::max(w.top_k, b.top_k);
     }
   }
+  w.layers = pad(uint64_t{m.layers.count} * m.layers.dim);
+  w.q = std::max(w.q, pad(m.layers.dim));
   for (const Rope& r : m.ropes) w.rope = std::max(w.rope, pad(r.dim / 2));
   for (const Matrix& x : m.matrices) {
     for (int i = 0; i < x.part_count; ++i) {

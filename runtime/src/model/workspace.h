@@ -18,7 +18,8 @@ constexpr uint32_t kGroupSums = 32;
 
 // Widths in values, each a multiple of 32 with zeros past the real width.
 struct Widths {
-  uint32_t hidden = 0, embed = 0, q = 0, kv = 0, ffn = 0, experts = 0, top_k = 0, rope = 0, rank = 0;
+  uint32_t hidden = 0, embed = 0, q = 0, kv = 0, ffn = 0, experts = 0, top_k = 0, rope = 0, rank = 0, state = 0,
+           layers = 0;
   uint32_t widest = 0;     // the longest row of any matrix
   uint32_t quantized = 0;  // the longest row that is multiplied with activations of 8 bits
   bool parallel = false, output_gate = false;
@@ -33,8 +34,12 @@ struct Workspace {
   Array<float> x;                     // [batch][hidden]: the residual
   Array<float> before;                // [batch][hidden]: the residual that the block before a parallel one read
   Array<float> normed;                // [batch][hidden]: a block's input, after its norm
-  Array<float> q, mixed;              // [batch][q]: queries or a gate, and values mixed over tokens
-  Array<float> k, v;                  // [batch][kv]: keys and values, or the inputs of a convolution and a gate
+  Array<float> q, mixed;              // [batch][q]: queries or a gate, and values mixed over tokens; or the channels
+                                      // behind and before the convolution of linear attention
+  Array<float> k, v;                  // [batch][kv]: keys and values, the inputs of a convolution and a gate, or the
+                                      // gates of linear attention
+  Array<float> state;                 // [threads][state]: of a head, and its change
+  Array<float> layers;                // [batch][layers]: what layers get of each token besides
   Array<float> out;                   // [batch][hidden]: a block's output
   Array<float> h;                     // [batch][ffn]: the values of neurons
   Array<float> group_sums;            // [kGroupSums][hidden]: sums of groups of neurons, for one token
