@@ -156,11 +156,18 @@ class Decoder:
         return self._norm(norm, y) if norm is not None and norm["per_head"] else y
 
     def _attention(self, b: Json, x: Tensor) -> Tensor:
-        n, group = x.shape[1], b["heads"] // b["kv_heads"]
+        group = b["heads"] // b["kv_heads"]
         q = self._rope(b.get("rope"), self._heads(b, "q", b["heads"], x))
         k = self._rope(b.get("rope"), self._heads(b, "k", b["kv_heads"], x)).repeat_interleave(group, dim=2)
         v = self._heads(b, "v", b["kv_heads"], x).repeat_interleave(group, dim=2)
-        scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * b["scale"]
+        mixed = self._mixed(b, *(y.transpose(1, 2) for y in (q, k, v)))
+        return self._linear(b["o"], 0, mixed.transpose(1, 2).reshape(*x.shape[:2], -1)) + self._vector(b.get("o_bias"))
+
+    def _mixed(self, b: Json, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # each [texts, heads, length, d]
+        n = q.shape[2]
+        if not (b["softcap"] or b["window"] or "sinks" in b):
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=b["scale"])
+        scores = q @ k.transpose(2, 3) * b["scale"]
         if b["softcap"]:
             scores = b["softcap"] * torch.tanh(scores / b["softcap"])
         distance = torch.arange(n)[:, None] - torch.arange(n)[None, :]
@@ -171,8 +178,7 @@ class Decoder:
         if "sinks" in b:  # a position that takes weight and gives nothing
             sinks = self.weights.vector(b["sinks"])[None, :, None, None].expand(*scores.shape[:3], 1)
             scores = torch.cat([scores, sinks], dim=-1)
-        mixed = torch.einsum("bhqk,bkhd->bqhd", scores.softmax(dim=-1)[..., :n], v).reshape(*x.shape[:2], -1)
-        return self._linear(b["o"], 0, mixed) + self._vector(b.get("o_bias"))
+        return scores.softmax(dim=-1)[..., :n] @ v
 
     def _convolution(self, b: Json, x: Tensor) -> Tensor:
         def linear(which: str, y: Tensor) -> Tensor:
