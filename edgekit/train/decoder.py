@@ -71,10 +71,10 @@ class Decoder:
             x = self.run(stage, x)
         return self.head(x)
 
-    def embed(self, ids: Tensor) -> Tensor:
-        """Hidden states [texts, length, hidden] before the first block."""
+    def embed(self, ids: Tensor, found: Tensor | None = None) -> Tensor:
+        """Hidden states [texts, length, hidden] before the first block; `found`: the embedding's rows, if known."""
         e = self.model["embedding"]
-        x = self._looked_up(e["matrix"], ids) * e["scale"]
+        x = (self._looked_up(e["matrix"], ids) if found is None else found) * e["scale"]
         if "project" in e:
             x = self._linear(e["project"], 0, x)
         if "position" in e:
