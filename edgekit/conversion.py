@@ -151,12 +151,12 @@ def convert(
     learned: Learned | None = None
     with workspace(place, resumes=True) as space:
         _check_place(place, overwrite)  # another process may have made it since
-        curvature = space.folder / f"curvature-{hashed(f'{__version__}:{opened.fingerprint}:{calibration}')}"
+        text_key = hashed(f"{__version__}:{opened.fingerprint}:{calibration.key() if calibration else None}")
+        curvature = space.folder / f"curvature-{text_key}"
         if target is not None:
-            key = hashed(f"{__version__}:{opened.fingerprint}:{calibration.key() if calibration else None}")
             folder = space.folder / "sensitivity"
             chosen, choices = targeted(
-                opened, model, target, arrangement, calibration, folder, curvature, key, workers, report
+                opened, model, target, arrangement, calibration, folder, curvature, text_key, workers, report
             )
             chosen = chosen.with_text() if calibration is not None else chosen
         provenance |= {"recipe": chosen.name, "rules": chosen.table()}

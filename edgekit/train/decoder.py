@@ -58,7 +58,7 @@ class Decoder:
         self.model, self.weights, self.tap = model, weights, tap
         for block in model["blocks"]:
             if block["kind"] not in KINDS:
-                raise ConvertError(f"gradients of '{block['kind']}' blocks are not supported; leave --gradients out")
+                raise ConvertError(f"this model has '{block['kind']}' blocks, for which there are no gradients")
         parallel = [bool(b.get("parallel")) for b in model["blocks"]]
         begins = [i for i, joined in enumerate(parallel) if not joined]
         ends = [*begins[1:], len(parallel)]
