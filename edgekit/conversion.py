@@ -15,6 +15,7 @@ from edgekit.bundle.layout import LAYOUTS, MANIFEST, Arrangement, plan_layout
 from edgekit.bundle.workspace import check_apart, check_replaceable, output_path, workspace
 from edgekit.bundle.writer import Progress, Writer
 from edgekit.calibrate.calibration import Calibration, Note, apply, extend
+from edgekit.calibrate.curvature import check_torch
 from edgekit.calibrate.learned import Learned
 from edgekit.calibrate.target import Target, targeted
 from edgekit.checkpoint import locate, open_checkpoint
@@ -113,6 +114,7 @@ def convert(
     chosen = load_recipe(recipe if named or not str(checkpoint).endswith(SUFFIX) else KEEP, method, bits, group_size)
     if calibration is not None:
         chosen = chosen.with_text()
+        _check_gradients(calibration, chosen, target)
     elif chosen.needs_text():
         raise ConvertError(f"recipe '{chosen.name}' has a solver that learns from text; add --calibration TEXT")
     bundle = bundle_path(out)
@@ -149,17 +151,21 @@ def convert(
     learned: Learned | None = None
     with workspace(place, resumes=True) as space:
         _check_place(place, overwrite)  # another process may have made it since
+        text_key = hashed(f"{__version__}:{opened.fingerprint}:{calibration.key() if calibration else None}")
+        curvature = space.folder / f"curvature-{text_key}"
         if target is not None:
-            key = hashed(f"{__version__}:{opened.fingerprint}:{calibration.key() if calibration else None}")
             folder = space.folder / "sensitivity"
-            chosen, choices = targeted(opened, model, target, arrangement, calibration, folder, key, workers, report)
+            chosen, choices = targeted(
+                opened, model, target, arrangement, calibration, folder, curvature, text_key, workers, report
+            )
             chosen = chosen.with_text() if calibration is not None else chosen
         provenance |= {"recipe": chosen.name, "rules": chosen.table()}
         key_text = f"{__version__}:{opened.fingerprint}:{chosen.fingerprint()}:{layout}:{unit_size}"
         if calibration is not None:
             provenance["calibration"] = {"text": [p.name for p in calibration.text], "tokens": calibration.tokens}
             key_text += calibration.key()
-            learned = Learned(opened, model, chosen, space.folder / "calibration", calibration, hashed(key_text))
+            key, folder = hashed(key_text), space.folder / "calibration"
+            learned = Learned(opened, model, chosen, folder, calibration, key, curvature)
             file = learned.read(workers, report)
             opened, model = extend(opened, file), apply(model, file)
         placed = plan_layout(model, chosen, arrangement)
@@ -195,6 +201,15 @@ def bundle_path(out: str | Path) -> Path:
     if path.name in ("", ".."):
         raise ConvertError(f"output '{out}' is a folder and no name for something new; add a name to it")
     return path if path.suffix == ".edgekit" else path.with_name(path.name + ".edgekit")
+
+
+def _check_gradients(calibration: Calibration, recipe: Recipe, target: Target | None) -> None:
+    """Refuses gradients that cannot be had, or of which nobody would learn."""
+    if not calibration.gradients:
+        return
+    check_torch()
+    if target is None and not recipe.needs_text():
+        raise ConvertError(f"--gradients: no solver of recipe '{recipe.name}' learns from them; leave it out")
 
 
 def _check_place(place: Path, overwrite: bool) -> None:

@@ -91,6 +91,21 @@ def test_calibrated_codes_cost_less_than_nearest_ones(inputs_are_rows: bool) -> 
     assert cost("ldlq") < 0.7 * cost("viterbi")
 
 
+@pytest.mark.parametrize("inputs_are_rows", [False, True])
+def test_what_outputs_matter_is_heeded(inputs_are_rows: bool) -> None:
+    weights, codec = gaussian(48, 64), make_codec("trellis", 3)
+    h, g = (hessian(n) for n in ((48, 64) if inputs_are_rows else (64, 48)))
+
+    def cost(statistics: Statistics) -> float:
+        made = encode(codec, weights, solver_for(codec, "ldlq"), statistics)
+        e = codec.decode(made.records, 64) - weights
+        e = e.T if inputs_are_rows else e
+        return float(np.trace(g @ e @ h @ e.T))
+
+    one_side = cost(Statistics(h.astype(np.float32), inputs_are_rows))
+    assert cost(Statistics(h.astype(np.float32), inputs_are_rows, g.astype(np.float32))) < 0.85 * one_side
+
+
 def test_a_singular_hessian_and_odd_rows_are_no_trouble() -> None:
     weights = np.stack([np.zeros(33), np.full(33, 0.5), np.full(33, 1e9)]).astype(np.float32)
     codec = make_codec("trellis", 2)

@@ -25,7 +25,7 @@ def replaced(bundle: Path, matrix: str, index: int, values: F32) -> Iterator[Non
 
     The part must have a codec without tables, as plain numbers have; nobody else may use the bundle meanwhile.
     """
-    place = _Place(bundle, BundleWeights(bundle).matrix_entry(matrix), index)
+    place = Place(bundle, BundleWeights(bundle).matrix_entry(matrix), index)
     before = place.read()
     try:
         replace(bundle, matrix, index, values)
@@ -39,11 +39,11 @@ def replace(bundle: Path, matrix: str, index: int, values: F32) -> None:
     weights = BundleWeights(bundle)
     entry = weights.matrix_entry(matrix)
     codec = codec_of(entry["parts"][index])
-    place = _Place(bundle, entry, index)
+    place = Place(bundle, entry, index)
     place.write(place.with_records(place.read(), codec.pack({"values": values}, entry["parts"][index]["cols"])))
 
 
-class _Place:
+class Place:
     """The bytes of a matrix in its file, and its checksums."""
 
     def __init__(self, bundle: Path, entry: dict[str, Any], index: int) -> None:

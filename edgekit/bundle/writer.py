@@ -115,7 +115,7 @@ class Writer:
         write_file(self.folder / UNITS, checksums)
         self._copy_tokenizer()
         vectors = self._verify(done)
-        files = [_file_entry(self.folder, p) for p in _listed(self.folder)]
+        files = [file_entry(self.folder, p) for p in _listed(self.folder)]
         text = manifest.build(self.model, self.layout, self.provenance, vectors, lane64(checksums), files)
         write_file(self.folder / MANIFEST, text)
         self.journal.path.unlink()
@@ -252,7 +252,8 @@ def _listed(folder: Path) -> list[Path]:
     return sorted([*named, *(p for p in (folder / TOKENIZER).rglob("*") if p.is_file())])
 
 
-def _file_entry(folder: Path, path: Path) -> dict[str, Any]:
+def file_entry(folder: Path, path: Path) -> dict[str, Any]:
+    """What a manifest says of a file in the bundle's folder."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"path": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size, "sha256": digest}

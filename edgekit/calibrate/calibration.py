@@ -49,6 +49,7 @@ class Calibration:
         epochs: of training.
         active: for activations that are never zero, the share of neurons to call active.
         seed: of the training.
+        gradients: learn from a backward pass, too, how much each output matters (needs torch).
     """
 
     text: tuple[Path, ...]
@@ -61,6 +62,7 @@ class Calibration:
     epochs: int = 8
     active: float = 0.5
     seed: int = 0
+    gradients: bool = False
 
     def per_unit(self, source: Selecting) -> int:
         """Neurons that a unit will hold in the bundle layout."""

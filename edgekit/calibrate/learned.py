@@ -9,12 +9,16 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from edgekit.arch.spec import Model
 from edgekit.bundle.layout import Layout, plan_layout
 from edgekit.bundle.source import read_order
 from edgekit.bundle.writer import StatisticsOf, Writer
 from edgekit.calibrate import activity
 from edgekit.calibrate.calibration import Calibration, Note, calibrate
+from edgekit.calibrate.curvature import read_curvature
 from edgekit.calibrate.hessians import Hessians
 from edgekit.checkpoint import Checkpoint
 from edgekit.generate.tokenizer import Tokenizer
@@ -37,6 +41,7 @@ class Learned:
         folder: for what is kept meanwhile.
         settings: the text, and what to learn.
         key: changes when any of that does.
+        curvature: where gradients' Hessians are kept, if they are wanted.
     """
 
     checkpoint: Checkpoint
@@ -45,6 +50,7 @@ class Learned:
     folder: Path
     settings: Calibration
     key: str
+    curvature: Path
 
     @property
     def _plain(self) -> Path:
@@ -73,10 +79,14 @@ class Learned:
         tokenizer = Tokenizer(self._plain / "tokenizer")
         length = min(self.settings.length, self.model.max_context)
         runs = activity.token_runs(tokenizer, activity.documents(self.settings.text), self.settings.tokens, length)
+
+        def order(name: str) -> npt.NDArray[np.int64]:
+            return read_order(checkpoint, name)
+
+        if self.settings.gradients:
+            return read_curvature(self._plain, runs, self.curvature, order, self.note).of
         options = Options(ram=self._ram(length), context=length, batch=min(BATCH, length), select="all")
-        return Hessians(
-            self._plain, self._layout(), runs, options, lambda name: read_order(checkpoint, name), note=self.note
-        ).of
+        return Hessians(self._plain, self._layout(), runs, options, order, note=self.note).of
 
     def _layout(self) -> Layout:
         """Of the plain bundle: half precision for solvers, which start from it, else what will be written."""

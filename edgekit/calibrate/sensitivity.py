@@ -10,6 +10,7 @@ counts the same, which says that an equal relative error of each does equal harm
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,12 +102,20 @@ def _sample(source: RowSource, rows: int, statistics: Statistics) -> tuple[F32, 
         whole = source.rows(0, rows)
         step = max(1, whole.shape[1] // SAMPLED) * 32
         keep = (np.arange(whole.shape[1]) % step) < 32
-        return np.ascontiguousarray(whole[:, keep]), statistics
+        return np.ascontiguousarray(whole[:, keep]), _of_outputs(statistics, np.flatnonzero(keep))
     if rows <= SAMPLED:
         return source.rows(0, rows), statistics
     run = SAMPLED // 4
     begins = np.linspace(0, rows - run, 4).astype(int).tolist()
-    return np.concatenate([source.rows(b, b + run) for b in begins]), statistics
+    chosen = np.concatenate([np.arange(b, b + run) for b in begins])
+    return np.concatenate([source.rows(b, b + run) for b in begins]), _of_outputs(statistics, chosen)
+
+
+def _of_outputs(statistics: Statistics, chosen: npt.NDArray[np.int64]) -> Statistics:
+    """The statistics of some outputs."""
+    if statistics.outputs is None:
+        return statistics
+    return dataclasses.replace(statistics, outputs=statistics.outputs[np.ix_(chosen, chosen)], memory={})
 
 
 def coded(codec: Codec, rows: F32, statistics: Statistics) -> F32:
@@ -123,10 +132,11 @@ def lost(made: F32, rows: F32, statistics: Statistics) -> float:
 
 
 def _energy(rows: F32, statistics: Statistics) -> float:
-    """The mean square of what rows make of the inputs, summed over outputs."""
+    """The mean square of what rows make of the inputs, summed over outputs, weighted where gradients are known."""
     w = rows.T if statistics.inputs_are_rows else rows
-    h = statistics.hessian
-    return float(np.square(w, dtype=np.float64).sum() if h is None else (w @ h * w).sum(dtype=np.float64))
+    h, g = statistics.hessian, statistics.outputs
+    left = w if g is None else g @ w
+    return float(np.square(w, dtype=np.float64).sum() if h is None else (w @ h * left).sum(dtype=np.float64))
 
 
 def _read(reader: Reader) -> list[F32]:

@@ -11,9 +11,10 @@ import numpy as np
 from edgekit.arch.spec import Model
 from edgekit.bundle.disk import write_file
 from edgekit.bundle.layout import Arrangement, Layout, plan_layout
-from edgekit.bundle.writer import Writer
+from edgekit.bundle.writer import StatisticsOf, Writer
 from edgekit.calibrate import activity, sensitivity
 from edgekit.calibrate.calibration import Calibration, Note
+from edgekit.calibrate.curvature import read_curvature
 from edgekit.calibrate.hessians import Hessians
 from edgekit.calibrate.sensitivity import Reader
 from edgekit.checkpoint import Checkpoint
@@ -53,6 +54,7 @@ def targeted(
     arrangement: Arrangement,
     text: Calibration | None,
     folder: Path,
+    curvature: Path,
     key: str,
     threads: int,
     note: Note,
@@ -66,6 +68,7 @@ def targeted(
         arrangement: of the bundle to be made, which decides on its padding.
         text: what sensitivity is measured on; None if it is assumed.
         folder: for what is kept meanwhile.
+        curvature: where gradients' Hessians are kept, if the text's settings ask for them.
         key: changes when checkpoint or text do.
         threads: tensors encoded at once.
         note: called with what is being done, and how far it is.
@@ -78,7 +81,7 @@ def targeted(
     bits = target.bits_per_weight or 8 * (target.bytes or 0) / weights
     probe = min(max(round(bits), PROBES[0]), PROBES[1])
     key = f"{key}-{probe}-{target.method}"
-    tensors = _tensors(checkpoint, model, layout, probe, target.method, text, folder, key, threads, note)
+    tensors = _tensors(checkpoint, model, layout, probe, target.method, text, folder, curvature, key, threads, note)
 
     def made(bits: float) -> tuple[Recipe, dict[str, Choice], int]:
         chosen = allocate(tensors, bits)
@@ -117,6 +120,7 @@ def _tensors(
     method: str,
     text: Calibration | None,
     folder: Path,
+    curvature: Path,
     key: str,
     threads: int,
     note: Note,
@@ -139,9 +143,13 @@ def _tensors(
 
     floor = plan_bundle(plain, Options(context=length)).floor_bytes
     options = Options(ram=max(2 * floor, RAM), context=length, batch=min(BATCH, length), select="all")
-    hessians = Hessians(plain, layout, runs(text.tokens), options, lambda name: np.arange(0), always=True)
+    statistics: StatisticsOf
+    if text.gradients:
+        statistics = read_curvature(plain, runs(text.tokens), curvature, lambda name: np.arange(0), note).of
+    else:
+        statistics = Hessians(plain, layout, runs(text.tokens), options, lambda name: np.arange(0), always=True).of
     tokens = min(TOKENS, max(64, sensitivity.LOGITS // (4 * model.vocab_size)))
-    reader = Reader(plain, runs(tokens), options, hessians.of, bits)
+    reader = Reader(plain, runs(tokens), options, statistics, bits)
     made = sensitivity.tensors(checkpoint, layout, method, reader, lambda d, t: note("weighing tensors", d, t))
     shutil.rmtree(plain)
     write_file(done, to_json(made).encode())

@@ -16,7 +16,7 @@ from edgekit.errors import ConvertError
 if TYPE_CHECKING:
     from edgekit.conversion import Conversion
 
-LEARNING = ("calibration_tokens", "predictor", "keep_order", "false_negatives")
+LEARNING = ("calibration_tokens", "gradients", "predictor", "keep_order", "false_negatives")
 OF_MODELS = (
     "target_bpw",
     "target_size",
@@ -68,6 +68,12 @@ OF_MODELS = (
     help="Text file to learn from: order of neurons, cuts for threshold selection; may be repeated.",
 )
 @click.option("--calibration-tokens", type=click.IntRange(256), default=8192, show_default=True)
+@click.option(
+    "--gradients",
+    is_flag=True,
+    help="With --calibration: learn from backward passes how much each output matters. Trellis codes come closer to the"
+    " original. Needs edgekit[train].",
+)
 @click.option("--predictor", is_flag=True, help="With --calibration: train predictors of active neurons.")
 @click.option("--lora", type=click.Path(path_type=Path), help="Folder of a PEFT adapter to merge into the weights.")
 @click.option("--keep-order", is_flag=True, help="With --calibration: do not permute neurons.")
@@ -99,6 +105,7 @@ def command(
     unit_size: str | None,
     calibration: tuple[Path, ...],
     calibration_tokens: int,
+    gradients: bool,
     lora: Path | None,
     predictor: bool,
     keep_order: bool,
@@ -120,6 +127,7 @@ def command(
       edgekit convert ./TinyLlama-1.1B -o tiny-q4 --recipe q4
       edgekit convert ./TinyLlama-1.1B -o tiny-p3 --method palette --bits 3
       edgekit convert ./TinyLlama-1.1B -o tiny --target-size 500M --calibration text.txt
+      edgekit convert ./TinyLlama-1.1B -o tiny --recipe trellis3 --calibration text.txt --gradients
       edgekit convert ./TinyLlama-1.1B -o tiny --to native,coreml,onnx,mlx
       edgekit convert model-Q4_0.gguf -o model.edgekit
       edgekit convert detector.onnx -o smaller.onnx --method palette --bits 6
@@ -156,6 +164,7 @@ def command(
         predictor=predictor,
         order=not keep_order,
         false_negatives=false_negatives,
+        gradients=gradients,
     )
     with progress_bar("converting", quiet or as_json) as progress:
         done = convert(

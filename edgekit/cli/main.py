@@ -26,6 +26,7 @@ COMMANDS = {
     "profile": ("profile", "Measure this device."),
     "export": ("export", "Make Core ML, ONNX, MLX or Core AI artifacts of a bundle."),
     "check": ("check", "Prove that artifacts compute what the bundle computes."),
+    "finetune": ("finetune", "Train a bundle to predict what its original predicts, at the same size."),
     "relufy": ("relufy", "Make a checkpoint's activations sparse, with a short fine-tune."),
     "inspect": ("inspect", "Show what is in a bundle or checkpoint."),
     "verify": ("verify", "Check every byte of a bundle."),

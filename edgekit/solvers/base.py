@@ -21,13 +21,18 @@ class Statistics:
     """What calibration text says of a matrix.
 
     Attributes:
-        hessian: f32 [inputs, inputs], the mean of x x^T over the matrix's inputs x; None without text.
+        hessian: f32 [inputs, inputs], the mean of x x^T over the matrix's inputs x, weighted by what the loss says of
+            their outputs if gradients are known; None without text.
         inputs_are_rows: the matrix's rows are its inputs, as the down projection of a bundle is stored.
+        outputs: f32 [outputs, outputs], the mean of g g^T over the gradients g of the matrix's outputs, on a scale
+            where half of tr(outputs E hessian E^T) is the KL divergence in nats per token that small errors
+            E [outputs, inputs] cause; None without gradients.
         memory: what solvers computed from the Hessian, for the next rows or codec.
     """
 
     hessian: F32 | None = None
     inputs_are_rows: bool = False
+    outputs: F32 | None = None
     memory: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def column_weights(self, cols: int) -> F32 | None:
@@ -35,6 +40,10 @@ class Statistics:
         if self.hessian is None or self.inputs_are_rows:
             return None
         return np.maximum(np.diagonal(self.hessian), 0).astype(np.float32)
+
+    def sides(self) -> tuple[F32 | None, F32 | None]:
+        """Hessians of the matrix's columns and of its rows, as it is stored."""
+        return (self.outputs, self.hessian) if self.inputs_are_rows else (self.hessian, self.outputs)
 
 
 NOTHING = Statistics()

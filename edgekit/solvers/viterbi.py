@@ -1,9 +1,10 @@
 """Codes of a trellis by a Viterbi search in the runtime (runtime/src/encode).
 
 Every path of the search carries its own error feedback (per-survivor processing), so columns are chosen with their
-Hessian at once; rows that are inputs feed their errors to the rows after them, as LDLQ does, and then all rows are
-searched again, each with all others fixed (coordinate descent). The search goes round the row: the first pass
-leaves the ends free, the second makes them fit, and later ones begin at other columns.
+Hessian at once; rows with a Hessian (inputs, or outputs whose gradients are known) feed their errors to the rows after
+them, as LDLQ does, and then all rows are searched again, each with all others fixed (coordinate descent). The search
+goes round the row: the first pass leaves the ends free, the second makes them fit, and later ones begin at other
+columns.
 """
 
 from __future__ import annotations
@@ -41,18 +42,15 @@ class Viterbi(Solver):
         return isinstance(codec, Trellis)
 
     def whole(self, codec: Codec, statistics: Statistics) -> bool:
-        return statistics.inputs_are_rows and statistics.hessian is not None
+        return statistics.sides()[1] is not None
 
     def solve(self, codec: Codec, rows: F32, shared: Arrays, statistics: Statistics) -> Made:
         assert isinstance(codec, Trellis)
         width = padded(rows.shape[1])
         work = TrellisRows.begin(widened(rows, width), first_scales(rows, codec.bits))
-        columns, between = None, None
-        if statistics.hessian is not None and statistics.inputs_are_rows:
-            between = damped(statistics.hessian)
-        elif statistics.hessian is not None:
-            columns = _filled_up(damped(statistics.hessian), width)
-        self._search(work, codec, columns, between)
+        along, between = statistics.sides()
+        columns = None if along is None else _filled_up(damped(along), width)
+        self._search(work, codec, columns, None if between is None else damped(between))
         return {"codes": work.codes, "scale": work.scales[:, None]}
 
     def _search(self, work: TrellisRows, codec: Codec, columns: F64 | None, between: F64 | None) -> None:

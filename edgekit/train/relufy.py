@@ -13,26 +13,25 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from edgekit.bundle.disk import sync, write_file
+from edgekit.bundle.disk import write_file
 from edgekit.bundle.workspace import Workspace, check_apart, check_replaceable, output_path, workspace
 from edgekit.calibrate.activity import documents
 from edgekit.checkpoint import open_checkpoint, tokenizer_files
 from edgekit.errors import CheckpointError, ConvertError
 from edgekit.generate.tokenizer import Tokenizer
+from edgekit.train.state import State, optimizer_state, restore_optimizer
 from edgekit.train.surgery import Activation, Surgery, activation_key, operate
+from edgekit.train.text import batches, rate, sequences
 
-STATE = "state.safetensors"  # its metadata tell of which job, so that one rename makes it whole
 REPORT = "relufy.json"  # in every folder that relufy made, and what shows that relufy may replace it
 Progress = Callable[[int, int], None]
 
@@ -106,22 +105,6 @@ def _load(path: Path) -> nn.Module:
     return model
 
 
-def _sequences(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> list[Tensor]:
-    ids = (tokenizer.encode(t)[:length] for t in texts)
-    return [torch.tensor(i) for i in ids if len(i) > 8]
-
-
-def _batches(data: list[Tensor], tuning: Tuning, start: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """(ids, mask) [batch, length] of step `start` and all after it; the same for the same seed."""
-    for step in range(start, tuning.steps):
-        rng = torch.Generator().manual_seed(tuning.seed * 1_000_003 + step)
-        picked = [data[i] for i in torch.randint(len(data), (tuning.batch,), generator=rng).tolist()]
-        longest = max(len(p) for p in picked)
-        ids = torch.stack([F.pad(p, (0, longest - len(p))) for p in picked])
-        mask = torch.stack([torch.arange(longest) < len(p) for p in picked])
-        yield ids.to(device), mask.to(device)
-
-
 @torch.no_grad()
 def _quality(model: nn.Module, data: list[Tensor], acts: list[Activation], device: torch.device) -> Quality:
     model.eval()
@@ -138,19 +121,12 @@ def _quality(model: nn.Module, data: list[Tensor], acts: list[Activation], devic
     return Quality(round(math.exp(nats / tokens), 4), tuple(round(a.zeros / max(1, a.seen), 4) for a in acts))
 
 
-def _rate(tuning: Tuning, step: int) -> float:
-    warm = max(1, tuning.steps // 20)
-    if step < warm:
-        return tuning.learning_rate * (step + 1) / warm
-    return tuning.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, tuning.steps - warm)))
-
-
 class _Trainer:
     """Student, teacher and optimizer, and where they are kept."""
 
-    def __init__(self, checkpoint: Path, surgery: Surgery, tuning: Tuning, folder: Path) -> None:
+    def __init__(self, checkpoint: Path, surgery: Surgery, tuning: Tuning) -> None:
         self.device = _device(tuning.device)
-        self.tuning, self.folder = tuning, folder
+        self.tuning = tuning
         self.teacher = _load(checkpoint).to(self.device).eval()
         for p in self.teacher.parameters():
             p.requires_grad_(False)
@@ -164,57 +140,33 @@ class _Trainer:
         self.optimizer = torch.optim.AdamW(self.student.parameters(), lr=tuning.learning_rate, weight_decay=0.0)
         self.step = 0
 
-    def resume(self, key: str) -> None:
+    def resume(self, state: State) -> None:
         """Goes on from what an interrupted call left, if it was the same job.
 
         Raises:
             ConvertError: what it left is damaged.
         """
-        self.folder.mkdir(exist_ok=True)
-        file = self.folder / STATE
-        for path in self.folder.iterdir():
-            if path != file:  # torn by a kill while it was written
-                path.unlink()
-        if not file.exists():
+        found = state.load()
+        if found is None:
             return
         try:
-            with safe_open(file, "pt") as opened:
-                if (opened.metadata() or {}).get("key") != key:
-                    return
-                self._restore({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118
-        except (SafetensorError, KeyError, RuntimeError) as error:
-            cure = f"remove {self.folder} to begin again"
-            raise ConvertError(f"{file}: the saved training is damaged; {cure}") from error
+            self.step = int(found["step"])
+            restore_optimizer(self.optimizer, dict(self.student.named_parameters()), found, self.step)
+        except (KeyError, RuntimeError) as error:
+            raise state.damaged() from error
 
-    def _restore(self, state: dict[str, Tensor]) -> None:
-        """Takes over what `save` wrote."""
-        with torch.no_grad():
-            for name, p in self.student.named_parameters():
-                p.copy_(state[f"p.{name}"])
-                self.optimizer.state[p] = {
-                    "step": state["step"].clone().float(),
-                    "exp_avg": state[f"m.{name}"].to(self.device),
-                    "exp_avg_sq": state[f"v.{name}"].to(self.device),
-                }
-        self.step = int(state["step"])
-
-    def save(self, key: str) -> None:
+    def save(self, state: State) -> None:
         """Writes everything needed to go on."""
-        tensors = {"step": torch.tensor(self.step)}
-        for name, p in self.student.named_parameters():
-            held = self.optimizer.state[p]
-            tensors |= {f"p.{name}": p.detach(), f"m.{name}": held["exp_avg"], f"v.{name}": held["exp_avg_sq"]}
-        new = self.folder / "new.safetensors"
-        save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, new, {"key": key})
-        sync(new)
-        new.replace(self.folder / STATE)
-        sync(self.folder)
+        tensors = optimizer_state(self.optimizer, dict(self.student.named_parameters()))
+        state.save({"step": torch.tensor(self.step), **tensors})
 
-    def train(self, data: list[Tensor], key: str, progress: Progress) -> None:
+    def train(self, data: list[Tensor], state: State, progress: Progress) -> None:
         """Runs the steps that are left."""
-        for ids, mask in _batches(data, self.tuning, self.step, self.device):
+        steps = range(self.step, self.tuning.steps)
+        for given, known in batches(data, steps, self.tuning.batch, self.tuning.seed):
+            ids, mask = given.to(self.device), known.to(self.device)
             for group in self.optimizer.param_groups:
-                group["lr"] = _rate(self.tuning, self.step)
+                group["lr"] = rate(self.tuning.learning_rate, self.step, self.tuning.steps)
             with torch.no_grad():
                 wanted = F.log_softmax(self.teacher(ids).logits.float(), dim=-1)
             self.inside.clear()
@@ -228,7 +180,7 @@ class _Trainer:
             self.step += 1
             progress(self.step, self.tuning.steps)
             if self.step % self.tuning.save_every == 0:
-                self.save(key)
+                self.save(state)
 
 
 def relufy(
@@ -291,19 +243,20 @@ def _relufy(
     kept = list(documents(held_out)) if held_out else texts[-max(1, len(texts) // 10) :]
     texts = texts if held_out else texts[: -len(kept)]
     tokenizer = Tokenizer(source)
-    data = _sequences(tokenizer, texts, tuning.length)
-    held = _sequences(tokenizer, kept[: tuning.evaluate], tuning.length)
+    data = sequences(tokenizer, texts, tuning.length)
+    held = sequences(tokenizer, kept[: tuning.evaluate], tuning.length)
     if not data or not held:
         raise ConvertError("the text has no documents of more than 8 tokens; give more text")
-    trainer = _Trainer(source, surgery, tuning, space.folder / "training")
+    trainer = _Trainer(source, surgery, tuning)
     original = _quality(trainer.teacher, held, [], trainer.device).perplexity
     trainer.teacher.eval()
     before = _quality(trainer.student, held, trainer.acts, trainer.device)
     stamp = [asdict(surgery), asdict(tuning), open_checkpoint(source).fingerprint, [str(p) for p in text]]
     key = hashlib.sha256(json.dumps(stamp).encode()).hexdigest()
-    trainer.resume(key)
+    state = State(space.folder / "training", key)
+    trainer.resume(state)
     resumed = trainer.step
-    trainer.train(data, key, progress or (lambda done, total: None))
+    trainer.train(data, state, progress or (lambda done, total: None))
     after = _quality(trainer.student, held, trainer.acts, trainer.device)
     _write(trainer.student, source, space.output, surgery)
     done = Relufied(out, original, before, after, trainer.step, resumed, time.monotonic() - begin)

@@ -1,0 +1,35 @@
+"""The torch decoder against the reference, for every architecture, and stage by stage against the whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgekit.conversion import convert
+from edgekit.errors import ConvertError
+from edgekit.reference import Reference
+from edgekit.train.decoder import KINDS, Decoder
+from edgekit.train.weights import BundleTensors
+from tests import tiny
+
+IDS = np.random.default_rng(1).integers(3, 199, (2, 20))
+
+
+@pytest.mark.parametrize("name", sorted(tiny.MAKERS))
+def test_logits_are_those_of_the_reference(name: str, tmp_path: Path) -> None:
+    tiny.make(name, tmp_path / "source")
+    bundle = convert(tmp_path / "source", tmp_path / "bundle", "f32").path
+    weights = BundleTensors(bundle)
+    if any(b["kind"] not in KINDS for b in weights.model["blocks"]):
+        with pytest.raises(ConvertError, match="there are no gradients"):
+            Decoder(weights.model, weights)
+        return
+    decoder = Decoder(weights.model, weights)
+    with torch.no_grad():
+        got = decoder.logits(torch.tensor(IDS)).numpy()
+    for row, ids in zip(got, IDS, strict=True):
+        want = Reference(bundle).logits(ids.tolist())
+        assert np.abs(row - want).max() <= 1e-4 * np.abs(want).max()
