@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edgekit.cli.common import UTF8, quiet_option, waiting
+from edgekit.cli.common import UTF8, cache_type_option, quiet_option, waiting
 from edgekit.cli.grammar import grammar_from, grammar_options
 from edgekit.cli.sampling import sampling_from, sampling_options
 
@@ -42,6 +42,7 @@ from edgekit.cli.sampling import sampling_from, sampling_options
 @click.option("-t", "--threads", type=click.IntRange(0, 256), default=0, help="Compute threads.  [default: all cores]")
 @sampling_options
 @click.option("--draft-max", type=click.IntRange(0, 64), default=0, help="Guess up to N tokens from the text so far.")
+@cache_type_option
 @grammar_options
 @quiet_option
 def command(bundle: Path, system: str | None, load_file: Path | None, quiet: bool, **flags: Any) -> None:
@@ -70,7 +71,11 @@ def command(bundle: Path, system: str | None, load_file: Path | None, quiet: boo
 
     lines = TerminalLines(history_file()) if sys.stdin.isatty() else PipeLines(sys.stdin)
     options = Options(
-        ram=flags["ram"], context=flags["context"], threads=flags["threads"], draft_tokens=flags["draft_max"]
+        ram=flags["ram"],
+        context=flags["context"],
+        threads=flags["threads"],
+        draft_tokens=flags["draft_max"],
+        cache_type=flags["cache_type"],
     )
     with waiting(f"loading {bundle}", quiet):
         model = TextModel(bundle, options)

@@ -34,6 +34,13 @@ class Utf8(click.ParamType[str]):
 
 UTF8 = Utf8()
 
+cache_type_option = click.option(
+    "--cache-type",
+    type=click.Choice(["f16", "f32", "q8", "q4"]),
+    default="f16",
+    show_default=True,
+    help="Type of the KV cache; q8 and q4 have 8 and 4 bits, and a scale for every 32 values.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 activations_option = click.option(
     "--activations",

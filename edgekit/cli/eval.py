@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from edgekit.cli.common import json_option, print_json, progress_bar, quiet_option
+from edgekit.cli.common import cache_type_option, json_option, print_json, progress_bar, quiet_option
 from edgekit.errors import ConvertError
 
 
@@ -32,6 +32,7 @@ from edgekit.errors import ConvertError
 @click.option("--ram", help="Memory budget of MODEL, as in 400M.  [default: no limit]")
 @click.option("-c", "--context", "--ctx-size", type=click.IntRange(0), default=0, help="Most tokens of a text.")
 @click.option("-t", "--threads", type=click.IntRange(0, 256), default=0, help="[default: one per core]")
+@cache_type_option
 @json_option
 @quiet_option
 def command(
@@ -42,6 +43,7 @@ def command(
     ram: str | None,
     context: int,
     threads: int,
+    cache_type: str,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -61,7 +63,7 @@ def command(
     silent = quiet or as_json
     with _bundle(model, silent) as bundle, _bundle(against, silent) as other:
         assert bundle is not None
-        with TextModel(bundle, Options(ram=ram, context=context, threads=threads)) as opened:
+        with TextModel(bundle, Options(ram=ram, context=context, threads=threads, cache_type=cache_type)) as opened:
             length = opened.plan.context
             runs = token_runs(opened.tokenizer, documents(text), tokens or 1 << 40, length)
             total = sum(len(r) for r in runs)

@@ -32,7 +32,7 @@ _RUN: Answers = (
     ("--max-kv-size", "the context is given with --ctx-size."),
     (
         "-ctk/--cache-type-k/-ctv/--cache-type-v/--kv-bits/--kv-group-size/--quantized-kv-start",
-        "keys and values have one type, which --cache-type chooses: f16 or f32.",
+        "keys and values have one type, which --cache-type chooses: f16, f32, q8 or q4.",
     ),
     ("-ub/--ubatch-size", "tokens that a pass takes are given with --batch-size."),
     ("--prompt-cache-file", "the file is given with --prompt-cache."),

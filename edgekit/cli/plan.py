@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.common import human, json_option, print_json
+from edgekit.cli.common import cache_type_option, human, json_option, print_json
 from edgekit.cli.profile import profile_figures, profile_lines
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 )
 @click.option("-c", "--ctx-size", "context", type=click.IntRange(0), default=0)
 @click.option("-t", "--threads", type=click.IntRange(0, 256), default=0)
+@cache_type_option
 @click.option("--profile", "profile_path", type=click.Path(path_type=Path), help="A profile of another place.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw tok/s against the budget (needs matplotlib).")
 @json_option
@@ -37,6 +38,7 @@ def command(
     select: str,
     context: int,
     threads: int,
+    cache_type: str,
     profile_path: Path | None,
     plot: Path | None,
     as_json: bool,
@@ -58,16 +60,13 @@ def command(
     path = profile_path or device.default_path()
     profile = device.load(path)
     corrections = load_corrections(path, profile.made)
-    base = Options(context=context, threads=threads, select=select)
+    base = Options(context=context, threads=threads, select=select, cache_type=cache_type)
     budgets: list[int] = [parse_bytes(r) for r in ram]
     if sweep:
         whole = plan_bundle(bundle, base)
         step = (whole.budget_bytes - whole.floor_bytes) / (sweep - 1)
         budgets += [round(whole.floor_bytes + i * step) for i in range(sweep)]
-    made = [
-        predict(bundle, Options(ram=b or None, context=context, threads=threads, select=select), profile, corrections)
-        for b in budgets or [0]
-    ]
+    made = [predict(bundle, replace(base, ram=b or None), profile, corrections) for b in budgets or [0]]
     if plot is not None:
         _draw(plot, bundle, made)
     if as_json:

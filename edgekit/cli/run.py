@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.common import UTF8, activations_option, json_option, print_json, progress_bar, quiet_option, waiting
+from edgekit.cli.common import (
+    UTF8,
+    activations_option,
+    cache_type_option,
+    json_option,
+    print_json,
+    progress_bar,
+    quiet_option,
+    waiting,
+)
 from edgekit.cli.grammar import grammar_from, grammar_options
 from edgekit.cli.report import runtime_figures, summarize
 from edgekit.cli.sampling import sampling_from, sampling_options
@@ -76,9 +85,7 @@ INTERRUPTED = "interrupted"  # a finish_reason: Ctrl-C
     show_default=True,
     help="Bypass the page cache or not.",
 )
-@click.option(
-    "--cache-type", type=click.Choice(["f16", "f32"]), default="f16", show_default=True, help="Type of the KV cache."
-)
+@cache_type_option
 @click.option(
     "--select",
     type=click.Choice(["auto", "all", "exact", "predicted", "threshold", "prompt", "router"]),

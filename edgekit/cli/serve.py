@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgekit.cli.common import quiet_option, waiting
+from edgekit.cli.common import cache_type_option, quiet_option, waiting
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -31,6 +31,7 @@ from edgekit.cli.common import quiet_option, waiting
     help="Context of each text in tokens.  [default: the model's, at most 2048]",
 )
 @click.option("-t", "--threads", type=click.IntRange(0, 256), default=0, help="Compute threads.  [default: all cores]")
+@cache_type_option
 @click.option("--draft-max", type=click.IntRange(0, 64), default=0, help="Guess up to N tokens from the text so far.")
 @click.option("--queue", type=click.IntRange(0), default=32, show_default=True, help="Most requests that wait.")
 @click.option("--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds for a request.")
@@ -47,6 +48,7 @@ def command(
     cors_origin: tuple[str, ...],
     context: int,
     threads: int,
+    cache_type: str,
     draft_max: int,
     queue: int,
     timeout: float,
@@ -77,7 +79,7 @@ def command(
     from edgekit.serve.scheduler import Limits, Scheduler
 
     guard = Guard(api_key, cors_origin, is_loopback(host), parse_bytes(max_body))
-    options = Options(ram=ram, threads=threads, sessions=parallel, draft_tokens=draft_max)
+    options = Options(ram=ram, threads=threads, sessions=parallel, draft_tokens=draft_max, cache_type=cache_type)
     with waiting("reading the bundles", quiet):
         found = Bundles([open_bundle(path, context) for path in bundles], options)
     scheduler = Scheduler(found, Limits(queue, timeout))

@@ -193,7 +193,7 @@ def load(
         threads: compute threads; 0 for one per core.
         batch: tokens per prefill pass; 0 for 128, fewer under a tight budget.
         io: "direct" bypasses the page cache, "buffered" does not, "auto" tries direct first.
-        cache_type: "f16" or "f32" keys and values.
+        cache_type: of keys and values: "f16", "f32", "q8" (8 bits and a scale for every 32) or "q4".
         kernels: name of a kernel set; the best of this CPU if None.
         draft_tokens: most tokens drafted from the text so far for one pass; with a draft model, see
             edgekit.generate.speculate.

@@ -13,7 +13,7 @@ from edgekit.errors import BudgetError, BundleError, ContextFullError, EdgekitEr
 
 ABI_VERSION = 2
 IO_MODES = {"auto": 0, "direct": 1, "buffered": 2}
-CACHE_TYPES = {"f16": 0, "f32": 1}
+CACHE_TYPES = {"f16": 0, "f32": 1, "q8": 2, "q4": 3}
 ACTIVATIONS = {"auto": 0, "f32": 1, "int8": 2}
 IO_ENGINES = {"auto": 0, "uring": 1, "threads": 2}
 SELECTIONS = {"auto": 0, "all": 1, "exact": 2, "predicted": 3, "threshold": 4, "prompt": 5, "router": 6}

@@ -138,19 +138,24 @@ TEST(matrix_products_match_the_portable_kernels) {
 TEST(cache_kernels_match_the_portable_ones) {
   Random random(3);
   for (const KernelSet* set : other_sets()) {
-    for (uint32_t n : {1u, 8u, 10u, 16u, 64u, 100u}) {
-      std::vector<uint16_t> half(n);
-      std::vector<float> wide(n), b(n), o1(n, 0.25f), o2(n, 0.25f);
+    for (uint32_t n : {1u, 8u, 10u, 16u, 32u, 64u, 80u, 100u, 128u}) {
+      std::vector<float> values(n), x(n);
       for (uint32_t i = 0; i < n; ++i) {
-        wide[i] = uniform(random);
-        half[i] = float_to_f16(wide[i]);
-        b[i] = uniform(random);
+        values[i] = uniform(random);
+        x[i] = uniform(random);
       }
-      CHECK(near(kPortableKernels.dot_f16(half.data(), b.data(), n), set->dot_f16(half.data(), b.data(), n), 10));
-      CHECK(near(kPortableKernels.dot_f32(wide.data(), b.data(), n), set->dot_f32(wide.data(), b.data(), n), 10));
-      kPortableKernels.axpy_f16(0.7f, half.data(), o1.data(), n);
-      set->axpy_f16(0.7f, half.data(), o2.data(), n);
-      for (uint32_t i = 0; i < n; ++i) CHECK(near(o1[i], o2[i], 1));
+      CHECK(near(kPortableKernels.dot_f32(values.data(), x.data(), n), set->dot_f32(values.data(), x.data(), n), 10));
+      for (uint32_t type = 0; type < kCacheTypes; ++type) {
+        // Exactly as long as it is, so that a sanitizer sees a read behind it.
+        std::vector<uint8_t> row(cache_row_bytes(CacheType(type), n));
+        put_cache_row(CacheType(type), values.data(), n, row.data());
+        const float want = kPortableKernels.cache_dot[type](row.data(), x.data(), n);
+        CHECK(near(want, set->cache_dot[type](row.data(), x.data(), n), 10));
+        std::vector<float> o1(n, 0.25f), o2(n, 0.25f);
+        kPortableKernels.cache_axpy[type](0.7f, row.data(), o1.data(), n);
+        set->cache_axpy[type](0.7f, row.data(), o2.data(), n);
+        for (uint32_t i = 0; i < n; ++i) CHECK(near(o1[i], o2[i], 1));
+      }
     }
   }
 }

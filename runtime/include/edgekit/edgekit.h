@@ -57,7 +57,8 @@ typedef struct edgekit_error {
 } edgekit_error;
 
 enum { EDGEKIT_IO_AUTO = 0, EDGEKIT_IO_DIRECT = 1, EDGEKIT_IO_BUFFERED = 2 };
-enum { EDGEKIT_CACHE_F16 = 0, EDGEKIT_CACHE_F32 = 1 };
+/* Keys and values: 16 or 32 bits, or 8 or 4 bits with a scale (16 bits) for every 32; 4 bits after a rotation. */
+enum { EDGEKIT_CACHE_F16 = 0, EDGEKIT_CACHE_F32 = 1, EDGEKIT_CACHE_Q8 = 2, EDGEKIT_CACHE_Q4 = 3 };
 /* What matrices are multiplied with. int8: activations of 8 bits with a scale for every 32, where the codec has kernels
  * for that (affine and scaled_palette); faster, and the text may differ from that of f32. auto: int8 where that changes
  * little, which is from 3 bits on, else f32. Every kernel set computes the same bits of a product with int8. */

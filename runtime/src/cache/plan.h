@@ -6,6 +6,7 @@
 
 #include "core/result.h"
 #include "format/manifest.h"
+#include "kernels/cache_rows.h"
 
 namespace edgekit {
 
@@ -15,9 +16,9 @@ struct PlanRequest {
   uint32_t max_batch = 0;    // 0: choose
   uint32_t least_batch = 1;  // that a pass must hold, however tight the budget
   uint32_t sessions = 1;
-  uint32_t kv_bytes = 2;  // per value
-  uint32_t select = 0;    // EDGEKIT_SELECT_*
-  uint32_t parts = 0;     // EDGEKIT_COMPUTE_*
+  CacheType cache_type = CacheType::f16;
+  uint32_t select = 0;  // EDGEKIT_SELECT_*
+  uint32_t parts = 0;   // EDGEKIT_COMPUTE_*
   // Work buffers of a pass of `batch` tokens, with room for a unit of `unit_bytes`.
   std::function<uint64_t(uint32_t batch, uint64_t unit_bytes)> workspace_bytes;
   uint32_t texts = 1;          // sessions that may be continued in one pass
@@ -56,7 +57,9 @@ uint32_t kv_parts(const Block& block);
 // Positions that a block keeps: with a sliding window, what the first token of a pass looks back
 // to, and the tokens of the pass, which are stored before any of them looks.
 uint32_t kv_rows(const Block& block, uint32_t context, uint32_t batch);
+// The type of a block's rows where the cache's is `type`: a convolution's inputs are few, and have 16 bits at least.
+CacheType kv_type(const Block& block, CacheType type);
 // Bytes of one session's KV cache.
-uint64_t kv_cache_bytes(const Manifest& manifest, uint32_t context, uint32_t batch, uint32_t value_bytes);
+uint64_t kv_cache_bytes(const Manifest& manifest, uint32_t context, uint32_t batch, CacheType type);
 
 }  // namespace edgekit

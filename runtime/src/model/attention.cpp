@@ -39,9 +39,7 @@ Outcome Attention::forward(const Pass& pass, size_t block) {
     }
   }
   rotate(pass, b);
-  for (uint32_t t = 0; t < n && b.source == kNone; ++t) {
-    pass.cache_of(t).put(block, pass.position_of(t), s_.k.row(t), s_.v.row(t));
-  }
+  store(pass, block);
   s_.clear_tails(n, b.heads * b.head_dim);
   attend(pass, block);
   if (b.gate != kNone) EK_TRY(scale_by_gate(pass, b));
@@ -80,38 +78,49 @@ Outcome Attention::scale_by_gate(const Pass& pass, const Block& b) {
   return Nothing{};
 }
 
+// Puts keys and values into the cache of their text. Where the cache's type asks for it, heads are rotated, queries
+// too.
+void Attention::store(const Pass& pass, size_t block) {
+  const Block& b = w_.manifest().blocks[block];
+  for (uint32_t t = 0; t < pass.count; ++t) {
+    KvCache& cache = pass.cache_of(t);
+    float *k = s_.k.row(t), *v = s_.v.row(t);
+    if (cache_rotates(cache.type(block))) {
+      for (uint32_t h = 0; h < b.kv_heads; ++h) {
+        rotate_head(k + size_t{h} * b.head_dim, b.head_dim);
+        rotate_head(v + size_t{h} * b.head_dim, b.head_dim);
+      }
+      for (uint32_t h = 0; h < b.heads; ++h) rotate_head(s_.q.row(t) + size_t{h} * b.head_dim, b.head_dim);
+    }
+    cache.put(block, pass.position_of(t), k, v);
+  }
+}
+
 void Attention::attend(const Pass& pass, size_t block) {
   const Block& b = w_.manifest().blocks[block];
   const float* sinks = w_.vector(b.sinks);
   const size_t kept = b.source != kNone ? static_cast<size_t>(b.source) : block;  // where keys and values are
   pool_.parallel_for(pass.count * b.heads, 1, [&](uint32_t begin, uint32_t end, uint32_t worker) {
-    float* scores = s_.scores.row(worker);
     for (uint32_t i = begin; i < end; ++i) {
       const uint32_t token = i / b.heads, head = i % b.heads, kv_head = head / (b.heads / b.kv_heads);
-      const uint32_t seen = pass.position_of(token) + 1;
-      KvCache& cache = pass.cache_of(token);
+      const KvCache& cache = pass.cache_of(token);
+      const CacheType type = cache.type(block);
       const float* q = s_.q.row(token) + size_t{head} * b.head_dim;
       float* out = s_.mixed.row(token) + size_t{head} * b.head_dim;
-      const float* sink = sinks != nullptr ? sinks + head : nullptr;
-      if (cache.wide()) {
-        attend_head(b, seen, q, cache.single_rows(kept, KvCache::keys, kv_head),
-                    cache.single_rows(kept, KvCache::values, kv_head), kernels_.dot_f32, kernels_.axpy_f32, sink,
-                    scores, out);
-      } else {
-        attend_head(b, seen, q, cache.half_rows(kept, KvCache::keys, kv_head),
-                    cache.half_rows(kept, KvCache::values, kv_head), kernels_.dot_f16, kernels_.axpy_f16, sink, scores,
-                    out);
-      }
+      attend_head(b, type, pass.position_of(token) + 1, q, cache.head_rows(block, KvCache::keys, kv_head),
+                  cache.head_rows(block, KvCache::values, kv_head), sinks != nullptr ? sinks + head : nullptr,
+                  s_.scores.row(worker), out);
+      if (cache_rotates(type)) rotate_head(out, b.head_dim);
     }
   });
 }
 
 // One query head q [head_dim] over the positions below `end` that it may see; scores [context], out [head_dim], and the
 // head's sink or null.
-template <class T, class Dot, class Axpy>
-void Attention::attend_head(const Block& b, uint32_t end, const float* q, const HeadRows<T>& keys,
-                            const HeadRows<T>& values, Dot dot, Axpy axpy, const float* sink, float* scores,
-                            float* out) const {
+void Attention::attend_head(const Block& b, CacheType type, uint32_t end, const float* q, const HeadRows& keys,
+                            const HeadRows& values, const float* sink, float* scores, float* out) const {
+  const auto dot = kernels_.cache_dot[static_cast<size_t>(type)];
+  const auto axpy = kernels_.cache_axpy[static_cast<size_t>(type)];
   const uint32_t d = b.head_dim;
   const uint32_t begin = b.window != 0 && end > b.window ? end - b.window : 0;
   for (uint32_t p = begin; p < end; ++p) {

@@ -20,11 +20,11 @@ class Attention {
 
  private:
   void rotate(const Pass& pass, const Block& b);
+  void store(const Pass& pass, size_t block);
   void attend(const Pass& pass, size_t block);
   Outcome scale_by_gate(const Pass& pass, const Block& b);
-  template <class T, class Dot, class Axpy>
-  void attend_head(const Block& b, uint32_t end, const float* q, const HeadRows<T>& keys, const HeadRows<T>& values,
-                   Dot dot, Axpy axpy, const float* sink, float* scores, float* out) const;
+  void attend_head(const Block& b, CacheType type, uint32_t end, const float* q, const HeadRows& keys,
+                   const HeadRows& values, const float* sink, float* scores, float* out) const;
 
   Weights& w_;
   Workspace& s_;

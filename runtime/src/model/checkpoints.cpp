@@ -3,15 +3,17 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cache/plan.h"
+
 namespace edgekit {
 
 namespace {
 // Bytes of a copy; 0 if copies would not help, as a layer with a window of another kind needs more than they hold.
-uint64_t copy_bytes(const Manifest& m, uint32_t value_bytes) {
+uint64_t copy_bytes(const Manifest& m, CacheType type) {
   uint64_t total = 0;
   for (const Block& b : m.blocks) {
     if (b.kind == Block::attention && b.window != 0) return 0;
-    if (b.kind == Block::convolution) total += uint64_t{b.window - 1} * b.head_dim * value_bytes;
+    if (b.kind == Block::convolution) total += (b.window - 1) * cache_row_bytes(kv_type(b, type), b.head_dim);
   }
   return total + LinearStates::state_bytes(m);
 }
@@ -21,14 +23,14 @@ uint32_t most_copies(const Manifest& m) {
 Shape copies_shape(const Manifest& m, uint64_t bytes) { return Shape(bytes != 0 ? most_copies(m) : 0, bytes); }
 }  // namespace
 
-uint64_t Checkpoints::charge(const Manifest& m, uint32_t value_bytes) {
-  return Array<uint8_t>::charge(copies_shape(m, copy_bytes(m, value_bytes)));
+uint64_t Checkpoints::charge(const Manifest& m, CacheType type) {
+  return Array<uint8_t>::charge(copies_shape(m, copy_bytes(m, type)));
 }
 
-Result<Checkpoints> Checkpoints::allocate(Budget& budget, const Manifest& m, uint32_t value_bytes) {
+Result<Checkpoints> Checkpoints::allocate(Budget& budget, const Manifest& m, CacheType type) {
   Checkpoints out;
   out.manifest_ = &m;
-  out.bytes_ = copy_bytes(m, value_bytes);
+  out.bytes_ = copy_bytes(m, type);
   out.most_ = most_copies(m);
   EK_ASSIGN(out.copies_, Array<uint8_t>::allocate(budget, copies_shape(m, out.bytes_), "checkpoints of state"));
   out.positions_.reserve(out.most_ + 1);
@@ -42,9 +44,9 @@ void Checkpoints::for_each_row(KvCache& cache, uint32_t position, uint8_t* copy,
   for (size_t i = 0; i < manifest_->blocks.size(); ++i) {
     const Block& b = manifest_->blocks[i];
     if (b.kind != Block::convolution) continue;
-    const uint64_t row = uint64_t{b.head_dim} * cache.value_bytes();
-    for (uint32_t back = 1; back < b.window; ++back, copy += row) {
-      if (back <= position) each(cache.row_bytes(i, KvCache::keys, 0, position - back), row, copy);
+    const uint64_t bytes = cache.row_bytes(i);
+    for (uint32_t back = 1; back < b.window; ++back, copy += bytes) {
+      if (back <= position) each(cache.row(i, KvCache::keys, 0, position - back), bytes, copy);
     }
   }
   if (cache.recurrent()) each(cache.states().data(), cache.states().bytes(), copy);

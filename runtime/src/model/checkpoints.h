@@ -17,8 +17,8 @@ class Checkpoints {
   static constexpr uint32_t kSpacing = 64;
 
   // Bytes charged for a session of this model.
-  static uint64_t charge(const Manifest& manifest, uint32_t value_bytes);
-  static Result<Checkpoints> allocate(Budget& budget, const Manifest& manifest, uint32_t value_bytes);
+  static uint64_t charge(const Manifest& manifest, CacheType type);
+  static Result<Checkpoints> allocate(Budget& budget, const Manifest& manifest, CacheType type);
 
   // Whether a session can go back anywhere with their help: windows, if there are any, are those of convolutions.
   bool serve() const { return bytes_ > 0; }

@@ -1,10 +1,21 @@
 #include "model/convolution.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "core/half.h"
 
 namespace edgekit {
+
+namespace {
+// Value i of a row of T.
+template <class T>
+T load(const uint8_t* row, uint32_t i) {
+  T out;
+  std::memcpy(&out, row + size_t{i} * sizeof(T), sizeof(T));
+  return out;
+}
+}  // namespace
 
 Outcome Convolution::forward(const Pass& pass, size_t block) {
   const Block& b = w_.manifest().blocks[block];
@@ -34,12 +45,12 @@ void Convolution::mix_token(const Pass& pass, size_t block, uint32_t t) {
   const uint32_t position = pass.position_of(t);
   const float* gate = s_.q.row(t);
   float* out = s_.mixed.row(t);
-  if (cache.wide()) {
-    const HeadRows<float> rows = cache.single_rows(block, KvCache::keys, 0);
-    mix(b, position, gate, out, [&](uint32_t from, uint32_t i) { return rows.row(from)[i]; });
+  const HeadRows rows = cache.head_rows(block, KvCache::keys, 0);
+  if (cache.type(block) == CacheType::f32) {
+    mix(b, position, gate, out, [&](uint32_t from, uint32_t i) { return load<float>(rows.row(from), i); });
   } else {
-    const HeadRows<uint16_t> rows = cache.half_rows(block, KvCache::keys, 0);
-    mix(b, position, gate, out, [&](uint32_t from, uint32_t i) { return f16_to_float(rows.row(from)[i]); });
+    mix(b, position, gate, out,
+        [&](uint32_t from, uint32_t i) { return f16_to_float(load<uint16_t>(rows.row(from), i)); });
   }
 }
 

@@ -19,7 +19,7 @@ size_t usage_blocks(const Manifest& m, uint32_t select) {
 
 uint64_t session_bytes(const Manifest& m, uint32_t context, const Settings& s) {
   const uint64_t state = s.compute != EDGEKIT_COMPUTE_ALL ? 0 : Buffer::charge(state_bytes(m, context, s.draft));
-  const uint64_t copies = s.compute != EDGEKIT_COMPUTE_ALL ? 0 : Checkpoints::charge(m, s.wide_kv ? 4 : 2);
+  const uint64_t copies = s.compute != EDGEKIT_COMPUTE_ALL ? 0 : Checkpoints::charge(m, s.cache_type);
   const uint64_t recurrent = s.compute != EDGEKIT_COMPUTE_ALL ? 0 : LinearStates::charge(m, s.draft);
   return state + copies + recurrent + NeuronUsage::charge(usage_blocks(m, s.select), widths_of(m, s.activations).ffn);
 }
@@ -56,7 +56,7 @@ Outcome plan_model(const std::string& path, const Settings& s, Budget& budget, s
   request.least_batch = 1 + s.draft;
   request.sessions = s.sessions;
   request.texts = std::min(s.texts(), kMostTexts);
-  request.kv_bytes = s.wide_kv ? 4 : 2;
+  request.cache_type = s.cache_type;
   request.workspace_bytes = [&](uint32_t batch, uint64_t unit_bytes) {
     return workspace_bytes(m, s.activations, batch, request.context, s.threads, unit_bytes);
   };
@@ -132,10 +132,10 @@ Result<std::unique_ptr<Session>> Session::create(Model& model) {
   out->draft_most_ = model.settings.draft;
   if (model.settings.compute == EDGEKIT_COMPUTE_ALL) {
     EK_ASSIGN(out->cache_, KvCache::allocate(model.budget, m, model.plan.context, model.plan.max_batch,
-                                             model.settings.wide_kv, out->draft_most_));
+                                             model.settings.cache_type, out->draft_most_));
     EK_ASSIGN(out->state_,
               Buffer::allocate(model.budget, state_bytes(m, model.plan.context, out->draft_most_), "session state"));
-    EK_ASSIGN(out->checkpoints_, Checkpoints::allocate(model.budget, m, out->cache_.value_bytes()));
+    EK_ASSIGN(out->checkpoints_, Checkpoints::allocate(model.budget, m, out->cache_.type()));
   }
   EK_ASSIGN(out->selection_.usage, NeuronUsage::allocate(model.budget, usage_blocks(m, model.plan.select),
                                                          widths_of(m, model.settings.activations).ffn));
@@ -295,9 +295,9 @@ Outcome Session::eval_batches(const int32_t* tokens, uint32_t count, float* last
 
 Outcome Session::check_finite(const float* row, uint32_t position) const {
   if (all_finite(row, vocab_)) return Nothing{};
-  return fail(EDGEKIT_NOT_FINITE,
-              "the model's logits are not finite at position " + std::to_string(position) +
-                  (model_.settings.wide_kv ? ": its weights or activations overflow; convert a sound checkpoint"
+  return fail(EDGEKIT_NOT_FINITE, "the model's logits are not finite at position " + std::to_string(position) +
+                                      (model_.settings.cache_type == CacheType::f32
+                                           ? ": its weights or activations overflow; convert a sound checkpoint"
                                            : ": its weights or activations overflow; try f32 keys and values "
                                              "(--cache-type f32)"));
 }

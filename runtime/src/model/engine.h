@@ -24,7 +24,7 @@ struct Settings {
   uint32_t compute = 0;  // EDGEKIT_COMPUTE_*
   uint32_t draft = 0;    // most tokens drafted for one pass, at most kMostDraft
   uint64_t budget_bytes = 0;
-  bool wide_kv = false;
+  CacheType cache_type = CacheType::f16;
   const KernelSet* kernels = nullptr;
   Activations activations = Activations::automatic;
   edgekit_log_callback log = nullptr;

@@ -3,37 +3,33 @@
 #include <algorithm>
 
 #include "cache/plan.h"
-#include "core/half.h"
 
 namespace edgekit {
 
-Result<KvCache> KvCache::allocate(Budget& budget, const Manifest& manifest, uint32_t context, uint32_t batch, bool wide,
-                                  uint32_t drafted) {
+Result<KvCache> KvCache::allocate(Budget& budget, const Manifest& manifest, uint32_t context, uint32_t batch,
+                                  CacheType type, uint32_t drafted) {
   KvCache out;
   out.context_ = context;
-  out.wide_ = wide;
+  out.type_ = type;
   uint64_t total = 0;
   for (const Block& b : manifest.blocks) {
     Layout l;
     if (kv_parts(b) != 0) {
-      l = {total, b.kv_heads, b.head_dim, kv_rows(b, context, batch), b.window, kv_parts(b)};
-      total += uint64_t{l.parts} * l.heads * l.head_dim * l.rows;
+      l.type = kv_type(b, type);
+      l.first = total;
+      l.row_bytes = cache_row_bytes(l.type, b.head_dim);
+      l.heads = b.kv_heads;
+      l.head_dim = b.head_dim;
+      l.rows = kv_rows(b, context, batch);
+      l.window = b.window;
+      l.parts = kv_parts(b);
+      total += uint64_t{l.parts} * l.heads * l.rows * l.row_bytes;
     }
     out.layout_.push_back(l);
   }
-  if (wide) {
-    EK_ASSIGN(out.single_, Array<float>::allocate(budget, Shape(total), "KV cache"));
-  } else {
-    EK_ASSIGN(out.half_, Array<uint16_t>::allocate(budget, Shape(total), "KV cache"));
-  }
+  EK_ASSIGN(out.data_, Array<uint8_t>::allocate(budget, Shape(total), "KV cache"));
   EK_ASSIGN(out.states_, LinearStates::allocate(budget, manifest, drafted));
   return out;
-}
-
-uint8_t* KvCache::row_bytes(size_t block, Part part, uint32_t head, uint32_t position) {
-  void* row = wide_ ? static_cast<void*>(single_rows(block, part, head).row(position))
-                    : static_cast<void*>(half_rows(block, part, head).row(position));
-  return static_cast<uint8_t*>(row);
 }
 
 void KvCache::begin_pass(uint32_t position, uint32_t count, uint32_t drafted) {
@@ -52,11 +48,7 @@ void KvCache::put(size_t block, uint32_t position, const float* k, const float* 
     const Part part = i == 0 ? keys : values;
     const float* in = part == keys ? k : v;
     for (uint32_t h = 0; h < l.heads; ++h, in += l.head_dim) {
-      if (wide_) {
-        std::copy(in, in + l.head_dim, single_rows(block, part, h).row(position));
-      } else {
-        std::transform(in, in + l.head_dim, half_rows(block, part, h).row(position), float_to_f16_saturated);
-      }
+      put_cache_row(l.type, in, l.head_dim, row(block, part, h, position));
     }
   }
 }
@@ -84,14 +76,10 @@ void KvCache::restored(uint32_t earliest, uint32_t position) {
 void KvCache::copy_from(const KvCache& other) {
   for (size_t block = 0; block < layout_.size(); ++block) {
     const Layout& l = layout_[block];
-    const uint64_t values = uint64_t{std::min(l.rows, other.written_)} * l.head_dim;
+    const uint64_t bytes = std::min(l.rows, other.written_) * l.row_bytes;
     for (uint32_t i = 0; i < l.parts * l.heads; ++i) {
-      const uint64_t at = l.first + uint64_t{i} * l.rows * l.head_dim;
-      if (wide_) {
-        std::copy_n(other.single_.data() + at, values, single_.data() + at);
-      } else {
-        std::copy_n(other.half_.data() + at, values, half_.data() + at);
-      }
+      const uint64_t at = l.first + uint64_t{i} * l.rows * l.row_bytes;
+      std::copy_n(other.data_.data() + at, bytes, data_.data() + at);
     }
   }
   restored(other.earliest_, other.written_);

@@ -1,4 +1,4 @@
-// Keys and values of one session, f16 or f32. A block that attends to everything keeps [kv_heads][context]
+// Keys and values of one session, in rows of a CacheType. A block that attends to everything keeps [kv_heads][context]
 // [head_dim]; one with a sliding window keeps a ring of its last rows (kv_rows in cache/plan.h), so that
 // position p lies in row p % rows. A convolution keeps its inputs as the keys of one head, with its taps as window.
 // Linear attention keeps no rows but a state (model/linear_state.h).
@@ -8,17 +8,18 @@
 
 #include "core/array.h"
 #include "format/manifest.h"
+#include "kernels/cache_rows.h"
 #include "model/linear_state.h"
 
 namespace edgekit {
 
-// The rows of one head in one block, of T = uint16_t (f16) or float.
-template <class T>
+// The rows of one head in one block.
 struct HeadRows {
-  T* data = nullptr;  // [rows][head_dim]
-  uint32_t rows = 0, head_dim = 0;
+  const uint8_t* data = nullptr;  // [rows][row_bytes]
+  uint32_t rows = 0;
+  uint64_t row_bytes = 0;
 
-  T* row(uint32_t position) const { return data + uint64_t{position % rows} * head_dim; }
+  const uint8_t* row(uint32_t position) const { return data + (position % rows) * row_bytes; }
 };
 
 class KvCache {
@@ -27,25 +28,27 @@ class KvCache {
 
   // `batch`: most tokens of one pass; a ring holds what all of them may look at. `drafted`: those of them that may be
   // drafts.
-  static Result<KvCache> allocate(Budget& budget, const Manifest& manifest, uint32_t context, uint32_t batch, bool wide,
-                                  uint32_t drafted);
+  static Result<KvCache> allocate(Budget& budget, const Manifest& manifest, uint32_t context, uint32_t batch,
+                                  CacheType type, uint32_t drafted);
 
-  bool wide() const { return wide_; }  // f32
-  uint32_t value_bytes() const { return wide_ ? 4 : 2; }
+  CacheType type() const { return type_; }
+  // Of a block's rows; not every kind of block can have every type (cache/plan.h).
+  CacheType type(size_t block) const { return layout_[block].type; }
   uint32_t context() const { return context_; }
   // Whether a block keeps keys and values, keys alone or nothing.
   uint32_t parts(size_t block) const { return layout_[block].parts; }
   // Positions that a block keeps.
   uint32_t rows(size_t block) const { return layout_[block].rows; }
 
-  HeadRows<uint16_t> half_rows(size_t block, Part part, uint32_t head) {
-    return {half_.data() + first(block, part, head), layout_[block].rows, layout_[block].head_dim};
+  HeadRows head_rows(size_t block, Part part, uint32_t head) const {
+    return {data_.data() + first(block, part, head), layout_[block].rows, layout_[block].row_bytes};
   }
-  HeadRows<float> single_rows(size_t block, Part part, uint32_t head) {
-    return {single_.data() + first(block, part, head), layout_[block].rows, layout_[block].head_dim};
+  // One row, of row_bytes(block) bytes.
+  uint8_t* row(size_t block, Part part, uint32_t head, uint32_t position) {
+    const Layout& l = layout_[block];
+    return data_.data() + first(block, part, head) + (position % l.rows) * l.row_bytes;
   }
-  // The bytes of one row, value_bytes() * head_dim of them.
-  uint8_t* row_bytes(size_t block, Part part, uint32_t head, uint32_t position);
+  uint64_t row_bytes(size_t block) const { return layout_[block].row_bytes; }
 
   // Whether blocks have states, which remember no earlier position.
   bool recurrent() const { return states_.any(); }
@@ -56,8 +59,7 @@ class KvCache {
   // `drafted` may not stay. Without `end_pass`, which says that it went well, states are where no pass can begin.
   void begin_pass(uint32_t position, uint32_t count, uint32_t drafted);
   void end_pass() { states_.end_pass(); }
-  // Stores rows k, v [kv_heads * head_dim] of one position. f16 holds nothing beyond +-65504: larger values
-  // become that, as an infinity would make every score NaN.
+  // Stores rows k, v [kv_heads * head_dim] of one position; rotated if the type asks for that (cache_rotates).
   // `v` is null where a block keeps keys alone.
   void put(size_t block, uint32_t position, const float* k, const float* v);
 
@@ -85,20 +87,20 @@ class KvCache {
 
  private:
   struct Layout {
-    uint64_t first = 0;  // value of the keys of head 0
+    uint64_t first = 0, row_bytes = 0;  // byte of the keys of head 0
     uint32_t heads = 0, head_dim = 0, rows = 0, window = 0, parts = 0;
+    CacheType type = CacheType::f16;
   };
   uint64_t first(size_t block, Part part, uint32_t head) const {
     const Layout& l = layout_[block];
-    return l.first + (uint64_t{part} * l.heads + head) * l.rows * l.head_dim;
+    return l.first + (uint64_t{part} * l.heads + head) * l.rows * l.row_bytes;
   }
-  Array<uint16_t> half_;  // [values], or none
-  Array<float> single_;   // [values], or none
+  Array<uint8_t> data_;  // [bytes]
   LinearStates states_;
   std::vector<Layout> layout_;  // one per block; empty for those that keep nothing
   uint32_t context_ = 0;
   uint32_t earliest_ = 0, written_ = 0;  // positions below `written_` were stored once
-  bool wide_ = false;
+  CacheType type_ = CacheType::f16;
 };
 
 }  // namespace edgekit

@@ -15,13 +15,13 @@ namespace edgekit {
 
 namespace {
 
-constexpr char kMagic[8] = {'E', 'K', 'S', 'E', 'S', 'S', '0', '2'};
+constexpr char kMagic[8] = {'E', 'K', 'S', 'E', 'S', 'S', '0', '3'};
 
 struct Header {
   char magic[8];
   uint64_t manifest;  // checksum of the bundle's manifest.json: of its weights and of all that says how to compute
   uint64_t bytes;     // of the whole file
-  uint32_t position, value_bytes, blocks;
+  uint32_t position, cache_type, blocks;
   uint32_t earliest;  // position to which the session can go back
   uint32_t checkpoints;
   uint32_t unused[3];
@@ -34,8 +34,6 @@ uint8_t* bytes_of(void* value) { return static_cast<uint8_t*>(value); }
 
 uint64_t header_checksum(const Header& h) { return lane64(bytes_of(&h), sizeof(h) - sizeof(h.checksum)); }
 
-uint64_t row_bytes(const Block& b, const KvCache& cache) { return uint64_t{b.head_dim} * cache.value_bytes(); }
-
 // Bytes of a file with this many tokens; they fit the cache, so nothing overflows.
 uint64_t file_bytes(const Manifest& m, uint32_t position, uint32_t earliest, const KvCache& cache, uint32_t checkpoints,
                     uint64_t copy_bytes) {
@@ -44,7 +42,7 @@ uint64_t file_bytes(const Manifest& m, uint32_t position, uint32_t earliest, con
     const Block& b = m.blocks[i];
     if (cache.parts(i) == 0) continue;
     const uint64_t rows = position - cache.first_kept(i, earliest);
-    total += uint64_t{cache.parts(i)} * b.kv_heads * (8 + rows * row_bytes(b, cache));
+    total += uint64_t{cache.parts(i)} * b.kv_heads * (8 + rows * cache.row_bytes(i));
   }
   return total + (cache.recurrent() ? 8 + cache.states().bytes() : 0);
 }
@@ -94,7 +92,7 @@ struct HeadSpan {
   uint32_t head, begin, end;  // positions [begin, end)
   uint64_t row_bytes;
 
-  uint8_t* row(uint32_t position) const { return cache.row_bytes(block, part, head, position); }
+  uint8_t* row(uint32_t position) const { return cache.row(block, part, head, position); }
 
   // Row by row, as a ring may begin anywhere and another plan's ring elsewhere.
   uint64_t checksum() const {
@@ -122,7 +120,7 @@ bool for_each_head(const Manifest& m, uint32_t position, uint32_t earliest, KvCa
     const uint32_t parts = cache.parts(i);
     for (uint32_t n = 0; n < parts * b.kv_heads; ++n) {
       const KvCache::Part part = n % parts == 0 ? KvCache::keys : KvCache::values;
-      if (!each(HeadSpan{cache, i, part, n / parts, cache.first_kept(i, earliest), position, row_bytes(b, cache)})) {
+      if (!each(HeadSpan{cache, i, part, n / parts, cache.first_kept(i, earliest), position, cache.row_bytes(i)})) {
         return false;
       }
     }
@@ -187,7 +185,7 @@ Outcome save_session(const std::string& path, const Manifest& m, const int32_t* 
   header.checkpoints = static_cast<uint32_t>(checkpoints.positions().size());
   header.bytes = file_bytes(m, position, earliest, cache, header.checkpoints, checkpoints.bytes());
   header.position = position;
-  header.value_bytes = cache.value_bytes();
+  header.cache_type = static_cast<uint32_t>(cache.type());
   header.blocks = static_cast<uint32_t>(m.blocks.size());
   header.earliest = earliest;
   header.checksum = header_checksum(header);
@@ -229,7 +227,7 @@ Result<uint32_t> restore_session(const std::string& path, const Manifest& m, int
     return fail(EDGEKIT_INVALID_ARGUMENT,
                 path + ": was saved with another bundle, or before this one's manifest.json changed; remove it");
   }
-  if (header.value_bytes != cache.value_bytes()) {
+  if (header.cache_type != static_cast<uint32_t>(cache.type())) {
     return fail(EDGEKIT_INVALID_ARGUMENT, path + ": was saved with another type of KV cache");
   }
   if (header.position > cache.context()) {

@@ -36,7 +36,7 @@ Result<Settings> settings_from(const edgekit_options& o) {
   s.sessions = or_default(o.sessions, defaults.sessions);
   s.io_mode = o.io_mode;
   s.budget_bytes = o.budget_bytes;
-  s.wide_kv = o.cache_type == EDGEKIT_CACHE_F32;
+  s.cache_type = static_cast<CacheType>(o.cache_type);
   s.draft = o.draft_tokens;
   if (o.activations > EDGEKIT_ACTIVATIONS_INT8) return fail(EDGEKIT_INVALID_ARGUMENT, "activations is out of range");
   s.activations = static_cast<Activations>(o.activations);
@@ -50,7 +50,7 @@ Result<Settings> settings_from(const edgekit_options& o) {
   if (s.draft > 0 && s.select == EDGEKIT_SELECT_AUTO) s.select = EDGEKIT_SELECT_ALL;  // what checks drafts
   if (s.draft > kMostDraft) return fail(EDGEKIT_INVALID_ARGUMENT, "draft_tokens is out of range (0 to 64)");
   if (s.threads > 256 || s.io.threads > 64 || s.max_batch > 65536 || s.sessions > 1024 ||
-      s.io_mode > EDGEKIT_IO_BUFFERED || o.cache_type > EDGEKIT_CACHE_F32) {
+      s.io_mode > EDGEKIT_IO_BUFFERED || o.cache_type > EDGEKIT_CACHE_Q4) {
     return fail(EDGEKIT_INVALID_ARGUMENT,
                 "threads (<= 256), io_threads (<= 64), max_batch (<= 65536), sessions (<= 1024), io_mode or cache_type "
                 "is out of range");

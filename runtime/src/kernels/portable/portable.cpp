@@ -97,22 +97,44 @@ void accumulate(const float* w, size_t ldw, uint32_t count, const float* h, size
   }
 }
 
-float dot_f16(const uint16_t* a, const float* b, uint32_t n) {
-  float sum = 0;
-  for (uint32_t i = 0; i < n; ++i) sum += f16_to_float(a[i]) * b[i];
-  return sum;
-}
 float dot_f32(const float* a, const float* b, uint32_t n) {
   float sum = 0;
   for (uint32_t i = 0; i < n; ++i) sum += a[i] * b[i];
   return sum;
 }
-void axpy_f16(float h, const uint16_t* a, float* out, uint32_t n) {
-  for (uint32_t i = 0; i < n; ++i) out[i] += h * f16_to_float(a[i]);
-}
 void axpy_f32(float h, const float* a, float* out, uint32_t n) {
   for (uint32_t i = 0; i < n; ++i) out[i] += h * a[i];
 }
+
+// Value i of a row of the KV cache.
+float cache_f16(const uint8_t* row, uint32_t i) { return f16_to_float(load_u16(row + size_t{i} * 2)); }
+float cache_f32(const uint8_t* row, uint32_t i) {
+  float out;
+  std::memcpy(&out, row + size_t{i} * 4, 4);
+  return out;
+}
+template <uint32_t kBits>
+float cache_coded(const uint8_t* row, uint32_t i) {
+  const uint8_t* group = row + i / kCacheGroup * (2 + 4 * kBits);
+  const float centred = static_cast<float>(code<kBits>(group + 2, i % kCacheGroup)) - (1u << (kBits - 1));
+  return f16_to_float(load_u16(group)) * centred;
+}
+template <float (*kValue)(const uint8_t*, uint32_t)>
+float cache_dot(const uint8_t* row, const float* x, uint32_t n) {
+  float sum = 0;
+  for (uint32_t i = 0; i < n; ++i) sum += kValue(row, i) * x[i];
+  return sum;
+}
+template <float (*kValue)(const uint8_t*, uint32_t)>
+void cache_axpy(float h, const uint8_t* row, float* out, uint32_t n) {
+  for (uint32_t i = 0; i < n; ++i) out[i] += h * kValue(row, i);
+}
+constexpr auto cache_dot_f16 = cache_dot<cache_f16>, cache_dot_f32 = cache_dot<cache_f32>;
+constexpr auto cache_axpy_f16 = cache_axpy<cache_f16>, cache_axpy_f32 = cache_axpy<cache_f32>;
+template <uint32_t kBits>
+constexpr auto cache_dot_groups = cache_dot<cache_coded<kBits>>;
+template <uint32_t kBits>
+constexpr auto cache_axpy_groups = cache_axpy<cache_coded<kBits>>;
 
 }  // namespace
 
