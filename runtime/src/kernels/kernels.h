@@ -39,10 +39,8 @@ struct KernelSet {
   // out[t][j] += sum over i of h[t][i] * w[i][j]; w [count][ldw], j < cols, a multiple of 32.
   void (*accumulate)(const float* w, size_t ldw, uint32_t count, const float* h, size_t ldh, uint32_t tokens,
                      size_t cols, float* out, size_t ldo);
-  // Rows of the KV cache by CacheType (kernels/cache_rows.h); n is a head's size, any value.
-  // row . x, and out += h * row ; x, out [n]
-  float (*cache_dot[kCacheTypes])(const uint8_t* row, const float* x, uint32_t n);
-  void (*cache_axpy[kCacheTypes])(float h, const uint8_t* row, float* out, uint32_t n);
+  // The n values of a row of the KV cache, by CacheType (kernels/cache_rows.h), then zeros up to the padded width.
+  void (*cache_decode[kCacheTypes])(const uint8_t* row, uint32_t n, float* out);
   float (*dot_f32)(const float* a, const float* b, uint32_t n);
   void (*axpy_f32)(float h, const float* a, float* out, uint32_t n);
   const IntegerKernels* integers;

@@ -7,6 +7,11 @@
 
 namespace edgekit {
 
+namespace {
+// The block whose keys and values a block attends to.
+size_t kept(const Block& b, size_t block) { return b.source != kNone ? static_cast<size_t>(b.source) : block; }
+}  // namespace
+
 void Attention::fill_ropes(const Pass& pass) {
   const auto& ropes = w_.manifest().ropes;
   for (size_t i = 0; i < ropes.size(); ++i) {
@@ -78,58 +83,62 @@ Outcome Attention::scale_by_gate(const Pass& pass, const Block& b) {
   return Nothing{};
 }
 
-// Puts keys and values into the cache of their text. Where the cache's type asks for it, heads are rotated, queries
-// too.
+// Puts keys and values into the cache of their text, unless another block has put them there. Where the cache's type
+// asks for it, heads are rotated, queries too.
 void Attention::store(const Pass& pass, size_t block) {
   const Block& b = w_.manifest().blocks[block];
+  const auto rotate_heads = [&](float* at, uint32_t heads) {
+    for (uint32_t h = 0; h < heads; ++h) rotate_head(at + size_t{h} * b.head_dim, b.head_dim);
+  };
   for (uint32_t t = 0; t < pass.count; ++t) {
     KvCache& cache = pass.cache_of(t);
     float *k = s_.k.row(t), *v = s_.v.row(t);
-    if (cache_rotates(cache.type(block))) {
-      for (uint32_t h = 0; h < b.kv_heads; ++h) {
-        rotate_head(k + size_t{h} * b.head_dim, b.head_dim);
-        rotate_head(v + size_t{h} * b.head_dim, b.head_dim);
-      }
-      for (uint32_t h = 0; h < b.heads; ++h) rotate_head(s_.q.row(t) + size_t{h} * b.head_dim, b.head_dim);
-    }
+    const bool rotates = cache_rotates(cache.type(kept(b, block)));
+    if (rotates) rotate_heads(s_.q.row(t), b.heads);
+    if (b.source != kNone) continue;
+    if (rotates) rotate_heads(k, b.kv_heads);
+    if (rotates) rotate_heads(v, b.kv_heads);
     cache.put(block, pass.position_of(t), k, v);
   }
 }
 
+// Heads that share keys and values go together, and several tokens of one text where that leaves work for all threads.
 void Attention::attend(const Pass& pass, size_t block) {
   const Block& b = w_.manifest().blocks[block];
   const float* sinks = w_.vector(b.sinks);
-  const size_t kept = b.source != kNone ? static_cast<size_t>(b.source) : block;  // where keys and values are
-  pool_.parallel_for(pass.count * b.heads, 1, [&](uint32_t begin, uint32_t end, uint32_t worker) {
+  const size_t at = kept(b, block);
+  const uint32_t group = b.heads / b.kv_heads;
+  uint32_t heads = std::min(group, kTileQueries);
+  const auto parts = [&] { return (group + heads - 1) / heads; };
+  while (heads > 1 && pass.count * b.kv_heads * parts() < pool_.size()) heads = (heads + 1) / 2;
+  const uint32_t tokens = pass.texts != nullptr ? 1 : kTileQueries / heads;
+  const uint32_t runs = (pass.count + tokens - 1) / tokens, tasks = b.kv_heads * parts();
+  pool_.parallel_for(runs * tasks, 1, [&](uint32_t begin, uint32_t end, uint32_t worker) {
     for (uint32_t i = begin; i < end; ++i) {
-      const uint32_t token = i / b.heads, head = i % b.heads, kv_head = head / (b.heads / b.kv_heads);
+      const uint32_t token = i / tasks * tokens, kv_head = i % tasks / parts();
+      const uint32_t first = kv_head * group + i % parts() * heads;
       const KvCache& cache = pass.cache_of(token);
-      const CacheType type = cache.type(block);
-      const float* q = s_.q.row(token) + size_t{head} * b.head_dim;
-      float* out = s_.mixed.row(token) + size_t{head} * b.head_dim;
-      attend_head(b, type, pass.position_of(token) + 1, q, cache.head_rows(block, KvCache::keys, kv_head),
-                  cache.head_rows(block, KvCache::values, kv_head), sinks != nullptr ? sinks + head : nullptr,
-                  s_.scores.row(worker), out);
-      if (cache_rotates(type)) rotate_head(out, b.head_dim);
+      Queries queries;
+      queries.position = pass.position_of(token);
+      queries.tokens = std::min(tokens, pass.count - token);
+      queries.heads = std::min(heads, (kv_head + 1) * group - first);
+      queries.q = s_.q.row(token) + size_t{first} * b.head_dim;
+      queries.out = s_.mixed.row(token) + size_t{first} * b.head_dim;
+      queries.stride = s_.width.q;
+      queries.sinks = sinks != nullptr ? sinks + first : nullptr;
+      edgekit::attend(kernels_, b, cache.type(at), cache.head_rows(at, KvCache::keys, kv_head),
+                      cache.head_rows(at, KvCache::values, kv_head), queries, s_.attention.row(worker));
+      if (cache_rotates(cache.type(at))) turn_back(b, queries);
     }
   });
 }
 
-// One query head q [head_dim] over the positions below `end` that it may see; scores [context], out [head_dim], and the
-// head's sink or null.
-void Attention::attend_head(const Block& b, CacheType type, uint32_t end, const float* q, const HeadRows& keys,
-                            const HeadRows& values, const float* sink, float* scores, float* out) const {
-  const auto dot = kernels_.cache_dot[static_cast<size_t>(type)];
-  const auto axpy = kernels_.cache_axpy[static_cast<size_t>(type)];
-  const uint32_t d = b.head_dim;
-  const uint32_t begin = b.window != 0 && end > b.window ? end - b.window : 0;
-  for (uint32_t p = begin; p < end; ++p) {
-    const float score = dot(keys.row(p), q, d) * b.scale;
-    scores[p - begin] = b.softcap > 0 ? b.softcap * std::tanh(score / b.softcap) : score;
+void Attention::turn_back(const Block& b, const Queries& queries) const {
+  for (uint32_t t = 0; t < queries.tokens; ++t) {
+    for (uint32_t h = 0; h < queries.heads; ++h) {
+      rotate_head(queries.out + t * queries.stride + size_t{h} * b.head_dim, b.head_dim);
+    }
   }
-  softmax(scores, end - begin, sink);
-  std::fill(out, out + d, 0.0f);
-  for (uint32_t p = begin; p < end; ++p) axpy(scores[p - begin], values.row(p), out, d);
 }
 
 }  // namespace edgekit

@@ -1,7 +1,7 @@
 // Attention blocks: projections, rotary embedding, and the mix of what earlier positions hold.
 #pragma once
 
-#include "model/kv_cache.h"
+#include "model/attention_tiles.h"
 #include "model/linear.h"
 #include "model/pass.h"
 
@@ -23,8 +23,7 @@ class Attention {
   void store(const Pass& pass, size_t block);
   void attend(const Pass& pass, size_t block);
   Outcome scale_by_gate(const Pass& pass, const Block& b);
-  void attend_head(const Block& b, CacheType type, uint32_t end, const float* q, const HeadRows& keys,
-                   const HeadRows& values, const float* sink, float* scores, float* out) const;
+  void turn_back(const Block& b, const Queries& queries) const;
 
   Weights& w_;
   Workspace& s_;

@@ -58,7 +58,7 @@ Outcome plan_model(const std::string& path, const Settings& s, Budget& budget, s
   request.texts = std::min(s.texts(), kMostTexts);
   request.cache_type = s.cache_type;
   request.workspace_bytes = [&](uint32_t batch, uint64_t unit_bytes) {
-    return workspace_bytes(m, s.activations, batch, request.context, s.threads, unit_bytes);
+    return workspace_bytes(m, s.activations, batch, s.threads, unit_bytes);
   };
   request.select = s.select;
   request.parts = s.compute;
@@ -85,7 +85,7 @@ Result<std::unique_ptr<Model>> Model::open(const std::string& path, const Settin
   uint64_t largest_unit = 0;
   for (const Matrix& x : m.bundle->manifest().matrices) largest_unit = std::max(largest_unit, x.unit_stride);
   EK_TRY(allocate_workspace(m.budget, m.bundle->manifest(), settings.activations, m.plan.max_batch, settings.texts(),
-                            m.plan.context, settings.threads, largest_unit, m.workspace));
+                            settings.threads, largest_unit, m.workspace));
   m.decoder.reset(new Decoder(*m.weights, m.workspace, m.pool, *settings.kernels, settings.activations,
                               settings.sparsity, settings.lookahead));
   const auto mib = [](uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; };

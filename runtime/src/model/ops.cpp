@@ -119,13 +119,4 @@ float limit_up(const Block& b, float x) {
   return b.up_relu ? std::max(x, 0.0f) : x;
 }
 
-void softmax(float* x, uint32_t n, const float* sink) {
-  if (n == 0) return;
-  float top = *std::max_element(x, x + n);
-  if (sink != nullptr) top = std::max(top, *sink);
-  float total = sink != nullptr ? std::exp(*sink - top) : 0.0f;
-  for (uint32_t i = 0; i < n; ++i) total += x[i] = std::exp(x[i] - top);
-  for (uint32_t i = 0; i < n; ++i) x[i] /= total;
-}
-
 }  // namespace edgekit

@@ -27,7 +27,4 @@ float activate(Activation kind, float threshold, float x);
 float activate_gate(const Block& block, float x);
 float limit_up(const Block& block, float x);
 
-// Softmax of n scores, in place; `sink`, if not null, is one more score, whose weight is dropped.
-void softmax(float* x, uint32_t n, const float* sink = nullptr);
-
 }  // namespace edgekit

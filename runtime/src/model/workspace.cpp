@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "model/attention_tiles.h"
 #include "model/pass.h"
 
 namespace edgekit {
@@ -11,8 +12,8 @@ uint32_t pad(uint64_t n) { return static_cast<uint32_t>((n + kBlock - 1) / kBloc
 
 // Calls each(array, shape) for every array, so that a shape stands in one place.
 template <class Each>
-void for_each_array(const Manifest& m, const Widths& w, uint32_t batch, uint32_t context, uint32_t threads,
-                    uint64_t unit_bytes, Workspace& s, const Each& each) {
+void for_each_array(const Manifest& m, const Widths& w, uint32_t batch, uint32_t threads, uint64_t unit_bytes,
+                    Workspace& s, const Each& each) {
   const uint64_t b = batch, mixed = w.experts != 0 ? b : 0;
   const uint64_t ahead = w.rank != 0 || w.experts != 0 ? std::max(w.ffn, w.experts) : 0;
   each(s.x, Shape(b, w.hidden));
@@ -33,7 +34,7 @@ void for_each_array(const Manifest& m, const Widths& w, uint32_t batch, uint32_t
   each(s.rope, Shape(m.ropes.size(), b, 2 * w.rope));
   each(s.quantized, Shape(b, quantized_bytes(w.quantized)));
   each(s.tiles, Shape(threads, kTileNeurons, w.widest));
-  each(s.scores, Shape(threads, context));
+  each(s.attention, Shape(threads, w.attention));
   each(s.unit, Shape(unit_bytes));
   each(s.rank, Shape(w.rank));
   each(s.ahead_x, Shape(ahead != 0 ? w.hidden : 0));
@@ -63,6 +64,7 @@ Widths widths_of(const Manifest& m, Activations activations) {
       w.kv = std::max({w.kv, pad(uint64_t{b.heads} * b.head_dim), pad(2 * b.heads)});
       w.state = std::max(w.state, pad((uint64_t{b.key_dim} + 1) * b.head_dim));
     }
+    if (b.kind == Block::attention) w.attention = std::max(w.attention, attention_work(b.head_dim));
     w.ffn = std::max(w.ffn, pad(b.size));
     w.parallel = w.parallel || b.parallel;
     w.output_gate = w.output_gate || b.output_gate != kNone;
@@ -95,22 +97,22 @@ void Workspace::clear_tails(uint32_t tokens, uint32_t used) {
   for (uint32_t t = 0; t < tokens; ++t) std::fill(mixed.row(t) + used, mixed.row(t) + pad(used), 0.0f);
 }
 
-uint64_t workspace_bytes(const Manifest& m, Activations activations, uint32_t batch, uint32_t context, uint32_t threads,
+uint64_t workspace_bytes(const Manifest& m, Activations activations, uint32_t batch, uint32_t threads,
                          uint64_t unit_bytes) {
   uint64_t total = 0;
   Workspace none;
-  for_each_array(m, widths_of(m, activations), batch, context, threads, unit_bytes, none,
+  for_each_array(m, widths_of(m, activations), batch, threads, unit_bytes, none,
                  [&](auto& array, Shape shape) { total += array.charge(shape); });
   return total;
 }
 
 Outcome allocate_workspace(Budget& budget, const Manifest& m, Activations activations, uint32_t batch,
-                           uint32_t sessions, uint32_t context, uint32_t threads, uint64_t unit_bytes, Workspace& out) {
+                           uint32_t sessions, uint32_t threads, uint64_t unit_bytes, Workspace& out) {
   out.width = widths_of(m, activations);
   out.batch = batch;
   out.texts = std::min({batch, sessions, kMostTexts});
   Error first;
-  for_each_array(m, out.width, batch, context, threads, unit_bytes, out, [&](auto& array, Shape shape) {
+  for_each_array(m, out.width, batch, threads, unit_bytes, out, [&](auto& array, Shape shape) {
     if (first.status != EDGEKIT_OK) return;
     auto made = array.allocate(budget, shape, "work buffers");
     if (made.ok()) {

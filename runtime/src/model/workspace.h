@@ -22,6 +22,7 @@ struct Widths {
            layers = 0;
   uint32_t widest = 0;     // the longest row of any matrix
   uint32_t quantized = 0;  // the longest row that is multiplied with activations of 8 bits
+  uint64_t attention = 0;  // work memory of a thread
   bool parallel = false, output_gate = false;
 };
 Widths widths_of(const Manifest& manifest, Activations activations);
@@ -49,7 +50,7 @@ struct Workspace {
   Array<float> rope;                  // [ropes][batch][2 * rope]: cosines, then sines
   Array<uint8_t> quantized;           // [batch][quantized_bytes(quantized)]: activations of 8 bits of an input
   Array<float> tiles;                 // [threads][kTileNeurons][widest]: decoded rows
-  Array<float> scores;                // [threads][context]: of one query head
+  Array<float> attention;             // [threads][attention]: a tile of keys and values, and the heads that see it
   Array<uint8_t> unit;                // [largest unit's bytes], for single rows of streamed matrices
   Array<float> rank;                  // [rank]: a predictor's inner values, only with predictors
   Array<float> ahead_x;               // [hidden]: a later block's input, as far as it is known
@@ -72,6 +73,6 @@ uint64_t workspace_bytes(const Manifest& manifest, Activations activations, uint
                          uint32_t threads, uint64_t unit_bytes);
 // `sessions`: conversations that may be continued together.
 Outcome allocate_workspace(Budget& budget, const Manifest& manifest, Activations activations, uint32_t batch,
-                           uint32_t sessions, uint32_t context, uint32_t threads, uint64_t unit_bytes, Workspace& out);
+                           uint32_t sessions, uint32_t threads, uint64_t unit_bytes, Workspace& out);
 
 }  // namespace edgekit

@@ -120,21 +120,13 @@ float cache_coded(const uint8_t* row, uint32_t i) {
   return f16_to_float(load_u16(group)) * centred;
 }
 template <float (*kValue)(const uint8_t*, uint32_t)>
-float cache_dot(const uint8_t* row, const float* x, uint32_t n) {
-  float sum = 0;
-  for (uint32_t i = 0; i < n; ++i) sum += kValue(row, i) * x[i];
-  return sum;
+void cache_decode(const uint8_t* row, uint32_t n, float* out) {
+  for (uint32_t i = 0; i < n; ++i) out[i] = kValue(row, i);
+  std::fill(out + n, out + padded_cols(n), 0.0f);
 }
-template <float (*kValue)(const uint8_t*, uint32_t)>
-void cache_axpy(float h, const uint8_t* row, float* out, uint32_t n) {
-  for (uint32_t i = 0; i < n; ++i) out[i] += h * kValue(row, i);
-}
-constexpr auto cache_dot_f16 = cache_dot<cache_f16>, cache_dot_f32 = cache_dot<cache_f32>;
-constexpr auto cache_axpy_f16 = cache_axpy<cache_f16>, cache_axpy_f32 = cache_axpy<cache_f32>;
+constexpr auto cache_decode_f16 = cache_decode<cache_f16>, cache_decode_f32 = cache_decode<cache_f32>;
 template <uint32_t kBits>
-constexpr auto cache_dot_groups = cache_dot<cache_coded<kBits>>;
-template <uint32_t kBits>
-constexpr auto cache_axpy_groups = cache_axpy<cache_coded<kBits>>;
+constexpr auto cache_decode_groups = cache_decode<cache_coded<kBits>>;
 
 }  // namespace
 

@@ -1,0 +1,106 @@
+#include "model/attention_tiles.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace edgekit {
+
+namespace {
+
+// The parts of the work memory; `d` is head_dim, padded to blocks.
+struct Work {
+  float *rows, *q, *out, *scores, *most, *total;
+
+  Work(float* at, size_t d)
+      : rows(at),                                      // [kTilePositions][d]: keys, then values
+        q(rows + kTilePositions * d),                  // [kTileQueries][d]
+        out(q + kTileQueries * d),                     // [kTileQueries][d]
+        scores(out + kTileQueries * d),                // [kTileQueries][kTilePositions]
+        most(scores + kTileQueries * kTilePositions),  // [kTileQueries]: largest score so far
+        total(most + kTileQueries) {}                  // [kTileQueries]: sum of exp(score - most)
+};
+
+void begin_queries(const Block& b, const Queries& in, size_t d, const Work& w) {
+  for (uint32_t t = 0; t < in.tokens; ++t) {
+    for (uint32_t h = 0; h < in.heads; ++h) {
+      const size_t i = size_t{t} * in.heads + h;
+      const float* from = in.q + t * in.stride + size_t{h} * b.head_dim;
+      std::copy(from, from + b.head_dim, w.q + i * d);
+      std::fill(w.q + i * d + b.head_dim, w.q + (i + 1) * d, 0.0f);
+      std::fill(w.out + i * d, w.out + (i + 1) * d, 0.0f);
+      w.most[i] = in.sinks != nullptr ? in.sinks[h] : -std::numeric_limits<float>::infinity();
+      w.total[i] = in.sinks != nullptr ? 1.0f : 0.0f;
+    }
+  }
+}
+
+// Turns scores [count] of a query into weights and brings what it has so far to the new maximum.
+void weigh(const Block& b, float* scores, uint32_t count, size_t d, float& most, float& total, float* out) {
+  float top = most;
+  for (uint32_t i = 0; i < count; ++i) {
+    const float score = scores[i] * b.scale;
+    scores[i] = b.softcap > 0 ? b.softcap * std::tanh(score / b.softcap) : score;
+    top = std::max(top, scores[i]);
+  }
+  if (top > most) {
+    const float shrink = std::exp(most - top);
+    total *= shrink;
+    for (size_t j = 0; j < d; ++j) out[j] *= shrink;
+    most = top;
+  }
+  for (uint32_t i = 0; i < count; ++i) total += scores[i] = std::exp(scores[i] - top);
+}
+
+void end_queries(const Block& b, const Queries& in, size_t d, const Work& w) {
+  for (uint32_t t = 0; t < in.tokens; ++t) {
+    for (uint32_t h = 0; h < in.heads; ++h) {
+      const size_t i = size_t{t} * in.heads + h;
+      float* to = in.out + t * in.stride + size_t{h} * b.head_dim;
+      for (uint32_t j = 0; j < b.head_dim; ++j) to[j] = w.out[i * d + j] / w.total[i];
+    }
+  }
+}
+
+uint32_t first_seen(const Block& b, uint32_t position) {
+  return b.window != 0 && position + 1 > b.window ? position + 1 - b.window : 0;
+}
+
+}  // namespace
+
+uint64_t attention_work(uint32_t head_dim) {
+  const uint64_t d = padded_cols(head_dim);
+  const uint64_t floats = (kTilePositions + 2 * kTileQueries) * d + kTileQueries * (kTilePositions + 2);
+  return (floats + kBlock - 1) / kBlock * kBlock;
+}
+
+void attend(const KernelSet& kernels, const Block& b, CacheType type, const HeadRows& keys, const HeadRows& values,
+            const Queries& in, float* work) {
+  const size_t d = padded_cols(b.head_dim);
+  const Work w(work, d);
+  const auto decode = kernels.cache_decode[static_cast<size_t>(type)];
+  const uint32_t end = in.position + in.tokens, begin = first_seen(b, in.position);
+  begin_queries(b, in, d, w);
+  // Tiles begin at multiples of their size, so that a token's sums are taken in the same steps in every pass.
+  for (uint32_t tile = begin / kTilePositions * kTilePositions; tile < end; tile += kTilePositions) {
+    const uint32_t from = std::max(tile, begin), rows = std::min(tile + kTilePositions, end) - from;
+    for (uint32_t i = 0; i < rows; ++i) decode(keys.row(from + i), b.head_dim, w.rows + i * d);
+    kernels.gemm(w.rows, d, rows, w.q, d, in.tokens * in.heads, d, w.scores, kTilePositions);
+    for (uint32_t i = 0; i < rows; ++i) decode(values.row(from + i), b.head_dim, w.rows + i * d);
+    for (uint32_t t = 0; t < in.tokens; ++t) {
+      const uint32_t position = in.position + t, first = std::max(from, first_seen(b, position));
+      const uint32_t last = std::min(from + rows, position + 1);
+      if (first >= last) continue;
+      const size_t i = size_t{t} * in.heads;
+      float* scores = w.scores + i * kTilePositions + (first - from);
+      for (uint32_t h = 0; h < in.heads; ++h) {
+        weigh(b, scores + h * kTilePositions, last - first, d, w.most[i + h], w.total[i + h], w.out + (i + h) * d);
+      }
+      kernels.accumulate(w.rows + (first - from) * d, d, last - first, scores, kTilePositions, in.heads, d,
+                         w.out + i * d, d);
+    }
+  }
+  end_queries(b, in, d, w);
+}
+
+}  // namespace edgekit
