@@ -28,7 +28,7 @@ constexpr uint64_t cache_row_bytes(CacheType type, uint32_t head_dim) {
 void put_cache_row(CacheType type, const float* values, uint32_t head_dim, uint8_t* row);
 
 // Whether rows of this type hold heads that were rotated: an outlier is spread over the head before 4 bits.
-constexpr bool cache_rotates(CacheType) { return false; }
+constexpr bool cache_rotates(CacheType type) { return type == CacheType::q4; }
 // Multiplies x [head_dim] by an orthonormal matrix that is its own inverse: Hadamard's, of the largest power of two
 // that divides head_dim, block by block. Products of two heads stay what they are when both are rotated.
 void rotate_head(float* x, uint32_t head_dim);

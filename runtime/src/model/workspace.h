@@ -69,8 +69,8 @@ struct Workspace {
   void clear_tails(uint32_t tokens, uint32_t used);
 };
 
-uint64_t workspace_bytes(const Manifest& manifest, Activations activations, uint32_t batch, uint32_t context,
-                         uint32_t threads, uint64_t unit_bytes);
+uint64_t workspace_bytes(const Manifest& manifest, Activations activations, uint32_t batch, uint32_t threads,
+                         uint64_t unit_bytes);
 // `sessions`: conversations that may be continued together.
 Outcome allocate_workspace(Budget& budget, const Manifest& manifest, Activations activations, uint32_t batch,
                            uint32_t sessions, uint32_t threads, uint64_t unit_bytes, Workspace& out);
