@@ -63,8 +63,10 @@ def test_it_takes_the_memory_of_its_bits(demo: Path, cache_type: str) -> None:
 
 @pytest.mark.parametrize("cache_type", ["q8", "q4"])
 def test_every_family_stays_close(bundle: Path, cache_type: str) -> None:
-    """Random weights; the largest change of a logit, as a share of the largest. A router may choose otherwise, so that a
-    mixture changes more."""
+    """Random weights; the largest change of a logit, as a share of the largest.
+
+    A router may choose otherwise, so that a mixture changes more.
+    """
     found = {}
     for kind in ("f32", cache_type):
         with Session(bundle, Options(context=96, batch=16, cache_type=kind)) as session:
