@@ -33,7 +33,7 @@ void for_each_array(const Manifest& m, const Widths& w, uint32_t batch, uint32_t
   each(s.rope, Shape(m.ropes.size(), b, 2 * w.rope));
   each(s.quantized, Shape(b, quantized_bytes(w.quantized)));
   each(s.tiles, Shape(threads, kTileNeurons, w.widest));
-  each(s.scores, Shape(threads, context));
+  each(s.scores, Shape(threads, uint64_t{context} * (m.bidirectional ? kQueries : 1)));
   each(s.unit, Shape(unit_bytes));
   each(s.rank, Shape(w.rank));
   each(s.ahead_x, Shape(ahead != 0 ? w.hidden : 0));
@@ -85,7 +85,7 @@ Widths widths_of(const Manifest& m, Activations activations) {
   if (m.embedding_project != kNone) {
     w.embed = pad(m.matrices[static_cast<size_t>(m.embedding)].parts[0].cols);
   }
-  if (m.head_project != kNone) {
+  if (m.head_project != kNone && m.writes()) {
     w.embed = std::max(w.embed, pad(m.matrices[static_cast<size_t>(m.head_project)].rows));
   }
   return w;
