@@ -60,21 +60,23 @@ Outcome Decoder::forward_texts(const NextToken* texts, uint32_t count) {
 Outcome Decoder::forward_pooled(const int32_t* tokens, uint32_t count, uint32_t position, uint32_t length,
                                 KvCache& cache, SelectionState& selection, Pooled& pooled,
                                 const std::atomic<bool>& cancelled) {
-  cache.begin_pass(position, count);
-  return pool({count, position, length, false, selection, tokens, &cache, &cancelled, nullptr}, &pooled);
+  cache.begin_pass(position, count, 0);
+  auto outcome = pool({count, position, length, false, selection, tokens, &cache, &cancelled, nullptr}, &pooled);
+  if (outcome.ok()) cache.end_pass();
+  return outcome;
 }
 
 Outcome Decoder::forward_segments(const Segment* texts, uint32_t text_count, SelectionState& selection, Pooled* pooled,
                                   const std::atomic<bool>& cancelled) {
   const uint32_t count = texts[text_count - 1].first + texts[text_count - 1].count;
-  return pool({count, 0, 0, false, selection, nullptr, nullptr, &cancelled, nullptr, texts, text_count}, pooled);
+  return pool({count, 0, 0, false, selection, nullptr, nullptr, &cancelled, nullptr, 0, texts, text_count}, pooled);
 }
 
 // A pass, whose hidden states go to pooled [texts of the pass].
 Outcome Decoder::pool(const Pass& pass, Pooled* pooled) {
   const bool scores = m_.output == Output::score;
   w_.begin_pass(scores, false);
-  linear_.begin_pass(&pass.selection, false);
+  linear_.begin_pass(&pass.selection);
   auto outcome = run(pass);
   if (outcome.ok()) {
     norms_.apply(m_.final_norm, s_.x.data(), pass.count, s_.normed.data());
