@@ -114,7 +114,7 @@ def _native(bundle: Path, prompt: list[int], total: int) -> tuple[list[int], F32
 
 def _states(bundle: Path, text: list[int]) -> tuple[list[int], F32]:
     """A text, and its hidden states f32 [tokens, hidden_size]."""
-    with Session(bundle, Options(context=len(text))) as session:
+    with Session(bundle, Options(context=len(text), activations="f32")) as session:
         return text, session.embed([TokenText(tuple(text))], states=True).states[0]
 
 

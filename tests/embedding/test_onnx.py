@@ -16,6 +16,7 @@ from edgekit.converters.kinds import KINDS
 from edgekit.errors import ConvertError
 from edgekit.runtime.embedding import TokenText
 from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options
 from tests import encoders
 
 RNG = np.random.default_rng(7)
@@ -35,7 +36,7 @@ def batch(graph: ort.InferenceSession) -> dict[str, np.ndarray]:
 
 
 def native(path: Path) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    with Session(path) as session:
+    with Session(path, Options(activations="f32")) as session:
         found = session.embed([TokenText(ids) for ids in TEXTS], states=True)
     return found.states, found.vectors, found.scores
 
