@@ -163,6 +163,7 @@ def export(
     begin, path = time.monotonic(), Path(bundle)
     place = path / ARTIFACTS / kind
     identity = checksum(path)
+    _refuse_readers(path, kind)
     _make_folder(place.parent)
     target = output_path(place)
     _check_target(target, overwrite)
@@ -197,6 +198,19 @@ def refuse_unwritten(model: Json, kind: str) -> None:
     if found:
         raise ConvertError(
             f"{kind}: this model has {', '.join(sorted(found))}, which no export writes yet; run the bundle itself"
+        )
+
+
+def _refuse_readers(bundle: Path, kind: str) -> None:
+    """Refuses a model that writes no text, unless it is an encoder and the format takes those."""
+    model = manifest.read(bundle).data["model"]
+    if model.get("output", "logits") == "logits":
+        return
+    whole = all(not b.get("causal", True) for b in model["blocks"] if b["kind"] not in ("ffn", "experts"))
+    if not whole or not KINDS[kind].encoders:
+        known = ", ".join(name for name, described in KINDS.items() if described.encoders)
+        raise ConvertError(
+            f"{kind}: takes no such model, which writes no text; encoders go to {known}, or run the bundle"
         )
 
 

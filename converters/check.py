@@ -16,6 +16,7 @@ from edgekit.converters.base import Artifact
 from edgekit.converters.engines import Engine, open_engine
 from edgekit.errors import ConvertError, EdgekitError, MissingPackageError
 from edgekit.generate.tokenizer import Tokenizer
+from edgekit.runtime.embedding import TokenText
 from edgekit.runtime.session import Session
 from edgekit.runtime.values import Options
 
@@ -37,10 +38,10 @@ class Verdict:
 
     Attributes:
         bits_per_weight: all its files, over the model's weights.
-        difference: largest difference of a logit; None if it cannot run here.
-        relative: the same over the largest logit.
-        top1: share of positions with the same best token.
-        same_text: the greedy continuation is the native one.
+        difference: largest difference of a logit, or of a hidden state; None if it cannot run here.
+        relative: the same over the largest of them.
+        top1: share of positions with the same best token; None of models that write no text.
+        same_text: the greedy continuation is the native one; None of models that write no text.
         requantized: relative root mean square error of re-quantized weights, 0 if none were.
         limit: what `relative` must not exceed; None if weights were re-quantized.
         note: why it failed to run.
@@ -84,8 +85,9 @@ def check(bundle: Path, kinds: Sequence[str] = (), tokens: int = 48, note: Note 
     data = manifest.read(bundle).data
     weights = sum(m["rows"] * p["cols"] for m in data["matrices"] for p in m["parts"])
     shortest = min(tokens, *(a.about["context"] for a in found))
-    prompt = _prompt(bundle, data["model"]["vocab_size"], max(1, shortest // 2))
-    text, want = _native(bundle, prompt, shortest)
+    reads = data["model"].get("output", "logits") != "logits"
+    prompt = _prompt(bundle, data["model"]["vocab_size"], shortest if reads else max(1, shortest // 2))
+    text, want = _states(bundle, prompt) if reads else _native(bundle, prompt, shortest)
     out = []
     for i, artifact in enumerate(found):
         (note or (lambda kind, done, total: None))(artifact.kind, i, len(found))
@@ -108,6 +110,12 @@ def _native(bundle: Path, prompt: list[int], total: int) -> tuple[list[int], F32
     """The greedy continuation of a prompt, and the logits of both, f32 [total - 1, vocabulary]."""
     with Session(bundle, Options(context=total, cache_type="f32", select="all", activations="f32")) as session:
         return greedy(session.logits, prompt, total)
+
+
+def _states(bundle: Path, text: list[int]) -> tuple[list[int], F32]:
+    """A text, and its hidden states f32 [tokens, hidden_size]."""
+    with Session(bundle, Options(context=len(text), activations="f32")) as session:
+        return text, session.embed([TokenText(tuple(text))], states=True).states[0]
 
 
 def greedy(logits: Callable[[Sequence[int]], F32], prompt: list[int], total: int) -> tuple[list[int], F32]:
@@ -154,9 +162,10 @@ def _verdict(
     except ConvertError as error:
         return replace(plain, note=str(error))
     try:
-        got = _forced(engine, prompt, text)
+        reads = engine.model.get("output", "logits") != "logits"
+        got = engine(text) if reads else _forced(engine, prompt, text)
         engine.reset()
-        again, _ = greedy(engine.__call__, prompt, len(text))
+        again = None if reads else greedy(engine.__call__, prompt, len(text))[0]
     except EdgekitError as error:
         return replace(plain, note=str(error))
     except (RuntimeError, ValueError) as error:  # of the format's own runtime
@@ -168,8 +177,8 @@ def _verdict(
         plain,
         difference=difference,
         relative=difference / float(np.abs(want).max()),
-        top1=float((got.argmax(axis=-1) == want.argmax(axis=-1)).mean()),
-        same_text=again == text,
+        top1=None if reads else float((got.argmax(axis=-1) == want.argmax(axis=-1)).mean()),
+        same_text=None if reads else again == text,
     )
 
 

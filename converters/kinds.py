@@ -13,6 +13,7 @@ class Kind:
         module: of the converter, within edgekit.converters.
         extra: of edgekit, with the packages that it needs.
         options: which fields of `base.Choices` its converter reads; the command line refuses the others.
+        encoders: whether it takes models that read texts whole.
         runs: whether `edgekit run --backend` computes with it; the others are for Apple's runtimes and `check`.
     """
 
@@ -20,13 +21,14 @@ class Kind:
     extra: str
     options: tuple[str, ...]
     runs: bool = True
+    encoders: bool = False
 
 
 _APPLE = ("context", "precision", "chunk")
 
 KINDS = {
-    "onnx": Kind("onnx.export", "onnx", ("context", "bits", "accuracy_level")),
-    "onnx-exact": Kind("onnx.export", "onnx", ("context", "accuracy_level")),
+    "onnx": Kind("onnx.export", "onnx", ("context", "bits", "accuracy_level"), encoders=True),
+    "onnx-exact": Kind("onnx.export", "onnx", ("context", "accuracy_level"), encoders=True),
     "onnx-flash": Kind("onnx.export", "onnx", ("context", "accuracy_level")),
     "mlx": Kind("mlx.export", "mlx", ("bits",)),
     "mlx-exact": Kind("mlx.export_exact", "mlx", ()),

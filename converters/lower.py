@@ -38,6 +38,10 @@ class Emitter(ABC, Generic[V]):
     def positions(self) -> V:
         """Position of each token [1, tokens]."""
 
+    def types(self) -> V:
+        """Type of each token [1, tokens]; only of formats that take encoders."""
+        raise NotImplementedError
+
     @abstractmethod
     def add(self, a: V, b: V) -> V:
         """a + b."""
@@ -101,7 +105,7 @@ class Emitter(ABC, Generic[V]):
 
 
 def lower(model: Json, e: Emitter[V], ids: V) -> V:
-    """Logits [1, tokens, vocabulary] of tokens [1, tokens]."""
+    """Logits [1, tokens, vocabulary] of tokens [1, tokens]; of a model that writes none, hidden states."""
     stop = segment(model, e, None, (ids,))
     while stop.block is not None:
         out = e.feed_forward(model["blocks"][stop.block], stop.block, stop.values[1])
@@ -145,6 +149,8 @@ def embed(model: Json, e: Emitter[V], ids: V) -> V:
     x = e.linear(x, Part(table["project"])) if "project" in table else x
     if "position" in table:
         x = e.add(x, e.lookup(Part(table["position"]), e.positions()))
+    if "types" in table:
+        x = e.add(x, e.lookup(Part(table["types"]), e.types()))
     return e.norm(table["norm"], x) if "norm" in table else x
 
 
@@ -266,9 +272,11 @@ def activated(e: Emitter[V], block: Json, x: V) -> V:
 
 
 def head(model: Json, e: Emitter[V], x: V) -> V:
-    """The residual stream to logits."""
-    table: dict[str, Any] = model["head"]
+    """The residual stream to logits, or to hidden states."""
     x = e.norm(model["final_norm"], x) if "final_norm" in model else x
+    if model.get("output", "logits") != "logits":
+        return x
+    table: dict[str, Any] = model["head"]
     x = e.linear(x, Part(table["project"])) if "project" in table else x
     x = e.linear(x, Part(table["matrix"]), table.get("bias"))
     x = e.scale(x, table["scale"]) if "scale" in table else x

@@ -13,8 +13,8 @@ import numpy as np
 from edgekit.codecs.base import F32
 from edgekit.converters.engines import Engine, open_engine
 from edgekit.errors import ContextFullError, RuntimeFailure
-from edgekit.runtime.session import LogitSampler, token_ids
-from edgekit.runtime.values import Options, Plan, Sampling, Stats
+from edgekit.runtime.session import LogitSampler
+from edgekit.runtime.values import Options, Plan, Sampling, Stats, token_ids
 
 BATCH = 128
 

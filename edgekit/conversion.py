@@ -126,6 +126,10 @@ def convert(
     if lora is not None:
         opened = with_adapter(opened, Path(lora))
     model, warnings = describe_checkpoint(opened)
+    if target is not None and model.output != "logits":
+        raise ConvertError("bits are fitted into a size by what they change of a text that is written; give a recipe")
+    if calibration is not None and calibration.gradients and model.output != "logits":
+        raise ConvertError("--gradients: they are of a text that is written, which this model does not; leave it out")
     keeps = chosen.name == KEEP and not chosen.rules
     if keeps:
         chosen = keep_recipe(opened, model)

@@ -132,4 +132,7 @@ def _model(model: Table) -> Table:
     if not isinstance(model["model_type"], str):
         raise TypeError("'model_type'")
     keys = ("model_type", "vocab_size", "hidden_size", "max_context")
-    return {**{k: model[k] for k in keys}, "tied": model["head"]["matrix"] == "embedding", "blocks": model["blocks"]}
+    head = model["head"] if model.get("output") != "embedding" else {"matrix": ""}
+    made = {**{k: model[k] for k in keys}, "tied": head["matrix"] == "embedding", "blocks": model["blocks"]}
+    gives: Table = {key: model[key] for key in ("output", "pooling") if key in model}
+    return {**made, **gives}

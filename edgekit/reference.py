@@ -54,6 +54,31 @@ class Reference:
 
     def logits(self, tokens: Sequence[int], length: int | None = None) -> F64:
         """Logits [len(tokens), vocab]; `length`: what scaled ropes take for the sequence's length."""
+        x, head = self.states(tokens, length), self.model["head"]
+        if "project" in head:
+            x = x @ self._matrix(head["project"])[0].T
+        y: F64 = (x @ self._matrix(head["matrix"])[0].T + self._vector(head.get("bias"))) * head.get("scale", 1.0)
+        return head["softcap"] * np.tanh(y / head["softcap"]) if head["softcap"] else y
+
+    def vector(self, tokens: Sequence[int], types: Sequence[int] = ()) -> F64:
+        """The vector [hidden_size] of a text."""
+        x, pooling = self.states(tokens, types=types), self.model["pooling"]
+        picked: dict[str, F64] = {"cls": x[0], "mean": x.mean(axis=0), "max": x.max(axis=0), "last": x[-1]}
+        v = picked[pooling["mode"]]
+        return v / np.linalg.norm(v) if pooling["normalize"] else v
+
+    def score(self, tokens: Sequence[int], types: Sequence[int] = ()) -> float:
+        """What a reranker's head gives for a text, before a sigmoid."""
+        x, head = self.vector(tokens, types), self.model["head"]
+        if "project" in head:
+            x = x @ self._matrix(head["project"])[0].T + self._vector(head.get("project_bias"))
+            name = head.get("activation")
+            x = np.tanh(x) if name == "tanh" else x if name is None else _activate(name, 0.0, x)
+            x = self._norm(head.get("norm"), x)
+        return float((x @ self._matrix(head["matrix"])[0].T + self._vector(head.get("bias")))[0])
+
+    def states(self, tokens: Sequence[int], length: int | None = None, types: Sequence[int] = ()) -> F64:
+        """Hidden states [len(tokens), hidden_size] behind the last norm; `types` of the tokens, all 0 if empty."""
         m, n = self.model, len(tokens)
         e = m["embedding"]
         x = self._matrix(e["matrix"])[0][np.asarray(tokens)] * np.float32(e["scale"])
@@ -61,6 +86,8 @@ class Reference:
             x = x @ self._matrix(e["project"])[0].T
         if "position" in e:
             x = x + self._matrix(e["position"])[0][np.arange(n) + e["position_offset"]]
+        if "types" in e:
+            x = x + self._matrix(e["types"])[0][np.asarray(types or [0] * n)]
         x = self._norm(e.get("norm"), x)
         inputs = self._layer_inputs(e["layers"], tokens, x) if "layers" in e else None
         cached: dict[int, tuple[F64, F64]] = {}  # keys and values of attention blocks
@@ -85,12 +112,7 @@ class Reference:
             out = self._norm(block.get("post_norm"), out) * block.get("residual_scale", 1.0)
             x = self._norm(block.get("out_norm"), x + out)
             x = x * self._vector(block["out_scale"]) if "out_scale" in block else x
-        x = self._norm(m.get("final_norm"), x)
-        head = m["head"]
-        if "project" in head:
-            x = x @ self._matrix(head["project"])[0].T
-        y: F64 = (x @ self._matrix(head["matrix"])[0].T + self._vector(head.get("bias"))) * head.get("scale", 1.0)
-        return head["softcap"] * np.tanh(y / head["softcap"]) if head["softcap"] else y
+        return self._norm(m.get("final_norm"), x)
 
     def _matrix(self, name: str) -> list[F64]:
         if name not in self._cache:
@@ -158,6 +180,7 @@ class Reference:
         if b["softcap"]:
             scores = b["softcap"] * np.tanh(scores / b["softcap"])
         distance = np.arange(n)[:, None] - np.arange(n)[None, :]
+        distance = distance if b.get("causal", True) else np.abs(distance)
         hidden = (distance < 0) | ((distance >= b["window"]) if b["window"] else False)
         scores = np.where(hidden, -np.inf, scores)
         if "sinks" in b:  # a position that takes weight and gives nothing

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from edgekit.arch import describe, known_model_types
+from edgekit.arch import describe, encoder_model_types, known_model_types
 from edgekit.arch.build import REQUIRED_VALUES
 from edgekit.arch.checkpoints import describe_checkpoint
-from edgekit.arch.families import FAMILIES
+from edgekit.arch.families import ENCODERS, FAMILIES
 from edgekit.arch.overlooked import HARMLESS
 from edgekit.checkpoint import open_checkpoint
 from edgekit.conversion import convert
@@ -29,10 +29,10 @@ from tests.conftest import ROOT
 def test_the_table_is_that_of_the_installed_transformers() -> None:
     pytest.importorskip("transformers")
     listed = [t for t in known_model_types() if t != "openelm"]  # which transformers has no class for
-    assert config_defaults.TABLE.read_text() == config_defaults.text(listed)
+    assert config_defaults.TABLE.read_text() == config_defaults.text([*listed, *encoder_model_types()])
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.model_types[0])
+@pytest.mark.parametrize("family", [*FAMILIES, *ENCODERS], ids=lambda f: f.model_types[0])
 def test_every_key_of_a_config_class_is_read_harmless_or_refused(family: Any) -> None:
     known = family.reads | family.harmless | HARMLESS | family.required_values.keys() | REQUIRED_VALUES.keys()
     assert sorted(family.defaults.keys() - known) == []

@@ -36,7 +36,8 @@ class OnnxEmitter(OnnxWeights):
         model = weights.model
         names_of = ("q", "k", "v", "gate", "beta", "decay", "gate_in", "gate_out", "value", "o")
         wanted = {b[n] for b in mixers(model["blocks"]) for n in names_of if n in b}
-        wanted |= {model["head"]["matrix"], model["head"].get("project"), model["embedding"].get("project")}
+        head = model.get("head", {})
+        wanted |= {head.get("matrix"), head.get("project"), model["embedding"].get("project")}
         names = [m["name"] for m in weights.bundle.data["matrices"]]
         self.projections = {n: i for i, n in enumerate(names) if n in wanted}  # name -> place in the manifest
         self.presents: list[Value] = []

@@ -62,18 +62,23 @@ class OnnxEngine(Engine):
         self.position = 0
 
     def __call__(self, tokens: Sequence[int]) -> F32:
+        """Of encoders the hidden states f32 [tokens, hidden_size] of a whole text."""
         self.position += len(tokens)
         feeds = {
             "input_ids": np.array([tokens], np.int64),
             "attention_mask": np.ones((1, self.position), np.int64),
             **self.cache,
         }
+        if any(i.name == "token_type_ids" for i in self.session.get_inputs()):
+            feeds["token_type_ids"] = np.zeros((1, len(tokens)), np.int64)
         try:
             logits, *present = self.session.run(None, feeds)
         except Exception as error:
             raise ConvertError(f"{self.artifact.path}: onnxruntime failed: {one_line(error)}") from error
+        if self.names[0] == "last_hidden_state":
+            self.position, present = 0, []
         names = (n.replace("present_", "past_").replace("present.", "past_key_values.") for n in self.names[1:])
-        self.cache = dict(zip(names, present, strict=True))
+        self.cache = dict(zip(names, present, strict=bool(present)))
         out: F32 = logits[0]
         return out
 

@@ -11,6 +11,7 @@ from edgekit.converters.base import Job
 from edgekit.converters.lower import lower, mixers
 from edgekit.converters.onnx.data import DataFile
 from edgekit.converters.onnx.emitter import EDGEKIT, OnnxEmitter, head_width
+from edgekit.converters.onnx.encoder import OnnxEncoder, write_encoder
 from edgekit.converters.onnx.tokenizer import write_tokenizer_config
 from edgekit.converters.onnx.weights import MS
 from edgekit.converters.rope import reach
@@ -33,27 +34,21 @@ def export(job: Job) -> None:
     model = job.weights.model
     context = reach(model, job.choices.context)
     flash = job.kind == "onnx-flash"
+    if model.get("output", "logits") != "logits":
+        with DataFile(job.folder, DATA) as data:
+            encoder = OnnxEncoder(job.weights, data, job.choices, context, exact=job.kind == "onnx-exact")
+            _save(job, encoder, write_encoder(encoder), context)
+        job.copy_tokenizer()
+        return
     with DataFile(job.folder, DATA) as data:
         e = OnnxEmitter(job.weights, data, job.choices, context, exact=flash or job.kind == "onnx-exact", flash=flash)
         logits = lower(model, e, e.ids)
         logits.name = "logits"
         logits.shape = ir.Shape(("batch", "tokens", model["vocab_size"]))
         logits.type = ir.TensorType(ir.DataType.FLOAT)
-    graph = ir.Graph(
-        e.inputs,
-        [logits, *e.presents],
-        nodes=e.tape.nodes,
-        initializers=e.tape.initializers,
-        opset_imports=OPSETS,
-        name=model["model_type"],
-    )
-    made = ir.Model(graph, ir_version=IR_VERSION, producer_name="edgekit", producer_version=__version__)
-    ir.save(made, job.folder / GRAPH)
+    _save(job, e, [logits, *e.presents], context)
     job.copy_tokenizer()
     job.about["tokenizer_options"] = write_tokenizer_config(job.folder)
-    job.about["context"] = context
-    if e.accuracy_level == 4 and any(node.op_type == "MatMulNBits" for node in e.tape.nodes):
-        job.about["precision"] = "int8"  # of activations, within those products
     if any(b["kind"] != "attention" for b in mixers(model["blocks"])):
         return  # onnxruntime-genai has no place for the caches of such models
     config = _genai(model, context)
@@ -63,6 +58,23 @@ def export(job: Job) -> None:
         options = config["model"]["decoder"]["session_options"]
         options["custom_ops_library"] = library_path(LIBRARIES[0]).name
     (job.folder / "genai_config.json").write_text(json.dumps(config, indent=1))
+
+
+def _save(job: Job, e: OnnxEmitter, outputs: list[ir.Value], context: int) -> None:
+    """Writes model.onnx, and what there is to say of it."""
+    graph = ir.Graph(
+        e.inputs,
+        outputs,
+        nodes=e.tape.nodes,
+        initializers=e.tape.initializers,
+        opset_imports=OPSETS,
+        name=job.weights.model["model_type"],
+    )
+    made = ir.Model(graph, ir_version=IR_VERSION, producer_name="edgekit", producer_version=__version__)
+    ir.save(made, job.folder / GRAPH)
+    job.about["context"] = context
+    if e.accuracy_level == 4 and any(node.op_type == "MatMulNBits" for node in e.tape.nodes):
+        job.about["precision"] = "int8"  # of activations, within those products
 
 
 def _genai(model: Json, context: int) -> Json:

@@ -63,7 +63,7 @@ class AttentionBuilder(LayerBuilder):
             self.norm(at + "q_norm", f.q_norm, i, d if per_head else heads * d, per_head),
             self.norm(at + "k_norm", f.k_norm, i, d if per_head else kv * d, per_head) if source is None else None,
             self.rope(kind, d) if self.rotates(i, kind) else None,
-            c.size("window") if kind == "sliding_attention" else 0,
+            self.window(kind),
             self._softcap("attn_logit_softcapping"),
             pre,
             post,
@@ -75,7 +75,12 @@ class AttentionBuilder(LayerBuilder):
             b.get("gate"),
             Norm("rms", c.positive("eps"), None, per_head=True) if f.v_unit and source is None else None,
             None if source is None else self.block_of[source],
+            causal=f.encoder is None,
         )
+
+    def window(self, kind: str) -> int:
+        """Tokens that a token of such a layer sees, itself among them; 0 for all."""
+        return self.c.size("window") if kind == "sliding_attention" else 0
 
     def _softcap(self, key: str) -> float:
         return 0.0 if self.c.get(key) is None else self.c.positive(key)

@@ -10,7 +10,8 @@ from typing import Any
 from edgekit.arch.attention import AttentionBuilder
 from edgekit.arch.config import LIMIT, Config, decoder_config, shown
 from edgekit.arch.convolution import ConvolutionBuilder
-from edgekit.arch.families import FAMILIES
+from edgekit.arch.encoder import EncoderBuilder
+from edgekit.arch.families import ENCODERS, FAMILIES
 from edgekit.arch.family import Family
 from edgekit.arch.feed_forward import FeedForwardBuilder
 from edgekit.arch.linear_attention import LinearAttentionBuilder
@@ -28,8 +29,13 @@ REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {
 
 
 def known_model_types() -> list[str]:
-    """All values of `model_type` that can be converted."""
+    """All values of `model_type` of models that write text."""
     return sorted(name for family in FAMILIES for name in family.model_types)
+
+
+def encoder_model_types() -> list[str]:
+    """All values of `model_type` of encoders."""
+    return sorted(name for family in ENCODERS for name in family.model_types)
 
 
 def find_family(model_type: object) -> Family:
@@ -38,14 +44,14 @@ def find_family(model_type: object) -> Family:
     Raises:
         UnsupportedModelError: none; the message names the known ones and the file to add.
     """
-    for family in FAMILIES:
+    for family in (*FAMILIES, *ENCODERS):
         if model_type in family.model_types:
             return family
     file = model_type if isinstance(model_type, str) and model_type.isidentifier() else "NAME"
+    known = f"{', '.join(known_model_types())}; encoders: {', '.join(encoder_model_types())}"
     raise UnsupportedModelError(
-        f"config.json: model_type {shown(model_type)} is not described yet; known: "
-        f"{', '.join(known_model_types())}. To add it, describe it in edgekit/arch/families/"
-        f"{file}.py and list it in edgekit/arch/families/__init__.py"
+        f"config.json: model_type {shown(model_type)} is not described yet; known: {known}. "
+        f"To add it, describe it in edgekit/arch/families/{file}.py and list it in edgekit/arch/families/__init__.py"
     )
 
 
@@ -54,6 +60,7 @@ def describe(
     shapes: Shapes,
     generation: Mapping[str, Any] | None = None,
     head_differs: bool = False,
+    embeds: bool = False,
 ) -> Model:
     """Describes the model of a checkpoint.
 
@@ -63,6 +70,7 @@ def describe(
         generation: generation_config.json, if there is one.
         head_differs: the checkpoint has a head whose values are not the embedding's; it is then not tied to it,
             whatever the config says, as in transformers (`arch.checkpoints` finds out).
+        embeds: the checkpoint is made for vectors of texts, so that a decoder needs no head.
 
     Raises:
         UnsupportedModelError: the model cannot be expressed.
@@ -78,7 +86,9 @@ def describe(
                 f"config.json: {key} is {shown(config[key])}, which edgekit does not compute for "
                 f"{family.model_types[0]}"
             )
-    return _Builder(Config(config, family), shapes, head_differs).model(generation or {})
+    if family.encoder is not None:
+        return EncoderBuilder(Config(config, family), shapes).model(family.encoder)
+    return _Builder(Config(config, family), shapes, head_differs, embeds).model(generation or {})
 
 
 def _undone(config: Mapping[str, Any], family: Family) -> bool:
@@ -91,9 +101,9 @@ def _undone(config: Mapping[str, Any], family: Family) -> bool:
 class _Builder(AttentionBuilder, ConvolutionBuilder, LinearAttentionBuilder, FeedForwardBuilder):
     """The whole model."""
 
-    def __init__(self, config: Config, shapes: Shapes, head_differs: bool) -> None:
+    def __init__(self, config: Config, shapes: Shapes, head_differs: bool, embeds: bool) -> None:
         super().__init__(config, shapes)
-        self.head_differs = head_differs
+        self.head_differs, self.embeds = head_differs, embeds
         self.layer_blocks = 0  # of the layer described last
 
     def _layer(self, i: int) -> list[Block]:
@@ -124,12 +134,15 @@ class _Builder(AttentionBuilder, ConvolutionBuilder, LinearAttentionBuilder, Fee
             blocks += self._layer(i)
         head_name = head_tensor(f, self.shapes)
         tied = c.flag("tied") and not self.head_differs
-        if not tied and head_name not in self.shapes:
+        headless = not tied and head_name not in self.shapes
+        if headless and not self.embeds:
             raise CheckpointError(
                 f"the checkpoint has no tensor '{head_name}', though config.json does not tie it to the embedding; "
                 "download it again, or set tie_word_embeddings to true if the model ties them"
             )
-        head = embedding if tied else self.matrix("head", head_name.removesuffix(".weight"), vocab, width)
+        head = embedding if tied else None
+        if not tied and not headless:
+            head = self.matrix("head", head_name.removesuffix(".weight"), vocab, width)
         position = None
         if f.position:
             rows = context + f.position_offset
@@ -158,6 +171,7 @@ class _Builder(AttentionBuilder, ConvolutionBuilder, LinearAttentionBuilder, Fee
             head_scale=c.positive("logit_scale", 1.0) / c.positive("logits_scaling", 1.0),
             eos_token_ids=_token_ids(eos, vocab),
             bos_token_id=bos[0] if bos else None,
+            output="embedding" if headless else "logits",
         )
 
 

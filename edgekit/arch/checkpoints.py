@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any, cast
+
 import numpy as np
 
 from edgekit.arch.build import describe, find_family
 from edgekit.arch.config import decoder_config
 from edgekit.arch.overlooked import warnings
-from edgekit.arch.spec import Model
+from edgekit.arch.spec import Model, Pooling
 from edgekit.arch.tensors import head_tensor
 from edgekit.checkpoint import Checkpoint
 from edgekit.checkpoint.safetensors import Tensor
@@ -25,14 +28,36 @@ def describe_checkpoint(opened: Checkpoint) -> tuple[Model, tuple[str, ...]]:
         CheckpointError: a tensor is missing, of another shape than the config says, or cannot be read.
     """
     shapes = {name: t.shape for name, t in opened.tensors.items()}
-    model = describe(opened.config, shapes, opened.generation)
+    embeds = opened.sentence is not None
+    model = describe(opened.config, shapes, opened.generation, embeds=embeds)
     lines: tuple[str, ...] = ()
     head = head_tensor(find_family(decoder_config(opened.config).get("model_type")), shapes)
     tied = model.head is model.embedding and head in shapes
     if tied and not same_values(opened.tensor(model.embedding.tensor), opened.tensor(head)):
-        model = describe(opened.config, shapes, opened.generation, head_differs=True)
+        model = describe(opened.config, shapes, opened.generation, head_differs=True, embeds=embeds)
         lines = (f"config.json ties the head to the embedding, but '{head}' has other values: it is used as it is",)
+    model = replace(model, pooling=_pooling(opened, model))
     return model, lines + warnings(opened.config, shapes, model)
+
+
+def _pooling(opened: Checkpoint, model: Model) -> Pooling | None:
+    """How vectors are made: as the folder says, else as the family does; None of decoders made for text alone."""
+    found, sentence = model.pooling, opened.sentence
+    limit = opened.tokenizer_limit()
+    longest = min(model.max_context, limit) if limit is not None else model.max_context
+    if found is not None and (sentence is None or model.output == "score"):
+        longest = min(longest, sentence.max_length or longest) if sentence is not None else longest
+        return replace(found, max_length=longest)
+    if sentence is None:
+        return None
+    return Pooling(
+        cast(Any, sentence.pooling or "mean"),
+        sentence.normalize,
+        min(sentence.max_length or longest, model.max_context),
+        tuple(sentence.prompts.items()),
+        sentence.default_prompt,
+        sentence.lowercase,
+    )
 
 
 def same_values(a: Tensor, b: Tensor) -> bool:

@@ -21,7 +21,43 @@ DECODER = COMMON | {
     "rope_parameters",
     "rope_scaling",
 }
+ENCODER = COMMON | {
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "max_position_embeddings",
+    "hidden_act",
+    "layer_norm_eps",
+    "type_vocab_size",
+    "pad_token_id",
+}
 WINDOWS = frozenset({"sliding_window", "use_sliding_window", "max_window_layers", "layer_types"})
+
+
+@dataclass(frozen=True)
+class EncoderParts:
+    """What an encoder has that a decoder has not; names are templates as in `Family`.
+
+    Attributes:
+        embedding_norm: after the sum of embeddings.
+        token_types: embeddings of token types.
+        padded_positions: positions begin behind the padding token's id, and the table's rows count from zero.
+        first_norm: whether the first layer norms its input too.
+        score: of rerankers, the matrix that makes a score; its name is whole, as are the next two.
+        score_project: what the pooled vector goes through first, `score_project_bias` as for other biases;
+            `score_activation`: then an activation, or the config key that names it; `score_norm`: then a norm.
+    """
+
+    embedding_norm: str
+    token_types: str = ""
+    padded_positions: bool = False
+    first_norm: bool = True
+    score: str = ""
+    score_project: str = ""
+    score_project_bias: str = "always"
+    score_activation: str = "tanh"
+    score_norm: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,7 +116,8 @@ class Family:
         router_scores: what makes probabilities of the router's scores; `choice_bias` names a vector added to them for
             the choice alone, where the config's use_expert_bias says so; `normalize_eps` is added to the sum that
             normalizes.
-        norm_order: "pre" (before each sublayer) or "config" (OPT's do_layer_norm_before).
+        norm_order: "pre" (before each sublayer), "post" (after its sum with the residual) or "config" (OPT's
+            do_layer_norm_before).
         parallel: whether feed-forward blocks read what attention read.
         expert_gate_up: gate and up of all experts in one tensor [experts, 2 * size, hidden]; `expert_down` is then
             [experts, hidden, size]. With an `expert_gate` too it counts where the checkpoint has it, and
@@ -91,6 +128,7 @@ class Family:
         packed: values of quant_method in a quantization_config that reading a checkpoint undoes.
         shared_gate, shared_up, shared_gate_up, shared_down: a dense block beside the experts, of the config's
             `shared_size`; `shared_router`: [1, hidden], whose sigmoid scales it.
+        encoder: of families whose tokens see all others.
     """
 
     model_types: tuple[str, ...]
@@ -151,7 +189,7 @@ class Family:
     no_rope: Literal["", "no_rope_layers", "full_attention", "position_embedding_type"] = ""
     rope_interleaved: bool = False
     rope_by_kind: bool = False
-    norm_order: Literal["pre", "config"] = "pre"
+    norm_order: Literal["pre", "post", "config"] = "pre"
     parallel: Literal["never", "config", "always"] = "never"
     embedding_scaled: bool = False
     qkv_bias: str = ""
@@ -194,3 +232,4 @@ class Family:
     choice_bias: str = ""
     normalize_eps: float = 0.0
     normalize_experts: Literal["always", "config"] = "always"
+    encoder: EncoderParts | None = None

@@ -99,6 +99,8 @@ VISION = re.compile(
 DRAFTING = re.compile(r"(^|\.)mtp\.")  # a head that predicts the token after the next
 # Buffers that older versions of transformers saved; each is computed from the config.
 BUFFERS = re.compile(r"(rotary_emb\.(inv_freq|cos_cached|sin_cached)|\.(attn|attention)\.(masked_)?bias|position_ids)$")
+# What encoders are pre-trained with, or pool with where no score is made of it.
+TRAINING = re.compile(r"(^|\.)pooler\.dense\.|^(cls|lm_head|decoder|head|vocab_(transform|layer_norm|projector))\.")
 FIRST = 5  # names that a warning lists
 
 
@@ -145,6 +147,8 @@ def _unused_tensors(shapes: Shapes, model: Model, family: Family) -> str:
     if model.head is model.embedding:
         used.add(head_tensor(family, shapes))
     left = [n for n in shapes if n not in used and not any(r.search(n) for r in (BUFFERS, VISION, DRAFTING))]
+    if family.encoder is not None:
+        left = [n for n in left if not TRAINING.search(n)]
     if not left:
         return ""
     listed = ", ".join(shown(name)[1:-1] for name in sorted(left)[:FIRST])

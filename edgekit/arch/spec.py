@@ -88,13 +88,14 @@ class Rope:
 
 @dataclass(frozen=True)
 class Attention:
-    """Causal attention with grouped queries; `window` 0 means unlimited, `rope` None no rotation.
+    """Attention with grouped queries; `window` 0 means unlimited, `rope` None no rotation.
 
     `residual_scale`, here and in feed-forward blocks: of what the block adds to the residual (Granite). `sinks`
     [heads]: scores of a position that takes weight and gives nothing (gpt-oss). `gate` [heads * head_dim, hidden]: the
     sigmoid of its product with the block's input scales what is attended to (Qwen3-Next). `source`: the block whose
     keys and values it reads, as it has none (Gemma 4); `k` and `v` are then None. `v` may be `k` itself. `v_norm`: of
-    each head's values, not rotated.
+    each head's values, not rotated. `causal` False: a token sees those behind it too, with a window as many
+    as before it (encoders).
     """
 
     heads: int
@@ -125,6 +126,7 @@ class Attention:
     v_norm: Norm | None = None
     source: int | None = None
     out_scale: Vector | None = None
+    causal: bool = True
 
 
 @dataclass(frozen=True)
@@ -311,15 +313,46 @@ class LayerEmbedding:
 
 
 @dataclass(frozen=True)
+class Pooling:
+    """How the hidden states of a text become its vector, and how a text is prepared for that.
+
+    Attributes:
+        mode: the first token's, their mean, the largest of each value, or the last token's.
+        normalize: the vector is divided by its length.
+        max_length: tokens of a text; the rest is cut off.
+        prompts: pairs of a name and what is put before a text ("query", "Represent this sentence: ").
+        default_prompt: name of the one that is put before a text when none is asked for; "" for none.
+        lowercase: whether a text is put in small letters first.
+        sigmoid: of rerankers: a score is the sigmoid of what the head gives.
+    """
+
+    mode: Literal["cls", "mean", "max", "last"]
+    normalize: bool
+    max_length: int
+    prompts: tuple[tuple[str, str], ...] = ()
+    default_prompt: str = ""
+    lowercase: bool = False
+    sigmoid: bool = False
+
+
+@dataclass(frozen=True)
 class Model:
-    """A whole decoder. `head` may be the embedding itself (tied); `head_scale` multiplies the logits."""
+    """A whole model. `head` may be the embedding itself (tied); `head_scale` multiplies the logits.
+
+    Attributes:
+        output: what it gives: logits of each token (a decoder), a vector of the text (no `head`), or a score of it
+            (`head` has one row and multiplies the vector).
+        pooling: how the vector of a text is made; None where only logits are asked for.
+        token_types: [types, hidden], added to the embeddings of tokens by their type.
+        head_activation: with `head_project_bias` and `head_norm`: score = head norm(activation(project vector + bias)).
+    """
 
     model_type: str
     vocab_size: int
     hidden_size: int
     max_context: int
     embedding: Matrix
-    head: Matrix
+    head: Matrix | None
     blocks: tuple[Block, ...]
     ropes: tuple[Rope, ...] = ()
     embedding_scale: float = 1.0
@@ -335,3 +368,9 @@ class Model:
     head_scale: float = 1.0
     eos_token_ids: tuple[int, ...] = ()
     bos_token_id: int | None = None
+    output: Literal["logits", "embedding", "score"] = "logits"
+    pooling: Pooling | None = None
+    token_types: Matrix | None = None
+    head_project_bias: Vector | None = None
+    head_activation: str = ""
+    head_norm: Norm | None = None

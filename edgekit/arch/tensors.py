@@ -112,7 +112,8 @@ class Tensors:
     def norm_places(self, name: str, template: str, post: str, i: int) -> tuple[Norm | None, Norm | None, Norm | None]:
         norm = self.norm(name + "norm", template, i)
         after = self.norm(name + "post_norm", post, i)
-        if self.f.norm_order == "config" and not self.c.flag("do_layer_norm_before"):
+        order = self.f.norm_order
+        if order == "post" or (order == "config" and not self.c.flag("do_layer_norm_before")):
             return None, after, norm
         return norm, after, None
 

@@ -234,16 +234,16 @@ def vectors_of(model: Model) -> list[Vector]:
     """Every vector of a model, in the order of use."""
     listed: list[Vector | None] = [v for r in model.ropes for v in (r.inv_freq, r.long_inv_freq)]
     layers = model.layer_embedding
-    for norm in (model.embedding_norm, layers.norm if layers else None, model.final_norm):
+    for norm in (model.embedding_norm, layers.norm if layers else None, model.final_norm, model.head_norm):
         listed += [norm.weight, norm.bias] if norm is not None else []
     for block in model.blocks:
         listed += _block_vectors(block)
-    listed.append(model.head_bias)
+    listed += [model.head_project_bias, model.head_bias]
     return [v for v in listed if v is not None]
 
 
 def _resident(model: Model) -> list[Matrix]:
-    ends = [model.embedding, model.position, model.embedding_project]
+    ends = [model.embedding, model.position, model.token_types, model.embedding_project]
     listed = [m for m in ends if m is not None]
     if model.layer_embedding is not None:
         listed.append(model.layer_embedding.project)
@@ -265,7 +265,7 @@ def _resident(model: Model) -> list[Matrix]:
             listed.append(block.output_gate)
     if model.head_project is not None:
         listed.append(model.head_project)
-    return listed + ([model.head] if model.head is not model.embedding else [])
+    return listed + ([model.head] if model.head is not None and model.head is not model.embedding else [])
 
 
 def _rule(recipe: Recipe, m: Matrix) -> Rule:

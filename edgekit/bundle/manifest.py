@@ -17,6 +17,7 @@ from edgekit.arch.spec import (
     Mixer,
     Model,
     Norm,
+    Pooling,
     Predictor,
     Rope,
     Vector,
@@ -97,6 +98,7 @@ def _attention(b: Attention) -> Json:
         "gate_bias": _name(b.gate_bias),
         "v_norm": _norm(b.v_norm, True),
         "source": b.source,
+        "causal": None if b.causal else False,
     }
 
 
@@ -213,6 +215,32 @@ def _ffn(b: Ffn, matrices: set[str]) -> Json:
     return table
 
 
+def _head(model: Model) -> Json | None:
+    if model.head is None:
+        return None
+    head = {
+        "matrix": model.head.name,
+        "bias": _name(model.head_bias),
+        "project": model.head_project.name if model.head_project else None,
+        "project_bias": _name(model.head_project_bias),
+        "activation": model.head_activation or None,
+        "norm": _norm(model.head_norm),
+        "softcap": model.head_softcap,
+        "scale": model.head_scale if model.head_scale != 1 else None,
+    }
+    return _some(head)
+
+
+def _pooling(p: Pooling | None) -> Json | None:
+    if p is None:
+        return None
+    table: Json = {"mode": p.mode, "normalize": p.normalize, "max_length": p.max_length}
+    table |= {"prompts": [list(pair) for pair in p.prompts]} if p.prompts else {}
+    table |= {"default_prompt": p.default_prompt} if p.default_prompt else {}
+    table |= {"lowercase": True} if p.lowercase else {}
+    return table | ({"sigmoid": True} if p.sigmoid else {})
+
+
 def model_json(model: Model, layout: Layout) -> Json:
     """The `model` member of a manifest."""
     matrices = {m.name for m in layout.matrices}
@@ -235,17 +263,13 @@ def model_json(model: Model, layout: Layout) -> Json:
         "layers": _layer_embedding(model.layer_embedding) if model.layer_embedding else None,
         "position": model.position.name if model.position else None,
         "position_offset": model.position_offset if model.position else None,
-    }
-    head = {
-        "matrix": model.head.name,
-        "bias": _name(model.head_bias),
-        "project": model.head_project.name if model.head_project else None,
-        "softcap": model.head_softcap,
-        "scale": model.head_scale if model.head_scale != 1 else None,
+        "types": model.token_types.name if model.token_types else None,
     }
     return _some(
         {
             "model_type": model.model_type,
+            "output": None if model.output == "logits" else model.output,
+            "pooling": _pooling(model.pooling),
             "vocab_size": model.vocab_size,
             "hidden_size": model.hidden_size,
             "max_context": model.max_context,
@@ -255,7 +279,7 @@ def model_json(model: Model, layout: Layout) -> Json:
             "ropes": [_rope(r) for r in model.ropes],
             "blocks": blocks,
             "final_norm": _norm(model.final_norm),
-            "head": _some(head),
+            "head": _head(model),
         }
     )
 

@@ -105,8 +105,7 @@ def capture_inputs(
         try:
             with session.capturing(take):
                 for ids in runs:
-                    session.reset()
-                    session.eval(ids)
+                    session.read(ids)
                     if failed:
                         raise failed[0]
                     done += len(ids)

@@ -102,8 +102,7 @@ class Hessians:
         total, done = sum(len(r) for r in self.runs), 0
         with Session(self.bundle, self.options) as session, session.capturing_inputs(take):
             for ids in self.runs:
-                session.reset()
-                session.logits(list(ids))
+                session.read(ids)
                 done += len(ids)
                 self.note("reading the text", done, total)
         for place, count in counts.items():

@@ -93,4 +93,5 @@ class Learned:
         return plan_layout(self.model, load_recipe("f16") if self.recipe.needs_text() else self.recipe)
 
     def _ram(self, length: int) -> int:
-        return max(2 * plan_bundle(self._plain, Options(context=length)).floor_bytes, RAM)
+        options = Options(context=min(length, self.model.max_context))
+        return max(2 * plan_bundle(self._plain, options).floor_bytes, RAM)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.checkpoint.reader import TEMPLATES, TOKENIZER_FILES
+from edgekit.checkpoint.sentence import FILES
 from edgekit.errors import CheckpointError
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -44,7 +45,7 @@ def locate(checkpoint: str, revision: str | None = None) -> Source:
             snapshot_download(
                 checkpoint,
                 revision=revision,
-                allow_patterns=["*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES, TEMPLATES],
+                allow_patterns=["*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES, TEMPLATES, *FILES],
             )
         )
     except GatedRepoError as error:

@@ -13,6 +13,7 @@ from edgekit.checkpoint.gguf import SUFFIX, open_gguf
 from edgekit.checkpoint.mxfp4 import unpacked
 from edgekit.checkpoint.quantized import unquantized
 from edgekit.checkpoint.safetensors import DTYPES, Tensor, read_header
+from edgekit.checkpoint.sentence import Sentence, read_sentence
 from edgekit.errors import CheckpointError
 
 JSON_LIMIT = 64 << 20
@@ -46,6 +47,7 @@ class Checkpoint:
         identity: SHA-256 over config, headers and file sizes; the same wherever the folder lies.
         fingerprint: the same with modification times; changes when a file is touched.
         files: what a bundle takes along, by path relative to the folder: where it lies, or what it holds.
+        sentence: what a sentence-transformers folder says beside; None for other folders.
     """
 
     path: Path
@@ -55,11 +57,21 @@ class Checkpoint:
     identity: str
     fingerprint: str
     files: Mapping[str, Path | bytes]
+    sentence: Sentence | None = None
 
     def file(self, name: str) -> bytes:
         """What one of `files` holds."""
         found = self.files[name]
         return found if isinstance(found, bytes) else found.read_bytes()
+
+    def tokenizer_limit(self) -> int | None:
+        """Most tokens that the tokenizer says the model takes; None if it says nothing (mostly 1e30)."""
+        try:
+            config = json.loads(self.file("tokenizer_config.json"))
+        except (KeyError, ValueError, RecursionError, OSError):  # the tokenizer's own reader has more to say
+            return None
+        value = config.get("model_max_length") if isinstance(config, dict) else None
+        return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 24 else None
 
     def tensor(self, name: str) -> Tensor:
         """A tensor that can be read.
@@ -113,6 +125,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
         return _open_file(path)
     if not path.is_dir():
         raise CheckpointError(f"{path}: not a folder and no .gguf file; give the folder that holds config.json")
+    sentence = read_sentence(path)
+    path = path / sentence.transformer if sentence is not None else path
     if not (path / "config.json").is_file():
         raise CheckpointError(f"{path}: no config.json; a checkpoint is a Hugging Face style folder")
     config: Mapping[str, Any] = read_json(path / "config.json")
@@ -135,12 +149,13 @@ def open_checkpoint(path: Path) -> Checkpoint:
         lost = sorted(read_json(path / INDEX)["weight_map"].keys() - tensors.keys())
         if lost:
             raise CheckpointError(f"{path / INDEX}: names tensor '{lost[0]}', which is in no file; download it again")
+    digest.update(repr(sentence).encode() if sentence is not None else b"")
     identity = digest.hexdigest()
     plain, ready = unquantized(config, unpacked(tensors))
     files: dict[str, Path | bytes] = {name: path / name for name in tokenizer_files(path)}
     if plain is not config:
         files["config.json"] = json.dumps(plain).encode()
-    return Checkpoint(path, plain, generation, ready, identity, identity + times.hexdigest(), files)
+    return Checkpoint(path, plain, generation, ready, identity, identity + times.hexdigest(), files, sentence)
 
 
 def _open_file(path: Path) -> Checkpoint:

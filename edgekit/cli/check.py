@@ -69,14 +69,14 @@ def _table(found: list[Verdict]) -> None:
     ):
         table.add_column(name, justify="left" if name == "artifact" else "right")
     for v in found:
-        ran = v.difference is not None and v.relative is not None and v.top1 is not None
+        ran = v.difference is not None and v.relative is not None
         table.add_row(
             v.kind if v.ok else f"[red]{v.kind}[/red]",
             human(v.bytes),
             f"{v.bits_per_weight:.2f}",
             f"{v.difference:.2g}" if ran else "-",
             f"{v.relative:.1e}" if ran else "-",
-            f"{v.top1:.1%}" if ran else "-",
+            "-" if v.top1 is None else f"{v.top1:.1%}",
             "-" if v.same_text is None else "same" if v.same_text else "differs",
             f"{v.requantized:.2%}" if v.requantized else "no",
         )

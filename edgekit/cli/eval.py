@@ -57,6 +57,7 @@ def command(
     """
     from edgekit.calibrate.activity import documents, token_runs
     from edgekit.evaluate.comparison import compare
+    from edgekit.generate.embedding import require_writer
     from edgekit.generate.loop import TextModel
     from edgekit.runtime.values import Options
 
@@ -64,6 +65,7 @@ def command(
     with _bundle(model, silent) as bundle, _bundle(against, silent) as other:
         assert bundle is not None
         with TextModel(bundle, Options(ram=ram, context=context, threads=threads, cache_type=cache_type)) as opened:
+            require_writer(opened.manifest["model"])
             length = opened.plan.context
             runs = token_runs(opened.tokenizer, documents(text), tokens or 1 << 40, length)
             total = sum(len(r) for r in runs)

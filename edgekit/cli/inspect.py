@@ -42,6 +42,7 @@ def _rows(t: dict[str, Any]) -> list[tuple[str, str]]:
         (t["kind"], t["path"]),
         ("model type", t["model_type"]),
         ("weights", f"{t['parameters'] / 1e6:.2f}M{' (embedding tied)' if t['tied'] else ''}"),
+        *_vectors(t),
         ("sizes", f"hidden {t['hidden_size']}, vocabulary {t['vocab_size']}, context {t['max_context']}"),
     ]
     if t["kind"] == "checkpoint":
@@ -67,6 +68,17 @@ def _rows(t: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
+def _vectors(t: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the model makes of a text beside more text."""
+    if "pooling" not in t:
+        return []
+    p, scores = t["pooling"], t.get("output") == "score"
+    made = "scores of pairs" if scores else f"vectors{', normalized' if p['normalize'] else ''}"
+    prompts = [name for name, _ in p.get("prompts", [])]
+    listed = f", prompts {', '.join(prompts)}" if prompts else ""
+    return [("gives", f"{made}, pooling {p['mode']}, texts of at most {p['max_length']} tokens{listed}")]
+
+
 def _blocks(blocks: list[dict[str, Any]]) -> list[str]:
     """One line for each run of equal layers; a layer begins with what looks at other tokens."""
     shown: list[tuple[str, int]] = []
@@ -87,6 +99,7 @@ def _block(b: dict[str, Any]) -> str:
     if b["kind"] == "attention":
         window = f", window {b['window']}" if b["window"] else ""
         window += ", keys and values shared" if "source" in b else ""
+        window += "" if b.get("causal", True) else ", to both sides"
         return f"attention {b['heads']}/{b['kv_heads']} heads of {b['head_dim']}{window}"
     if b["kind"] == "linear_attention":
         heads = f"{b['key_heads']}/{b['value_heads']} heads of {b['key_dim']}/{b['value_dim']}"

@@ -19,6 +19,8 @@ COMMANDS = {
     "convert": ("convert", "Convert a checkpoint to a bundle."),
     "run": ("run", "Generate text from a bundle inside a memory budget."),
     "chat": ("chat", "Talk with a model in the terminal."),
+    "embed": ("embed", "Make vectors of texts."),
+    "rerank": ("rerank", "Order documents by how well they answer a query."),
     "serve": ("serve", "Answer requests over HTTP, as OpenAI's API does."),
     "bench": ("bench", "Measure speed, reads and quality."),
     "eval": ("eval", "Measure quality on text, and the distance from the original."),

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from edgekit.bundle import manifest
 from edgekit.errors import RuntimeFailure
 from edgekit.generate.chatting import ChatGeneration, prepare_chat
+from edgekit.generate.embedding import Embedder, Ranked, rank, require_writer, tell_cuts
 from edgekit.generate.generation import Generation, Limits, Piece, TokenSession
 from edgekit.generate.tokenizer import Tokenizer
 from edgekit.runtime.session import Session
@@ -60,6 +61,7 @@ class TextModel:
 
     def logits(self, token_ids: Sequence[int]) -> npt.NDArray[np.float32]:
         """Logits of each position of a text, f32 [len(token_ids), vocab_size]; begins afresh."""
+        require_writer(self.manifest["model"])
         self.session.reset()
         return self.session.logits(token_ids)
 
@@ -78,6 +80,64 @@ class TextModel:
 
         vocab_size = self.manifest["model"]["vocab_size"]
         return compile_grammar(kind, text, self.path / "tokenizer", vocab_size, self.eos_token_ids)
+
+    def embed(
+        self,
+        texts: str | Sequence[str],
+        prompt_name: str | None = None,
+        normalize: bool | None = None,
+        dimensions: int | None = None,
+        pooling: str | None = None,
+        warn: Callable[[str], None] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Vectors of texts, f32 [len(texts), dimensions]; of one text as well.
+
+        Args:
+            texts: to embed; what is too long for the model is cut, as in sentence-transformers.
+            prompt_name: of the model's prompts, the one to put before each text, as "query".
+            normalize: whether to divide each vector by its length; None for as the model was trained.
+            dimensions: only the first of them, for models that were trained so (Matryoshka).
+            pooling: "cls", "mean", "max" or "last"; None for the model's, of those that write "last".
+            warn: called with a line about texts that were cut.
+
+        Raises:
+            RuntimeFailure: a text without tokens, a prompt that the model has not, a reranker, or an artifact.
+        """
+        reader, session = self._embedder()
+        prompt = reader.prompt(prompt_name)
+        cuts = [reader.text(text, prompt) for text in ([texts] if isinstance(texts, str) else texts)]
+        tell_cuts(cuts, warn)
+        return reader.vectors(session, [reader.tokens(cut) for cut in cuts], pooling, normalize, dimensions)
+
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        top: int | None = None,
+        raw: bool = False,
+        warn: Callable[[str], None] | None = None,
+    ) -> list[Ranked]:
+        """Documents by how well they answer a query, best first.
+
+        Args:
+            query: a text.
+            documents: texts; of a pair that is too long for the model, the end of the longer text is cut.
+            top: how many to return; None for all.
+            raw: scores as the model's head gives them, without a sigmoid.
+            warn: called with a line about texts that were cut.
+
+        Raises:
+            RuntimeFailure: the model is no reranker.
+        """
+        reader, session = self._embedder()
+        cuts = [reader.pair(query, document) for document in documents]
+        tell_cuts(cuts, warn)
+        return rank(reader.scores(session, [reader.tokens(cut) for cut in cuts], raw), top)
+
+    def _embedder(self) -> tuple[Embedder, Session]:
+        if not isinstance(self.session, Session):
+            raise RuntimeFailure("an artifact makes no vectors; use the native backend")
+        return Embedder(self.manifest, self.tokenizer, self.plan.context), self.session
 
     def create_session(self) -> Session:
         """Another session on the same weights, for a generation beside others: one session, one thread. `load` with
@@ -121,7 +181,11 @@ class TextModel:
 
         Returns:
             The pieces, made as they are asked for.
+
+        Raises:
+            RuntimeFailure: the model makes vectors or scores, and no text.
         """
+        require_writer(self.manifest["model"])
         return Generation(
             self,
             self.session if session is None else session,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,43 @@ def missing_tokenizer(checkpoint: str, opened: Checkpoint) -> str:
         return f"{checkpoint}: has no tokenizer, so its bundle has no text to run on"
     command = shlex.join(["python", "-c", MAKE, checkpoint, str(opened.path)])
     return f"{checkpoint}: no {FILE}, so its bundle has no text to run on; make it, then convert again: {command}"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The tokens of a text or a pair.
+
+    Attributes:
+        ids: of the tokens.
+        types: 0 for the first text's, 1 for the second's, as the tokenizer says.
+        length: tokens that there would be if nothing was left out.
+        cut: whether something was.
+    """
+
+    ids: tuple[int, ...]
+    types: tuple[int, ...]
+    length: int
+    cut: bool
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RuntimeFailure(f"the text is not valid UTF-8 at character {error.start + 1}; give it in UTF-8") from error
+
+
+def _shares(counts: list[int], room: int) -> list[int]:
+    """How many tokens of one or two texts are kept: of the longer one fewer, as by tokenizers' "longest_first"."""
+    if sum(counts) <= room:
+        return counts
+    if len(counts) == 1:
+        return [room]
+    less, more = min(counts), max(counts)
+    more = less if less > room else max(less, room - less)
+    if less + more > room:
+        less, more = room // 2, room // 2 + room % 2
+    return [more, less] if counts[0] > counts[1] else [less, more]
 
 
 class Tokenizer:
@@ -74,14 +112,36 @@ class Tokenizer:
         Raises:
             RuntimeFailure: the text is not valid UTF-8, as an argument of the command line may be.
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise RuntimeFailure(
-                f"the text is not valid UTF-8 at character {error.start + 1}; give it in UTF-8"
-            ) from error
+        _check_text(text)
         ids: list[int] = self._native.encode(text, add_special_tokens=special).ids
         return ids
+
+    def cut(self, text: str, second: str | None, length: int) -> Cut:
+        """Token ids of a text, or of a pair of texts, with what the tokenizer puts around them; of one that is too long
+        the end is left out, and of a pair the end of the longer one, as transformers does.
+
+        Args:
+            text: any text.
+            second: the second text of a pair; None for one text.
+            length: most tokens, those around the text included.
+
+        Raises:
+            RuntimeFailure: the text is not valid UTF-8, or `length` leaves no room for it.
+        """
+        texts = [text] if second is None else [text, second]
+        for one in texts:
+            _check_text(one)
+        parts = [self._native.encode(one, add_special_tokens=False) for one in texts]
+        around = self._native.num_special_tokens_to_add(second is not None)
+        room = length - around
+        if room < len(texts):
+            raise RuntimeFailure(f"{length} tokens leave no room for a text; raise the context")
+        given = [len(part.ids) for part in parts]
+        kept = _shares(given, room)
+        for part, count in zip(parts, kept, strict=True):
+            part.truncate(count)
+        made = self._native.post_process(parts[0], parts[1] if second is not None else None)
+        return Cut(tuple(made.ids), tuple(made.type_ids), sum(given) + around, kept != given)
 
     def token(self, number: int) -> str | None:
         """The token of an id, as it stands in the vocabulary."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.bundle import manifest
+from edgekit.errors import RuntimeFailure
 from edgekit.plan.corrections import Corrections
 from edgekit.plan.device import Profile, kernel_name
 from edgekit.plan.reuse import interpolate
@@ -187,9 +188,16 @@ def predict(bundle: Path, options: Options, profile: Profile, corrections: Corre
 
     Raises:
         BudgetError: the budget is below the floor.
+        RuntimeFailure: the model writes no text.
     """
+    data = manifest.read(bundle).data
+    if data["model"].get("output", "logits") != "logits":
+        raise RuntimeFailure(
+            f"{bundle}: plans predict how fast a model writes, and this one reads texts; 'edgekit inspect' shows the "
+            "memory that it takes"
+        )
     plan = plan_bundle(bundle, options)
-    token = _Token(manifest.read(bundle).data, plan, options, profile)
+    token = _Token(data, plan, options, profile)
     factors = corrections or Corrections(profile.made)
     compute, read = token.compute * factors.compute, token.read * factors.read
     exposed, power = 0.0, 1.0

@@ -13,8 +13,8 @@ _HALF: Table = {"method": "f16"}
 
 
 def _quantized(rest: Table) -> list[tuple[str, Table]]:
-    halves = [(name, _HALF) for name in ("*router", "*.beta", "*.decay", "position")]
-    return [*halves, ("embedding", _ENDS), ("head", _ENDS), ("*", rest)]
+    halves = [(name, _HALF) for name in ("*router", "*.beta", "*.decay", "position", "token_types")]
+    return [*halves, ("embedding", _ENDS), ("head", _ENDS), ("head_project", _ENDS), ("*", rest)]
 
 
 def quantized(method: str, bits: int, group_size: int | None = None) -> list[tuple[str, Table]]:

@@ -41,6 +41,7 @@ class Model:
         self.vocab_size: int = info.vocab_size
         self.hidden_size: int = info.hidden_size
         self.threads: int = info.threads
+        self.output: str = {number: name for name, number in native.OUTPUTS.items()}[info.output]
         self.kernels: str = info.kernels.decode()
 
     def close(self) -> None:

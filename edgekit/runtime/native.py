@@ -18,6 +18,9 @@ ACTIVATIONS = {"auto": 0, "f32": 1, "int8": 2}
 IO_ENGINES = {"auto": 0, "uring": 1, "threads": 2}
 SELECTIONS = {"auto": 0, "all": 1, "exact": 2, "predicted": 3, "threshold": 4, "prompt": 5, "router": 6}
 COMPUTE = {"all": 0, "feed_forward": 1, "linear": 2}
+OUTPUTS = {"logits": 0, "embedding": 1, "score": 2}
+POOLINGS = {"bundle": 0, "cls": 1, "mean": 2, "max": 3, "last": 4}
+NORMALIZE = {"bundle": 0, "yes": 1, "no": 2}
 WINDOW_NONE = (1 << 32) - 1
 Log = c.CFUNCTYPE(None, c.c_int32, c.c_char_p, c.c_void_p)
 InputsCapture = c.CFUNCTYPE(None, c.c_uint32, c.c_uint32, c.POINTER(c.c_float), c.c_uint32, c.c_uint32, c.c_void_p)
@@ -128,6 +131,25 @@ class Info(_Struct):
         ("blocks", c.c_uint32),
         ("threads", c.c_uint32),
         ("kernels", c.c_char * 32),
+        ("output", c.c_uint32),
+        ("pooling", c.c_uint32),
+        ("max_length", c.c_uint32),
+        ("reserved", c.c_uint32),
+    )
+
+
+class Embedding(_Struct):
+    _fields_ = (
+        ("struct_size", c.c_uint32),
+        ("count", c.c_uint32),
+        ("tokens", c.POINTER(c.c_int32)),
+        ("types", c.POINTER(c.c_uint8)),
+        ("vector", c.POINTER(c.c_float)),
+        ("states", c.POINTER(c.c_float)),
+        ("pooling", c.c_uint32),
+        ("normalize", c.c_uint32),
+        ("score", c.c_float),
+        ("reserved", c.c_uint32),
     )
 
 
@@ -215,7 +237,9 @@ class Trellis(_Struct):
     )
 
 
-STRUCTS: tuple[type[c.Structure], ...] = (Error, Options, Plan, Stats, Info, Sampling, ReadTest, KernelTest, Trellis)
+STRUCTS: tuple[type[c.Structure], ...] = (
+    Error, Options, Plan, Stats, Info, Embedding, Sampling, ReadTest, KernelTest, Trellis,
+)  # fmt: skip
 
 
 def library_path(stem: str = "libedgekit") -> Path:
@@ -286,6 +310,7 @@ def library() -> c.CDLL:
         "session_capture": (None, (handle, Capture, c.c_void_p)),
         "session_capture_inputs": (None, (handle, InputsCapture, c.c_void_p)),
         "session_eval": (status, (handle, ids, c.c_uint32, c.c_uint32, c.c_void_p, error_p)),
+        "session_embed": (status, (handle, c.POINTER(Embedding), c.c_uint32, error_p)),
         "session_next": (status, (handle, c.POINTER(Sampling), ids, error_p)),
         "session_set_draft": (status, (handle, handle, error_p)),
         "session_advance": (status, (handle, error_p)),

@@ -15,28 +15,13 @@ import numpy.typing as npt
 
 from edgekit.errors import RuntimeFailure
 from edgekit.runtime import native
+from edgekit.runtime.embedding import Embedded, TokenText, embed_texts
 from edgekit.runtime.handle import Handle
 from edgekit.runtime.model import Model, encoded
-from edgekit.runtime.values import Options, Plan, Sampling, Stats, stats_from
+from edgekit.runtime.values import Options, Plan, Sampling, Stats, stats_from, token_ids
 
 F32 = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.uint32]
-
-
-def token_ids(tokens: Sequence[SupportsIndex], vocab_size: int) -> list[int]:
-    """Tokens as plain numbers.
-
-    Raises:
-        RuntimeFailure: one is no whole number, or outside the vocabulary.
-    """
-    try:
-        ids = [operator.index(t) for t in tokens]
-    except TypeError as error:
-        raise RuntimeFailure(f"token ids are whole numbers ({error})") from error
-    for token in ids:
-        if not 0 <= token < vocab_size:
-            raise RuntimeFailure(f"token {token} is outside the vocabulary of {vocab_size}")
-    return ids
 
 
 def _whole(name: str, value: SupportsIndex) -> int:
@@ -175,6 +160,18 @@ class Session:
         ids = token_ids(tokens, self.vocab_size)
         self._call("eval", (c.c_int32 * len(ids))(*ids), len(ids), 0, None)
 
+    def read(self, tokens: Sequence[SupportsIndex]) -> None:
+        """Reads a text from its beginning, for those who capture: what it gives is not wanted.
+
+        Raises:
+            RuntimeFailure, BundleError: as `eval`.
+        """
+        self.reset()
+        if self.model.output == "logits":
+            self.logits(tokens)
+        else:
+            self.embed([TokenText(tuple(token_ids(tokens, self.vocab_size)))])
+
     def logits(self, tokens: Sequence[SupportsIndex]) -> F32:
         """Appends tokens and returns their logits, f32 [len(tokens), vocab_size].
 
@@ -235,6 +232,29 @@ class Session:
         tokens, values, chosen = (c.c_int32 * most)(), (c.c_float * most)(), c.c_float()
         self._call("logprobs", c.byref(chosen), tokens, values, most)
         return chosen.value, list(zip(tokens, values, strict=True))
+
+    def embed(
+        self,
+        texts: Sequence[TokenText],
+        pooling: str | None = None,
+        normalize: bool | None = None,
+        states: bool = False,
+    ) -> Embedded:
+        """Vectors of texts, and the scores that a reranker gives them (edgekit_session_embed). The session's own tokens
+        are forgotten.
+
+        Args:
+            texts: their tokens.
+            pooling: "cls", "mean", "max" or "last"; None for the bundle's, or "last" where it has none.
+            normalize: whether vectors are divided by their length; None for what the bundle says.
+            states: whether the hidden states of the tokens are wanted too.
+
+        Raises:
+            ContextFullError: a text is longer than the context.
+            RuntimeFailure, BundleError: as `eval`.
+        """
+        with self.handle.use() as handle:
+            return embed_texts(handle, texts, (self.vocab_size, self.hidden_size), pooling, normalize, states)
 
     def draft_with(self, draft: Session | None) -> None:
         """Drafts come from a smaller model with the same vocabulary, whose session from now on belongs to this one;

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes as c
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 from edgekit.errors import RuntimeFailure
 from edgekit.runtime import native
@@ -193,3 +195,19 @@ def plan_from(plan: native.Plan) -> Plan:
     names = {number: name for name, number in native.SELECTIONS.items()}
     values = _pick(plan, list(Plan.__dataclass_fields__)) | {"select": names[plan.select]}
     return Plan(**values)  # type: ignore[arg-type]
+
+
+def token_ids(tokens: Sequence[SupportsIndex], vocab_size: int) -> list[int]:
+    """Tokens as plain numbers.
+
+    Raises:
+        RuntimeFailure: one is no whole number, or outside the vocabulary.
+    """
+    try:
+        ids = [operator.index(t) for t in tokens]
+    except TypeError as error:
+        raise RuntimeFailure(f"token ids are whole numbers ({error})") from error
+    for token in ids:
+        if not 0 <= token < vocab_size:
+            raise RuntimeFailure(f"token {token} is outside the vocabulary of {vocab_size}")
+    return ids

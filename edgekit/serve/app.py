@@ -22,12 +22,13 @@ from edgekit.serve import fields
 from edgekit.serve.bundles import Bundle
 from edgekit.serve.calls import Calls
 from edgekit.serve.chat_api import chat_body, chat_chunks, collect, error_body
+from edgekit.serve.embedding_api import embed, rerank
 from edgekit.serve.errors import ApiError, api_error, bad
 from edgekit.serve.guard import Guard
 from edgekit.serve.messages import read_messages
 from edgekit.serve.metrics import prometheus, stats_body
 from edgekit.serve.page import page_file
-from edgekit.serve.requests import TextRequest, find_bundle, read_chat, read_text, render
+from edgekit.serve.requests import TextRequest, check_writes, find_bundle, read_chat, read_text, render
 from edgekit.serve.responses_api import end_status, read_response, response_body, response_events
 from edgekit.serve.scheduler import Scheduler
 from edgekit.serve.text_api import text_body, text_chunks
@@ -63,6 +64,7 @@ class Server:
             self._route("/v1/completions", self.text, "POST"),
             self._route("/v1/responses", self.responses, "POST"),
             self._route("/v1/embeddings", self.embeddings, "POST"),
+            self._route("/v1/rerank", self.rerank, "POST"),
             self._route("/tokenize", self.tokenize, "POST"),
             self._route("/detokenize", self.detokenize, "POST"),
             self._route("/apply-template", self.apply_template, "POST"),
@@ -135,30 +137,24 @@ class Server:
     ) -> Response:
         """Reads a request and answers it, at once or as a stream; a client that leaves is not computed for."""
         body = await self._body(request)
-        bundle = find_bundle(self.known, body)
+        bundle = find_bundle(self.known, body, "logits")
+        check_writes(bundle)
         asked = await run_in_threadpool(read, bundle, body)
         calls = Calls(self.scheduler, asked.jobs)
         if asked.stream:
             return _EventStream(calls, _events(asked, calls, chunks, named))
         async with calls:
-            waiting = asyncio.ensure_future(_as_coroutine(whole(asked, calls)))
-            try:
-                while not (await asyncio.wait([waiting], timeout=WATCH_SECONDS))[0]:
-                    if await request.is_disconnected():
-                        raise ApiError(499, "the client left", "disconnected")
-                return JSONResponse(await waiting)
-            finally:
-                waiting.cancel()
+            return JSONResponse(await _unless_left(request, whole(asked, calls)))
 
     async def embeddings(self, request: Request) -> Response:
         """POST /v1/embeddings"""
-        bundle = find_bundle(self.known, await self._body(request))
-        raise ApiError(
-            400,
-            f"the model '{bundle.id}' writes text and was not trained to embed it; use an embedding model's server",
-            "unsupported_model",
-            "model",
-        )
+        body = await self._body(request)
+        return JSONResponse(await _unless_left(request, embed(self.scheduler, body)))
+
+    async def rerank(self, request: Request) -> Response:
+        """POST /v1/rerank: {"query": TEXT, "documents": [TEXT], "top_n": N}"""
+        body = await self._body(request)
+        return JSONResponse(await _unless_left(request, rerank(self.scheduler, body)))
 
     # --- the rest ------------------------------------------------------------------------------------------
 
@@ -235,6 +231,7 @@ def _model(bundle: Bundle) -> dict[str, Any]:
         "created": bundle.created,
         "owned_by": "edgekit",
         "context_length": bundle.context,
+        "output": bundle.output,
     }
 
 
@@ -245,6 +242,18 @@ def preflight() -> Response:
         "Access-Control-Allow-Headers": "Authorization, Content-Type",
     }
     return Response(status_code=204, headers=allowed)
+
+
+async def _unless_left(request: Request, answer: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    """An answer, which is given up when the client leaves."""
+    waiting = asyncio.ensure_future(_as_coroutine(answer))
+    try:
+        while not (await asyncio.wait([waiting], timeout=WATCH_SECONDS))[0]:
+            if await request.is_disconnected():
+                raise ApiError(499, "the client left", "disconnected")
+        return await waiting
+    finally:
+        waiting.cancel()
 
 
 async def _as_coroutine(waiting: Awaitable[dict[str, Any]]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from edgekit.bundle import manifest
 from edgekit.errors import BudgetError, RuntimeFailure
+from edgekit.generate.embedding import Embedder
 from edgekit.generate.grammar import Grammar, compile_grammar
 from edgekit.generate.reuse import depends_on_length, shared_tokens
 from edgekit.generate.tokenizer import Tokenizer
@@ -52,6 +53,16 @@ class Bundle:
         """Its tokenizer."""
         return Tokenizer(self.path / "tokenizer")
 
+    @cached_property
+    def embedder(self) -> Embedder:
+        """What turns texts into the tokens that vectors and scores are made of."""
+        return Embedder(manifest.read(self.path).data, self.tokenizer, self.context)
+
+    @property
+    def output(self) -> str:
+        """What the model gives: "logits", "embedding" or "score"."""
+        return str(self.model.get("output", "logits"))
+
     @property
     def vocab_size(self) -> int:
         """Tokens that the model knows."""
@@ -75,8 +86,10 @@ def open_bundle(path: Path, context: int) -> Bundle:
     """
     found = manifest.read(path).data
     check_files(path, found, "tokenizer/")
-    most = found["model"]["max_context"]
-    bundle = Bundle(path.resolve().name.removesuffix(".edgekit"), path, min(context or MOST_CONTEXT, most))
+    model = found["model"]
+    usual = MOST_CONTEXT if model.get("output", "logits") == "logits" else model["pooling"]["max_length"]
+    context = min(context or usual, model["max_context"])
+    bundle = Bundle(path.resolve().name.removesuffix(".edgekit"), path, context)
     _ = bundle.tokenizer  # damage shows at the start, not at the first request
     return bundle
 

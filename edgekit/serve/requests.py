@@ -47,19 +47,30 @@ class TextRequest:
     echo: str = ""
 
 
-def find_bundle(known: dict[str, Bundle], body: Body) -> Bundle:
-    """The bundle that a request names; the first one where it names none.
+def find_bundle(known: dict[str, Bundle], body: Body, output: str = "") -> Bundle:
+    """The bundle that a request names; where it names none, the first one whose model gives `output`, or the first.
 
     Raises:
         ApiError: there is no such bundle.
     """
     name = fields.text(body, "model")
     if not name:
-        return next(iter(known.values()))
+        return next((b for b in known.values() if b.output == output), next(iter(known.values())))
     if name not in known:
         names = ", ".join(known)
         raise ApiError(404, f"there is no model {name[:80]!r}; there is {names}", "model_not_found", "model")
     return known[name]
+
+
+def check_writes(bundle: Bundle) -> None:
+    """Refuses a model that writes no text.
+
+    Raises:
+        ApiError: says what it is for.
+    """
+    if bundle.output != "logits":
+        use = "/v1/rerank" if bundle.output == "score" else "/v1/embeddings"
+        raise ApiError(400, f"the model '{bundle.id}' writes no text; it is for {use}", "unsupported_model", "model")
 
 
 def read_chat(bundle: Bundle, body: Body) -> TextRequest:

@@ -14,6 +14,7 @@ from edgekit.serve.bundles import Bundles, Loaded, Slot
 from edgekit.serve.errors import ApiError, internal
 from edgekit.serve.job import Event, Failed, Job, Ticket
 from edgekit.serve.metrics import Counters, Snapshot, take_snapshot
+from edgekit.serve.reading import Reading
 from edgekit.serve.run import Run
 from edgekit.serve.step import step
 
@@ -48,6 +49,7 @@ class Scheduler:
         self.counters = Counters()
         self._waiting: deque[Ticket] = deque()
         self._budgets: deque[tuple[int, Future[None]]] = deque()
+        self._readings: deque[Reading] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._turn = 0
@@ -64,20 +66,36 @@ class Scheduler:
         deadline = time.monotonic() + self.limits.seconds
         tickets = [Ticket(job, emit, deadline) for job, emit in zip(jobs, emits, strict=True)]
         with self._changed:
-            if self._closing:
-                raise shutting_down()
-            waiting = sum(not t.cancelled for t in self._waiting)
-            if waiting + len(tickets) > self.limits.queue:
-                self.counters.refused += 1
-                raise ApiError(
-                    429,
-                    f"{waiting} requests wait already; try again later",
-                    "queue_full",
-                    headers={"Retry-After": str(self._retry_after(waiting))},
-                )
+            self._check_room(len(tickets))
             self._waiting.extend(tickets)
             self._changed.notify_all()
         return tickets
+
+    def read(self, reading: Reading) -> None:
+        """Takes on texts that are to have vectors or scores; `Reading.done` has them in the end. From any thread.
+
+        Raises:
+            ApiError: too many requests wait already.
+        """
+        reading.deadline = time.monotonic() + self.limits.seconds
+        with self._changed:
+            self._check_room(1)
+            self._readings.append(reading)
+            self._changed.notify_all()
+
+    def _check_room(self, count: int) -> None:
+        """Refuses requests that the queue has no room for."""
+        if self._closing:
+            raise shutting_down()
+        waiting = sum(not t.cancelled for t in self._waiting) + len(self._readings)
+        if waiting + count > self.limits.queue:
+            self.counters.refused += 1
+            raise ApiError(
+                429,
+                f"{waiting} requests wait already; try again later",
+                "queue_full",
+                headers={"Retry-After": str(self._retry_after(waiting))},
+            )
 
     def _retry_after(self, waiting: int) -> int:
         """Seconds after which there is probably room."""
@@ -131,7 +149,7 @@ class Scheduler:
         try:
             while True:
                 with self._changed:
-                    idle = not self._running() and not self._waiting and not self._budgets
+                    idle = not self._running() and not self._waiting and not self._budgets and not self._readings
                     if self._closing:
                         break
                     if idle:
@@ -140,6 +158,7 @@ class Scheduler:
                         continue
                 self._change_budgets()
                 self._admit()
+                self._read_some()
                 self._round()
                 self._look()
         finally:
@@ -187,6 +206,17 @@ class Scheduler:
             self._refuse(ticket, internal(error))
         return True
 
+    def _read_some(self) -> None:
+        """A few texts of the request that waits longest for vectors; then it is the next one's turn."""
+        with self._changed:
+            reading = self._readings.popleft() if self._readings else None
+        if reading is None or not reading.step(self.bundles):
+            return
+        with self._changed:
+            self._readings.append(reading)
+            if reading.blocked and not self._running():
+                self._changed.wait(0.05)
+
     def _refuse(self, ticket: Ticket, error: EdgekitError) -> None:
         ticket.emit(Failed(error))
 
@@ -230,6 +260,9 @@ class Scheduler:
         with self._changed:
             waiting, self._waiting = list(self._waiting), deque()
             budgets, self._budgets = list(self._budgets), deque()
+            readings, self._readings = list(self._readings), deque()
+        for reading in readings:
+            reading.fail(error)
         for ticket in waiting:
             self._refuse(ticket, error)
         for _, done in budgets:

@@ -29,6 +29,7 @@ STRUCTS = {
     "plan": native.Plan,
     "stats": native.Stats,
     "info": native.Info,
+    "embedding": native.Embedding,
     "sampling": native.Sampling,
     "read_test": native.ReadTest,
     "kernel_test": native.KernelTest,
@@ -41,6 +42,9 @@ ENUMS = {
     "EDGEKIT_SELECT_": native.SELECTIONS,
     "EDGEKIT_COMPUTE_": native.COMPUTE,
     "EDGEKIT_ACTIVATIONS_": native.ACTIVATIONS,
+    "EDGEKIT_OUTPUT_": native.OUTPUTS,
+    "EDGEKIT_POOLING_": native.POOLINGS,
+    "EDGEKIT_NORMALIZE_": native.NORMALIZE,
 }
 INVALID, UNSUPPORTED = 1, 4
 

@@ -1,6 +1,7 @@
-"""One data-only description per family; `FAMILIES` is the list a new file is added to."""
+"""One data-only description per family; `FAMILIES`, or `ENCODERS`, is the list a new file is added to."""
 
 from edgekit.arch.families import (
+    bert,
     cohere2,
     gemma3,
     gemma4,
@@ -12,7 +13,9 @@ from edgekit.arch.families import (
     lfm2,
     llama,
     mixtral,
+    modernbert,
     nemotron,
+    nomic_bert,
     olmo2,
     olmoe,
     openelm,
@@ -55,4 +58,14 @@ FAMILIES: tuple[Family, ...] = (
     qwen_hybrid.QWEN3_NEXT,
     qwen_hybrid.QWEN3_5,
     qwen_hybrid.QWEN3_5_MOE,
+)
+
+# Models that give vectors and scores, not text.
+ENCODERS: tuple[Family, ...] = (
+    bert.BERT,
+    bert.ROBERTA,
+    bert.XLM_ROBERTA,
+    bert.DISTILBERT,
+    modernbert.MODERNBERT,
+    nomic_bert.NOMIC_BERT,
 )

@@ -233,7 +233,8 @@ async function look() {
 
 async function begin() {
   try {
-    const models = (await getJson("/v1/models")).data.map((m) => {
+    const writers = (await getJson("/v1/models")).data.filter((m) => m.output === "logits");
+    const models = writers.map((m) => {
       const option = document.createElement("option");
       option.value = option.textContent = m.id;
       return option;

@@ -76,6 +76,20 @@ enum {
   EDGEKIT_SELECT_ROUTER = 6     /* the experts that the router chooses (always so in a mixture) */
 };
 #define EDGEKIT_WINDOW_NONE UINT32_MAX
+/* What a model gives: logits of the next token; a vector of a text; or a score of a text, mostly of a query with a
+ * document (a reranker). */
+enum { EDGEKIT_OUTPUT_LOGITS = 0, EDGEKIT_OUTPUT_EMBEDDING = 1, EDGEKIT_OUTPUT_SCORE = 2 };
+/* How the hidden states of a text become its vector: the first token's, their mean, the largest of each value, the last
+ * token's. bundle: as the bundle says, else the last token's. */
+enum {
+  EDGEKIT_POOLING_BUNDLE = 0,
+  EDGEKIT_POOLING_CLS = 1,
+  EDGEKIT_POOLING_MEAN = 2,
+  EDGEKIT_POOLING_MAX = 3,
+  EDGEKIT_POOLING_LAST = 4
+};
+/* Whether a vector is divided by its length. bundle: as the bundle says, else not. */
+enum { EDGEKIT_NORMALIZE_BUNDLE = 0, EDGEKIT_NORMALIZE_YES = 1, EDGEKIT_NORMALIZE_NO = 2 };
 /* What of the model this runtime computes. With less than all, another engine has the rest: the budget
  * holds nothing else, and tokens cannot be evaluated. */
 enum {
@@ -171,8 +185,26 @@ typedef struct edgekit_info {
   uint32_t max_context;
   uint32_t blocks;
   uint32_t threads;
-  char kernels[32]; /* kernel set in use */
+  char kernels[32];    /* kernel set in use */
+  uint32_t output;     /* EDGEKIT_OUTPUT_* */
+  uint32_t pooling;    /* EDGEKIT_POOLING_* of the bundle; 0: it has none */
+  uint32_t max_length; /* tokens of a text that is to have a vector; 0 without pooling */
+  uint32_t reserved;
 } edgekit_info;
+
+/* A text and its vector. */
+typedef struct edgekit_embedding {
+  uint32_t struct_size;
+  uint32_t count;        /* tokens, at most the plan's context */
+  const int32_t* tokens; /* [count] */
+  const uint8_t* types;  /* [count] token types, as of the second text of a pair; NULL: all 0 */
+  float* vector;         /* [hidden_size] out */
+  float* states;         /* [count][hidden_size] out: the hidden states, in order; NULL: not wanted */
+  uint32_t pooling;      /* EDGEKIT_POOLING_* */
+  uint32_t normalize;    /* EDGEKIT_NORMALIZE_* */
+  float score;           /* out: what a reranker's head gives, before a sigmoid; of other models 0 */
+  uint32_t reserved;
+} edgekit_embedding;
 
 typedef struct edgekit_sampling {
   uint32_t struct_size;
@@ -277,7 +309,7 @@ EDGEKIT_API uint32_t edgekit_abi_version(void);
 EDGEKIT_API const char* edgekit_version(void);
 /* Comma-separated names of what this build can do, for callers that meet several versions: selections,
  * "budget", "save", "feed_forward", "linear", "log", "draft", "mask", "logprobs", "penalties", "activations",
- * "sessions", "copy", "uring". Unknown names may appear. */
+ * "sessions", "copy", "embed", "uring". Unknown names may appear. */
 EDGEKIT_API const char* edgekit_features(void);
 /* Comma-separated names of the kernel sets this CPU can run, best first. */
 EDGEKIT_API const char* edgekit_kernel_sets(void);
@@ -331,6 +363,12 @@ EDGEKIT_API void edgekit_session_capture_inputs(edgekit_session* session, edgeki
  * edgekit_session_position then says. Logits that are not finite are an error (EDGEKIT_NOT_FINITE). */
 EDGEKIT_API edgekit_status edgekit_session_eval(edgekit_session* session, const int32_t* tokens, uint32_t count,
                                                 uint32_t all_logits, float* logits, edgekit_error* error);
+/* Vectors, and scores of rerankers, of texts [count], whose structs have one struct_size. An encoder reads each text
+ * whole, and as many of them in one pass as the plan's max_batch tokens and 64 texts allow; a decoder reads one after
+ * the other. The session's own tokens are forgotten. When the call fails, vectors that were not reached hold nothing.
+ */
+EDGEKIT_API edgekit_status edgekit_session_embed(edgekit_session* session, edgekit_embedding* texts, uint32_t count,
+                                                 edgekit_error* error);
 /* Writes the session's tokens, keys and values to a file, which appears when it is whole; restoring reads
  * it into a session of the same bundle and type of cache (with any budget), which must have room. A
  * session that fails to restore is as after a reset. There are no logits until a token is evaluated. */

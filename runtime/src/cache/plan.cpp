@@ -142,7 +142,7 @@ Error too_small(uint64_t ram, const Plan& plan) {
 }  // namespace
 
 uint32_t kv_parts(const Block& b) {
-  if (b.kind == Block::attention) return b.source == kNone ? 2 : 0;
+  if (b.kind == Block::attention) return b.causal && b.source == kNone ? 2 : 0;
   return b.kind == Block::convolution ? 1 : 0;
 }
 

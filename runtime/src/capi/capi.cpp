@@ -71,7 +71,7 @@ uint32_t edgekit_abi_version(void) { return EDGEKIT_ABI_VERSION; }
 const char* edgekit_version(void) { return EDGEKIT_VERSION_STRING; }
 const char* edgekit_features(void) {
   return "all,exact,predicted,threshold,prompt,router,budget,save,feed_forward,linear,log,draft,mask,logprobs,"
-         "penalties,activations,sessions,copy"
+         "penalties,activations,sessions,copy,embed"
 #if defined(__linux__)
          ",uring"
 #endif
@@ -135,6 +135,9 @@ edgekit_status edgekit_model_info(const edgekit_model* model, edgekit_info* info
   all.blocks = static_cast<uint32_t>(m.blocks.size());
   all.threads = model->model->pool.size();
   std::strncpy(all.kernels, model->model->settings.kernels->name, sizeof(all.kernels) - 1);
+  all.output = static_cast<uint32_t>(m.output);
+  all.pooling = static_cast<uint32_t>(m.pooling.mode);
+  all.max_length = m.pooling.max_length;
   return report(edgekit::copy_out(all, info, "edgekit_info").error(), error);
 }
 
@@ -200,6 +203,30 @@ edgekit_status edgekit_session_eval(edgekit_session* session, const int32_t* tok
   float* all = all_logits != 0 ? logits : nullptr;
   float* last = all_logits != 0 ? nullptr : logits;
   return report(session->session->eval(tokens, count, last, all).error(), error);
+}
+
+edgekit_status edgekit_session_embed(edgekit_session* session, edgekit_embedding* texts, uint32_t count,
+                                     edgekit_error* error) {
+  if (session == nullptr || texts == nullptr || count == 0) {
+    return invalid("session and texts must be given, and count be at least 1", error);
+  }
+  auto size = edgekit::struct_size(texts, "edgekit_embedding");
+  if (!size.ok()) return report(size.error(), error);
+  std::vector<edgekit_embedding> all(count);
+  auto* bytes = reinterpret_cast<uint8_t*>(texts);
+  for (uint32_t i = 0; i < count; ++i) {
+    auto* at = bytes + size_t{i} * size.value();
+    auto copied = edgekit::copy_in(at, all[i], "edgekit_embedding");
+    if (!copied.ok()) return report(copied.error(), error);
+    if (edgekit::struct_size(at, "edgekit_embedding").value() != size.value()) {
+      return invalid("the texts must have one struct_size", error);
+    }
+  }
+  auto outcome = session->session->embed(all.data(), count);
+  for (uint32_t i = 0; i < count; ++i) {
+    (void)edgekit::copy_out(all[i], bytes + size_t{i} * size.value(), "edgekit_embedding");
+  }
+  return report(outcome.error(), error);
 }
 
 edgekit_status edgekit_session_save(edgekit_session* session, const char* path, edgekit_error* error) {

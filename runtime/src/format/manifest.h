@@ -58,6 +58,8 @@ struct Rope {
 
 enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu, relu2, threshold, shifted_relu, quick_gelu };
 
+enum class ScoreActivation : uint8_t { none, tanh, gelu, relu };
+
 struct Block {
   enum Kind : uint8_t { attention, convolution, linear_attention, layer_input, ffn, experts } kind = attention;
   bool feed_forward() const { return kind == ffn || kind == experts; }  // else it looks at other tokens
@@ -75,6 +77,7 @@ struct Block {
   int32_t source = kNone;  // the block before whose keys and values are read; q and o are all it has of its own then
   int32_t sinks = kNone;   // f32 [heads]: scores of a position that takes weight and gives nothing
   int32_t gate = kNone;    // matrix [heads * head_dim, hidden]: scales what each head gives; gate_bias as below
+  bool causal = true;      // else a token sees those behind it too, within a window to both sides
   // convolution: of `window` tokens; a token keeps kv_heads * head_dim = hidden_size values, no second part
   int32_t gate_in = kNone, gate_out = kNone, value = kNone;  // matrices [hidden, hidden], and o
   int32_t gate_in_bias = kNone, gate_out_bias = kNone, value_bias = kNone, kernel_bias = kNone;
@@ -128,16 +131,34 @@ struct LayerEmbedding {
   Norm norm;  // over each input
 };
 
+// How the hidden states of a text become its vector.
+struct Pooling {
+  enum Mode : uint8_t { none, cls, mean, max, last } mode = none;
+  bool normalize = false;
+  uint32_t max_length = 0;  // tokens
+};
+
+// What a model gives.
+enum class Output : uint8_t { logits, embedding, score };
+
 struct Manifest {
+  Output output = Output::logits;
+  bool writes() const { return output == Output::logits; }  // text; others have no logits
+  bool bidirectional = false;                               // an encoder: no attention block is causal
+  Pooling pooling;
   uint64_t checksum = 0;  // of the manifest's text, so of everything that says how to compute
   uint32_t vocab_size = 0, hidden_size = 0, max_context = 0;
-  int32_t embedding = kNone, position = kNone, embedding_project = kNone;
+  int32_t embedding = kNone, position = kNone, token_types = kNone, embedding_project = kNone;
   uint32_t position_offset = 0;
   float embedding_scale = 1;
   Norm embedding_norm, final_norm;
   LayerEmbedding layers;
   int32_t head = kNone, head_bias = kNone, head_project = kNone;
   float head_softcap = 0, head_scale = 1;
+  // Of a score, which is head (head_norm (activation (head_project vector + bias))).
+  int32_t head_project_bias = kNone;
+  ScoreActivation head_activation = ScoreActivation::none;
+  Norm head_norm;
   std::vector<Rope> ropes;
   std::vector<Block> blocks;
   std::vector<Matrix> matrices;

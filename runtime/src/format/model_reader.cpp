@@ -88,6 +88,9 @@ class ModelReader : Fields {
     EK_ASSIGN(b.sinks, vector(node, "sinks", b.heads, true));
     EK_ASSIGN(b.gate, matrix_ref(node, "gate", q, hidden, true));
     EK_ASSIGN(b.gate_bias, vector(node, "gate_bias", q, true));
+    if (has(node, "causal")) {
+      EK_ASSIGN(b.causal, boolean(node, "causal"));
+    }
     if (has(node, "rope")) {
       uint64_t index;
       EK_ASSIGN(index, integer(node, "rope", kMaxSize));
@@ -322,14 +325,19 @@ class ModelReader : Fields {
   }
 
   Outcome model(const JsonNode& root) {
-    const JsonNode *model, *embedding, *head, *list;
+    const JsonNode *model, *embedding, *list;
     EK_ASSIGN(model, member(root, "model", JsonType::object));
     EK_ASSIGN(out_.vocab_size, size(*model, "vocab_size"));
     EK_ASSIGN(out_.hidden_size, size(*model, "hidden_size"));
     EK_ASSIGN(out_.max_context, size(*model, "max_context"));
     EK_ASSIGN(embedding, member(*model, "embedding", JsonType::object));
-    EK_ASSIGN(head, member(*model, "head", JsonType::object));
-    EK_TRY(ends(*embedding, *head));
+    EK_TRY(output(*model));
+    EK_TRY(inputs(*embedding));
+    if (out_.output != Output::embedding) {
+      const JsonNode* head;
+      EK_ASSIGN(head, member(*model, "head", JsonType::object));
+      EK_TRY(out_.writes() ? this->head(*head) : score_head(*head));
+    }
     EK_ASSIGN(out_.final_norm, norm(*model, "final_norm", out_.hidden_size));
     EK_ASSIGN(list, member(*model, "ropes", JsonType::array));
     for (uint32_t i = list->first_child; i != 0; i = json_.at(i).next) {
@@ -340,12 +348,52 @@ class ModelReader : Fields {
     EK_ASSIGN(list, member(*model, "blocks", JsonType::array));
     if (list->count > 4096) return bad("blocks", "too many");
     for (uint32_t i = list->first_child; i != 0; i = json_.at(i).next) EK_TRY(block(json_.at(i)));
+    return directions();
+  }
+
+  // What the model gives, and how the vector of a text is made.
+  Outcome output(const JsonNode& model) {
+    if (has(model, "output")) {
+      std::string output;
+      EK_ASSIGN(output, string(model, "output"));
+      if (output != "embedding" && output != "score") {
+        return fail(EDGEKIT_UNSUPPORTED, "output '" + output + "' is unknown to this runtime");
+      }
+      out_.output = output == "score" ? Output::score : Output::embedding;
+    }
+    if (!has(model, "pooling")) return out_.writes() ? Outcome(Nothing{}) : bad("pooling", "missing");
+    static const std::unordered_map<std::string, Pooling::Mode> kModes = {
+        {"cls", Pooling::cls}, {"mean", Pooling::mean}, {"max", Pooling::max}, {"last", Pooling::last}};
+    const JsonNode* node;
+    std::string mode;
+    EK_ASSIGN(node, member(model, "pooling", JsonType::object));
+    EK_ASSIGN(mode, string(*node, "mode"));
+    const auto found = kModes.find(mode);
+    if (found == kModes.end()) return fail(EDGEKIT_UNSUPPORTED, "pooling '" + mode + "' is unknown to this runtime");
+    out_.pooling.mode = found->second;
+    EK_ASSIGN(out_.pooling.normalize, boolean(*node, "normalize"));
+    EK_ASSIGN(out_.pooling.max_length, size(*node, "max_length"));
+    if (out_.pooling.max_length > out_.max_context) return bad("max_length", "more than the context");
     return Nothing{};
   }
 
-  Outcome ends(const JsonNode& embedding, const JsonNode& head) {
+  // Tokens see those behind them in all blocks or in none, and a model in which they do writes no text.
+  Outcome directions() {
+    size_t both = 0, all = 0;
+    for (const Block& b : out_.blocks) {
+      all += b.feed_forward() ? 0 : 1;
+      both += b.kind == Block::attention && !b.causal ? 1 : 0;
+    }
+    if (both == 0) return Nothing{};
+    if (both != all) return bad("causal", "false in some of the blocks only");
+    if (out_.writes()) return bad("causal", "false in a model that writes text");
+    out_.bidirectional = true;
+    return Nothing{};
+  }
+
+  Outcome inputs(const JsonNode& embedding) {
     const uint32_t hidden = out_.hidden_size;
-    double scale, softcap, logit_scale;
+    double scale;
     EK_ASSIGN(out_.embedding, matrix_ref(embedding, "matrix", out_.vocab_size, 0));
     const uint32_t width = out_.matrices[static_cast<size_t>(out_.embedding)].parts[0].cols;
     EK_ASSIGN(scale, number(embedding, "scale", 1.0));
@@ -362,6 +410,34 @@ class ModelReader : Fields {
         return bad("position", "has fewer rows than the context");
       }
     }
+    EK_ASSIGN(out_.token_types, matrix_ref(embedding, "types", 0, hidden, true));
+    return Nothing{};
+  }
+
+  // Of a reranker.
+  Outcome score_head(const JsonNode& head) {
+    static const std::unordered_map<std::string, ScoreActivation> kActivations = {
+        {"tanh", ScoreActivation::tanh}, {"gelu", ScoreActivation::gelu}, {"relu", ScoreActivation::relu}};
+    const uint32_t hidden = out_.hidden_size;
+    EK_ASSIGN(out_.head, matrix_ref(head, "matrix", 1, hidden));
+    EK_ASSIGN(out_.head_bias, vector(head, "bias", 1, true));
+    EK_ASSIGN(out_.head_project, matrix_ref(head, "project", hidden, hidden, true));
+    EK_ASSIGN(out_.head_project_bias, vector(head, "project_bias", hidden, true));
+    EK_ASSIGN(out_.head_norm, norm(head, "norm", hidden));
+    if (!has(head, "activation")) return Nothing{};
+    std::string activation;
+    EK_ASSIGN(activation, string(head, "activation"));
+    const auto found = kActivations.find(activation);
+    if (found == kActivations.end()) {
+      return fail(EDGEKIT_UNSUPPORTED, "activation '" + activation + "' of a score is unknown to this runtime");
+    }
+    out_.head_activation = found->second;
+    return Nothing{};
+  }
+
+  Outcome head(const JsonNode& head) {
+    const uint32_t hidden = out_.hidden_size;
+    double softcap, logit_scale;
     EK_ASSIGN(out_.head_project, matrix_ref(head, "project", 0, hidden, true));
     const uint32_t inner =
         out_.head_project == kNone ? hidden : out_.matrices[static_cast<size_t>(out_.head_project)].rows;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "model/encoder.h"
 #include "model/ops.h"
 
 namespace edgekit {
@@ -16,6 +17,12 @@ void Attention::fill_ropes(const Pass& pass) {
   const auto& ropes = w_.manifest().ropes;
   for (size_t i = 0; i < ropes.size(); ++i) {
     const float *inv_freq = w_.vector(ropes[i].inv_freq), *long_inv_freq = w_.vector(ropes[i].long_inv_freq);
+    for (uint32_t t = 0; t < pass.segment_count; ++t) {
+      const Segment& text = pass.segments[t];
+      fill_rope(ropes[i], inv_freq, long_inv_freq, 0, text.count, text.count, s_.width.rope,
+                s_.rope.row(i, text.first));
+    }
+    if (pass.segments != nullptr) continue;
     if (pass.texts == nullptr) {
       fill_rope(ropes[i], inv_freq, long_inv_freq, pass.position, pass.count, pass.length, s_.width.rope,
                 s_.rope.plane(i));
@@ -44,9 +51,13 @@ Outcome Attention::forward(const Pass& pass, size_t block) {
     }
   }
   rotate(pass, b);
-  store(pass, block);
   s_.clear_tails(n, b.heads * b.head_dim);
-  attend(pass, block);
+  if (b.causal) {
+    store(pass, block);
+    attend(pass, block);
+  } else {
+    attend_both_ways(pass, b, w_.vector(b.sinks), s_, pool_, kernels_);
+  }
   if (b.gate != kNone) EK_TRY(scale_by_gate(pass, b));
   return linear_.multiply(b.o, s_.mixed.data(), width.q, n, w_.vector(b.o_bias), s_.out.data(), width.hidden);
 }

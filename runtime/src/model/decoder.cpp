@@ -57,6 +57,59 @@ Outcome Decoder::forward_texts(const NextToken* texts, uint32_t count) {
   return outcome;
 }
 
+Outcome Decoder::forward_pooled(const int32_t* tokens, uint32_t count, uint32_t position, uint32_t length,
+                                KvCache& cache, SelectionState& selection, Pooled& pooled,
+                                const std::atomic<bool>& cancelled) {
+  cache.begin_pass(position, count, 0);
+  auto outcome = pool({count, position, length, false, selection, tokens, &cache, &cancelled, nullptr}, &pooled);
+  if (outcome.ok()) cache.end_pass();
+  return outcome;
+}
+
+Outcome Decoder::forward_segments(const Segment* texts, uint32_t text_count, SelectionState& selection, Pooled* pooled,
+                                  const std::atomic<bool>& cancelled) {
+  const uint32_t count = texts[text_count - 1].first + texts[text_count - 1].count;
+  return pool({count, 0, 0, false, selection, nullptr, nullptr, &cancelled, nullptr, 0, texts, text_count}, pooled);
+}
+
+// A pass, whose hidden states go to pooled [texts of the pass].
+Outcome Decoder::pool(const Pass& pass, Pooled* pooled) {
+  const bool scores = m_.output == Output::score;
+  w_.begin_pass(scores, false);
+  linear_.begin_pass(&pass.selection);
+  auto outcome = run(pass);
+  if (outcome.ok()) {
+    norms_.apply(m_.final_norm, s_.x.data(), pass.count, s_.normed.data());
+    const uint32_t texts = pass.segments != nullptr ? pass.segment_count : 1;
+    for (uint32_t i = 0; i < texts; ++i) {
+      const uint32_t first = pass.segments != nullptr ? pass.segments[i].first : 0;
+      const uint32_t count = pass.segments != nullptr ? pass.segments[i].count : pass.count;
+      pooled[i].take(s_.normed.row(first), count, m_.hidden_size, s_.width.hidden);
+    }
+    if (scores) outcome = score(pooled, texts);
+  }
+  linear_.end_pass();
+  if (!outcome.ok()) w_.abandon_pass();
+  return outcome;
+}
+
+// The scores of vectors [count], by way of the workspace's normed and out.
+Outcome Decoder::score(Pooled* pooled, uint32_t count) {
+  const uint32_t hidden = m_.hidden_size, stride = s_.width.hidden;
+  float *x = s_.normed.data(), *y = s_.out.data();  // [count][stride]
+  std::fill_n(x, size_t{count} * stride, 0.0f);
+  for (uint32_t i = 0; i < count; ++i) pooled[i].mean_into(s_.normed.row(i), hidden);
+  if (m_.head_project != kNone) {
+    EK_TRY(linear_.multiply(m_.head_project, x, stride, count, w_.vector(m_.head_project_bias), y, stride));
+    for (uint32_t i = 0; i < count; ++i) activate_score(m_.head_activation, hidden, s_.out.row(i));
+    norms_.apply(m_.head_norm, y, count, x);
+  }
+  float scores[kMostTexts];
+  EK_TRY(linear_.multiply(m_.head, x, stride, count, w_.vector(m_.head_bias), scores, 1));
+  for (uint32_t i = 0; i < count; ++i) pooled[i].score = scores[i];
+  return Nothing{};
+}
+
 // Several tokens get all neurons together. A selection by usage needs all neurons of the prompt, also when it is read
 // token by token.
 bool Decoder::chooses(uint32_t count, const SelectionState& selection) const {
@@ -93,6 +146,7 @@ Outcome Decoder::embed(const Pass& pass) {
     EK_TRY(embed_row(m_.position, pass.position_of(t) + m_.position_offset, learned));
     for (uint32_t i = 0; i < m_.hidden_size; ++i) row[i] += learned[i];
   }
+  EK_TRY(add_types(pass));
   if (m_.embedding_norm.kind != Norm::none) norms_.apply(m_.embedding_norm, s_.x.data(), pass.count, s_.x.data());
   return embed_layers(pass);
 }
@@ -114,11 +168,33 @@ Outcome Decoder::embed_layers(const Pass& pass) {
   return Nothing{};
 }
 
-// out [padded columns] = one row of a matrix.
+// Adds the embeddings of the tokens' types; neighbours mostly share one.
+Outcome Decoder::add_types(const Pass& pass) {
+  float* learned = s_.tiles.data();  // [hidden_size]
+  uint32_t type = UINT32_MAX;
+  for (uint32_t t = 0; t < pass.count && m_.token_types != kNone; ++t) {
+    float* row = s_.x.row(t);
+    if (pass.type_of(t) != type) EK_TRY(embed_row(m_.token_types, type = pass.type_of(t), learned));
+    for (uint32_t i = 0; i < m_.hidden_size; ++i) row[i] += learned[i];
+  }
+  return Nothing{};
+}
+
+// out [padded columns] = one row of a matrix. Neighbours, as positions are, mostly lie in the unit that was read last.
 Outcome Decoder::embed_row(int32_t matrix, uint32_t row, float* out) {
-  const Part& p = w_.matrix(matrix).parts[0];
-  const uint8_t* data;
-  EK_ASSIGN(data, w_.fetch_row(matrix, row, s_.unit.data()));
+  const Matrix& m = w_.matrix(matrix);
+  const Part& p = m.parts[0];
+  const uint32_t unit = row / m.rows_per_unit, within = row % m.rows_per_unit;
+  const uint8_t* data = s_.unit.data() + size_t{within} * m.row_stride;
+  if (matrix != read_matrix_ || unit != read_unit_) {
+    const uint8_t* read = data;
+    read_matrix_ = kNone;
+    EK_ASSIGN(data, w_.fetch_row(matrix, row, s_.unit.data()));
+    if (data == read) {
+      read_matrix_ = matrix;
+      read_unit_ = unit;
+    }
+  }
   kernels_.decode[static_cast<int>(p.codec)](p, data, w_.lut(p, row), 0, p.cols, out);
   return Nothing{};
 }

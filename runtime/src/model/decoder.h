@@ -5,6 +5,7 @@
 
 #include "model/attention.h"
 #include "model/convolution.h"
+#include "model/encoder.h"
 #include "model/feed_forward.h"
 #include "model/layer_input.h"
 #include "model/linear_attention.h"
@@ -32,6 +33,14 @@ class Decoder {
   // the bits that `forward` gives it alone when all neurons are computed. Errors as for `forward`.
   Outcome forward_texts(const NextToken* texts, uint32_t count);
 
+  // Hidden states, without logits: of tokens at [position, position + count) of one text, as `forward` evaluates them,
+  // into `pooled`, which takes what comes before first; or, of an encoder, of all tokens of texts [text_count], with as
+  // many `pooled`. The texts of a reranker get their scores.
+  Outcome forward_pooled(const int32_t* tokens, uint32_t count, uint32_t position, uint32_t length, KvCache& cache,
+                         SelectionState& selection, Pooled& pooled, const std::atomic<bool>& cancelled);
+  Outcome forward_segments(const Segment* texts, uint32_t text_count, SelectionState& selection, Pooled* pooled,
+                           const std::atomic<bool>& cancelled);
+
   // One feed-forward block on x [count][hidden_size], after its norm; out [count][hidden_size].
   Outcome forward_block(size_t block, const float* x, uint32_t count, SelectionState& selection, float* out);
   // out [count][rows] = W x [count][cols] of one matrix.
@@ -42,11 +51,14 @@ class Decoder {
   Outcome run(const Pass& pass);
   Outcome embed(const Pass& pass);
   Outcome embed_layers(const Pass& pass);
+  Outcome add_types(const Pass& pass);
   Outcome embed_row(int32_t matrix, uint32_t row, float* out);
   void begin_block(const Pass& pass, size_t block);
   Outcome compute_block(const Pass& pass, size_t block);
   void add_residual(const Pass& pass, const Block& b);
   Outcome head(uint32_t count, float* last, float* all);
+  Outcome pool(const Pass& pass, Pooled* pooled);
+  Outcome score(Pooled* pooled, uint32_t count);
   Outcome logits(uint32_t tokens, float* out);
   Outcome logits_of_texts(const Pass& pass);
   Outcome project_head(uint32_t tokens, const float*& x, uint32_t& stride);
@@ -70,6 +82,8 @@ class Decoder {
   ChosenNeurons chosen_;
   FeedForward feed_forward_;
   Mixture mixture_;
+  int32_t read_matrix_ = kNone;  // whose unit `read_unit_` lies in the workspace's unit; kNone: none does
+  uint32_t read_unit_ = 0;
   SelectionState nothing_chosen_;  // of passes over several texts
 };
 

@@ -18,6 +18,7 @@ size_t usage_blocks(const Manifest& m, uint32_t select) {
 }  // namespace
 
 uint64_t session_bytes(const Manifest& m, uint32_t context, const Settings& s) {
+  if (m.bidirectional) return NeuronUsage::charge(0, widths_of(m, s.activations).ffn);  // it keeps no tokens
   const uint64_t state = s.compute != EDGEKIT_COMPUTE_ALL ? 0 : Buffer::charge(state_bytes(m, context, s.draft));
   const uint64_t copies = s.compute != EDGEKIT_COMPUTE_ALL ? 0 : Checkpoints::charge(m, s.cache_type);
   const uint64_t recurrent = s.compute != EDGEKIT_COMPUTE_ALL ? 0 : LinearStates::charge(m, s.draft);
@@ -27,6 +28,7 @@ uint64_t session_bytes(const Manifest& m, uint32_t context, const Settings& s) {
 namespace {
 // Whether several tokens in one pass give what they give one by one.
 Outcome check_drafts(const Manifest& m, const Plan& plan) {
+  if (!m.writes()) return fail(EDGEKIT_INVALID_ARGUMENT, "this model writes no text, so it takes no drafts");
   if (plan.select != EDGEKIT_SELECT_ALL && plan.select != EDGEKIT_SELECT_ROUTER) {
     return fail(EDGEKIT_INVALID_ARGUMENT,
                 "drafts are checked by passes over all neurons: open with the selection 'all', or without drafts");
@@ -47,13 +49,15 @@ Outcome plan_model(const std::string& path, const Settings& s, Budget& budget, s
   const Manifest& m = bundle->manifest();
   PlanRequest request;
   request.ram_bytes = s.budget_bytes;
-  request.context = s.context != 0 ? s.context : std::min(m.max_context, 2048u);
+  const uint32_t usual = m.bidirectional ? m.pooling.max_length : m.max_context;
+  request.context = s.context != 0 ? s.context : std::min(usual, 2048u);
   if (request.context > m.max_context) {
     return fail(EDGEKIT_INVALID_ARGUMENT, "a context of " + std::to_string(request.context) +
                                               " tokens is more than this model's " + std::to_string(m.max_context));
   }
   request.max_batch = s.max_batch;
   request.least_batch = 1 + s.draft;
+  if (m.bidirectional) request.max_batch = request.least_batch = request.context;  // a pass is a whole text
   request.sessions = s.sessions;
   request.texts = std::min(s.texts(), kMostTexts);
   request.cache_type = s.cache_type;
@@ -130,7 +134,7 @@ Result<std::unique_ptr<Session>> Session::create(Model& model) {
   const Manifest& m = model.bundle->manifest();
   out->vocab_ = m.vocab_size;
   out->draft_most_ = model.settings.draft;
-  if (model.settings.compute == EDGEKIT_COMPUTE_ALL) {
+  if (model.settings.compute == EDGEKIT_COMPUTE_ALL && !m.bidirectional) {
     EK_ASSIGN(out->cache_, KvCache::allocate(model.budget, m, model.plan.context, model.plan.max_batch,
                                              model.settings.cache_type, out->draft_most_));
     EK_ASSIGN(out->state_,
@@ -161,6 +165,10 @@ Outcome Session::check(const int32_t* tokens, uint32_t count) const {
                                           std::to_string(count) + " more after " + std::to_string(position_) +
                                           "; open with a larger context");
   }
+  return check_vocabulary_of(tokens, count);
+}
+
+Outcome Session::check_vocabulary_of(const int32_t* tokens, uint32_t count) const {
   for (uint32_t i = 0; i < count; ++i) {
     if (tokens[i] < 0 || static_cast<uint32_t>(tokens[i]) >= vocab_) {
       return fail(EDGEKIT_INVALID_ARGUMENT,
@@ -174,6 +182,7 @@ Outcome Session::eval(const int32_t* tokens, uint32_t count, float* last, float*
   if (model_.settings.compute != EDGEKIT_COMPUTE_ALL) {
     return fail(EDGEKIT_INVALID_ARGUMENT, "this model was opened for parts of it only, and cannot evaluate tokens");
   }
+  EK_TRY(check_writes());
   EK_TRY(check(tokens, count));
   std::lock_guard<Turns> turn(model_.turn);
   const Moment begin = now();

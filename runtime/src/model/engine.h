@@ -69,6 +69,8 @@ class Session {
   ~Session();
 
   Outcome eval(const int32_t* tokens, uint32_t count, float* last, float* all);
+  // Vectors and scores of texts [count], which have nothing to do with the session's tokens (session_embed.cpp).
+  Outcome embed(edgekit_embedding* texts, uint32_t count);
   // Only of models opened for parts.
   Outcome feed_forward(uint32_t block, const float* x, uint32_t tokens, float* out);
   Outcome linear(uint32_t matrix, const float* x, uint32_t columns, uint32_t tokens, float* out, uint32_t rows);
@@ -98,6 +100,13 @@ class Session {
   explicit Session(Model& model) : model_(model) {}
   Outcome check_batch(uint32_t tokens) const;
   Outcome check(const int32_t* tokens, uint32_t count) const;
+  Outcome check_vocabulary_of(const int32_t* tokens, uint32_t count) const;
+  Outcome check_writes() const;
+  Outcome check_text(const edgekit_embedding& text) const;
+  Outcome embed_together(edgekit_embedding* texts, uint32_t count);
+  Outcome embed_apart(edgekit_embedding* texts, uint32_t count);
+  Pooled pooled_of(const edgekit_embedding& text) const;
+  Outcome finish(Pooled& pooled, edgekit_embedding& text) const;
   struct Moment {
     double begin, waited;
     uint64_t read;

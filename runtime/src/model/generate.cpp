@@ -38,6 +38,7 @@ void Session::forget_next() {
 
 Result<int32_t> Session::next(const edgekit_sampling& sampling) {
   EK_TRY(check_vocabulary(sampling, vocab_));
+  EK_TRY(check_writes());
   EK_TRY(advance());
   if (!has_logits_) return fail(EDGEKIT_INVALID_ARGUMENT, "nothing was evaluated yet, so there are no logits");
   Surroundings around{history(), position_, sampling.mask};

@@ -21,7 +21,15 @@ struct NextToken {
   float* logits = nullptr;  // [vocab], to be filled
 };
 
-// Consecutive tokens of one text; or, when there are `texts`, the next token of each of them.
+// A text that an encoder reads whole, in a pass over one or several of them.
+struct Segment {
+  uint32_t first = 0, count = 0;    // its tokens in the pass
+  const int32_t* tokens = nullptr;  // [count]
+  const uint8_t* types = nullptr;   // [count], or null: all 0
+};
+
+// Consecutive tokens of one text; or, when there are `texts`, the next token of each of them; or, when there are
+// `segments`, all tokens of each of them.
 struct Pass {
   uint32_t count = 0;     // tokens, at most the workspace's batch
   uint32_t position = 0;  // of the first of them
@@ -34,8 +42,26 @@ struct Pass {
   const NextToken* texts = nullptr;  // [count], or null
   uint32_t drafted = 0;              // of the tokens of one text, the last that may turn out to be no text
 
-  int32_t token_of(uint32_t t) const { return texts != nullptr ? texts[t].token : tokens[t]; }
-  uint32_t position_of(uint32_t t) const { return texts != nullptr ? texts[t].position : position + t; }
+  const Segment* segments = nullptr;  // [segment_count], or null
+  uint32_t segment_count = 0;
+
+  // The segment of a token, where there are segments.
+  const Segment& segment_of(uint32_t t) const {
+    const auto behind = [](uint32_t token, const Segment& s) { return token < s.first; };
+    return *(std::upper_bound(segments, segments + segment_count, t, behind) - 1);
+  }
+  int32_t token_of(uint32_t t) const {
+    if (segments != nullptr) return segment_of(t).tokens[t - segment_of(t).first];
+    return texts != nullptr ? texts[t].token : tokens[t];
+  }
+  uint32_t type_of(uint32_t t) const {
+    if (segments == nullptr || segment_of(t).types == nullptr) return 0;
+    return segment_of(t).types[t - segment_of(t).first];
+  }
+  uint32_t position_of(uint32_t t) const {
+    if (segments != nullptr) return t - segment_of(t).first;
+    return texts != nullptr ? texts[t].position : position + t;
+  }
   KvCache& cache_of(uint32_t t) const { return texts != nullptr ? *texts[t].cache : *cache; }
   // Whether nobody waits for the result any more.
   bool cancelled() const {

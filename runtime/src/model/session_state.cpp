@@ -22,6 +22,7 @@ Outcome Session::check_whole() const {
   if (model_.settings.compute != EDGEKIT_COMPUTE_ALL) {
     return fail(EDGEKIT_INVALID_ARGUMENT, "this model was opened for parts of it only, and has no tokens");
   }
+  EK_TRY(check_writes());
   if (model_.plan.select == EDGEKIT_SELECT_PROMPT) {
     return fail(EDGEKIT_INVALID_ARGUMENT,
                 "what selection by prompt learned from a prompt is not saved; use another selection");

@@ -35,6 +35,7 @@ void for_each_array(const Manifest& m, const Widths& w, uint32_t batch, uint32_t
   each(s.quantized, Shape(b, quantized_bytes(w.quantized)));
   each(s.tiles, Shape(threads, kTileNeurons, w.widest));
   each(s.attention, Shape(threads, w.attention));
+  each(s.scores, Shape(m.bidirectional ? threads : 0, b * kQueries));
   each(s.unit, Shape(unit_bytes));
   each(s.rank, Shape(w.rank));
   each(s.ahead_x, Shape(ahead != 0 ? w.hidden : 0));
@@ -64,7 +65,7 @@ Widths widths_of(const Manifest& m, Activations activations) {
       w.kv = std::max({w.kv, pad(uint64_t{b.heads} * b.head_dim), pad(2 * b.heads)});
       w.state = std::max(w.state, pad((uint64_t{b.key_dim} + 1) * b.head_dim));
     }
-    if (b.kind == Block::attention) w.attention = std::max(w.attention, attention_work(b.head_dim));
+    if (b.kind == Block::attention && b.causal) w.attention = std::max(w.attention, attention_work(b.head_dim));
     w.ffn = std::max(w.ffn, pad(b.size));
     w.parallel = w.parallel || b.parallel;
     w.output_gate = w.output_gate || b.output_gate != kNone;
@@ -87,7 +88,7 @@ Widths widths_of(const Manifest& m, Activations activations) {
   if (m.embedding_project != kNone) {
     w.embed = pad(m.matrices[static_cast<size_t>(m.embedding)].parts[0].cols);
   }
-  if (m.head_project != kNone) {
+  if (m.head_project != kNone && m.writes()) {
     w.embed = std::max(w.embed, pad(m.matrices[static_cast<size_t>(m.head_project)].rows));
   }
   return w;

@@ -15,6 +15,7 @@ constexpr uint32_t kTileNeurons = 16;
 // Neurons whose down columns are added up before they meet those of others, and such sums that are under way at once.
 constexpr uint32_t kGroupNeurons = 64;
 constexpr uint32_t kGroupSums = 32;
+constexpr uint32_t kQueries = 12;  // of a head, that an encoder computes side by side
 
 // Widths in values, each a multiple of 32 with zeros past the real width.
 struct Widths {
@@ -51,6 +52,7 @@ struct Workspace {
   Array<uint8_t> quantized;           // [batch][quantized_bytes(quantized)]: activations of 8 bits of an input
   Array<float> tiles;                 // [threads][kTileNeurons][widest]: decoded rows
   Array<float> attention;             // [threads][attention]: a tile of keys and values, and the heads that see it
+  Array<float> scores;                // [threads][batch * kQueries]: of some queries of an encoder
   Array<uint8_t> unit;                // [largest unit's bytes], for single rows of streamed matrices
   Array<float> rank;                  // [rank]: a predictor's inner values, only with predictors
   Array<float> ahead_x;               // [hidden]: a later block's input, as far as it is known

@@ -1,0 +1,80 @@
+"""ModernBERT (arXiv 2412.13663): rotary positions, norms before each block, a gated feed-forward block, and layers that
+see a window to both sides between layers that see all."""
+
+from edgekit.arch.defaults import aliases, defaults
+from edgekit.arch.family import COMMON, EncoderParts, Family
+
+MODERNBERT = Family(
+    model_types=("modernbert",),
+    defaults={**defaults("modernbert"), "global_attn_every_n_layers": 3},
+    aliases={
+        **aliases("modernbert"),
+        "global_rope_theta": "rope_theta",
+        "local_rope_theta": "rope_local_base_freq",
+    },
+    reads=COMMON
+    | {
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "max_position_embeddings",
+        "hidden_activation",
+        "norm_eps",
+        "attention_bias",
+        "mlp_bias",
+        "layer_types",
+        "global_attn_every_n_layers",
+        "local_attention",
+        "rope_theta",
+        "rope_local_base_freq",
+        "rope_parameters",
+        "rope_scaling",
+        "classifier_pooling",
+        "classifier_bias",
+        "classifier_activation",
+    },
+    harmless=frozenset(
+        {
+            "sentence_transformers",
+            "sbert_ce_default_activation_function",
+            "initializer_cutoff_factor",
+            "embedding_dropout",
+            "mlp_dropout",
+            "decoder_bias",
+            "deterministic_flash_attn",
+            "reference_compile",
+            "repad_logits_with_grad",
+            "sparse_prediction",
+            "sparse_pred_ignore_index",
+            "layer_norm_eps",
+            "position_embedding_type",
+        }
+    ),
+    fields={"activation": "hidden_activation", "eps": "norm_eps", "window": "local_attention"},
+    required_values={"norm_bias": (False,)},
+    prefixes=("model.", ""),
+    qkv_bias="attention_bias",
+    o_bias="attention_bias",
+    ffn_bias="mlp_bias",
+    embed="embeddings.tok_embeddings",
+    final_norm="final_norm",
+    attention_norm="layers.{i}.attn_norm",
+    qkv="layers.{i}.attn.Wqkv",
+    o="layers.{i}.attn.Wo",
+    ffn_norm="layers.{i}.mlp_norm",
+    gate_up="layers.{i}.mlp.Wi",
+    down="layers.{i}.mlp.Wo",
+    norm="layer",
+    norm_bias=False,
+    windows="layer_types",
+    encoder=EncoderParts(
+        embedding_norm="embeddings.norm",
+        first_norm=False,
+        score="classifier",
+        score_project="head.dense",
+        score_project_bias="classifier_bias",
+        score_activation="classifier_activation",
+        score_norm="head.norm",
+    ),
+)
