@@ -14,6 +14,7 @@ import pytest
 from edgekit.conversion import convert
 from edgekit.runtime.model import plan_bundle
 from edgekit.runtime.values import Options
+from tests import tiny
 from tests.conftest import DEMO, ROOT
 
 # Defines a text of the bundle's and how to go on with it, for the programs below.
@@ -197,6 +198,14 @@ def test_a_token_whose_reads_fail_can_be_asked_for_again(
 ) -> None:
     faults = [f"{kind}:{first}" for kind in ("eio", "late") for first in (1, 2, 5, 19, 33, 47, 61)]
     assert run(NEXT, bundle, read_faults, select, more, faults=faults)["errors"] == len(faults)
+
+
+def test_a_recurrent_state_is_as_before_the_pass_that_failed(tmp_path: Path, read_faults: Path) -> None:
+    tiny.make("qwen3_next", tmp_path / "checkpoint")
+    shutil.copyfile(DEMO / "tokenizer.json", tmp_path / "checkpoint" / "tokenizer.json")
+    bundle = convert(tmp_path / "checkpoint", tmp_path / "bundle", "f32").path
+    faults = [f"eio:{first}" for first in range(1, 8)]  # a pass at the floor has eight reads
+    assert run(NEXT, bundle, read_faults, "all", 0, faults=faults)["errors"] >= 6
 
 
 @pytest.mark.parametrize("select", ["all", "exact"])

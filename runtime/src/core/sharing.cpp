@@ -16,7 +16,7 @@ constexpr double kLowerWeight = 1.0 / 2, kHigherWeight = 1.0 / 8;
 // the caller computed tell enough.
 constexpr double kLong = 1e-3;
 constexpr double kLeast = 100e-9;  // that is measured; a coarse clock may show none at all
-constexpr double kOutlier = 4;  // a measurement beyond so many times the average counts as this
+constexpr double kOutlier = 4;     // a measurement beyond so many times the average counts as this
 }  // namespace
 
 Sharing::Kind& Sharing::find(uint64_t name) {
