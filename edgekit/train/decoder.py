@@ -105,8 +105,9 @@ class Decoder:
         head = self.model["head"]
         x = self._norm(self.model.get("final_norm"), x)
         x = self._linear(head["project"], 0, x) if "project" in head else x
-        y = (self._linear(head["matrix"], 0, x) + self._vector(head.get("bias"))) * head.get("scale", 1.0)
-        return head["softcap"] * torch.tanh(y / head["softcap"]) if head["softcap"] else y
+        cap: float = head["softcap"]
+        y = (self._linear(head["matrix"], 0, x) + self._vector(head.get("bias"))) * float(head.get("scale", 1.0))
+        return torch.tanh(y / cap) * cap if cap else y
 
     # --- pieces ------------------------------------------------------------------------------
 
@@ -178,7 +179,8 @@ class Decoder:
         if "sinks" in b:  # a position that takes weight and gives nothing
             sinks = self.weights.vector(b["sinks"])[None, :, None, None].expand(*scores.shape[:3], 1)
             scores = torch.cat([scores, sinks], dim=-1)
-        return scores.softmax(dim=-1)[..., :n] @ v
+        mixed: Tensor = scores.softmax(dim=-1)[..., :n] @ v
+        return mixed
 
     def _convolution(self, b: Json, x: Tensor) -> Tensor:
         def linear(which: str, y: Tensor) -> Tensor:

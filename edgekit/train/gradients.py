@@ -188,14 +188,10 @@ def _check_memory(weights: BundleTensors, decoder: Decoder, batches: Sequence[Ba
     model, entries = weights.model, {m["name"]: m for m in weights.source.data["matrices"]}
 
     def size(tables: Iterable[dict[str, Any]]) -> int:
-        total = 0
-        for value in (v for table in tables for v in table.values()):
-            for name in value if isinstance(value, list) else [value]:
-                entry = entries.get(name) if isinstance(name, str) else None
-                for part in entry["parts"] if entry is not None else ():
-                    rows, cols = entry["rows"], part["cols"]
-                    total += 4 * (rows * cols + sum(n * n for n in (rows, cols) if n <= MOST_OUTPUTS))
-        return total
+        values = [v for table in tables for v in table.values()]
+        names = [n for v in values for n in (v if isinstance(v, list) else [v]) if isinstance(n, str) and n in entries]
+        shapes = [(entries[n]["rows"], part["cols"]) for n in names for part in entries[n]["parts"]]
+        return sum(4 * (rows * cols + cols**2 + (rows**2 if rows <= MOST_OUTPUTS else 0)) for rows, cols in shapes)
 
     stages = [size(model["blocks"][i] for i in stage) for stage in decoder.stages]
     batch = COPIES * 4 * max(b.ids.numel() for b in batches) * model["vocab_size"]
