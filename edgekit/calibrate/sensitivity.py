@@ -4,8 +4,9 @@ What a codec loses of a tensor is the share of its output's energy that becomes 
 calibration text. With text, how much that matters is measured: all tensors are coded with about the wanted bits, and
 the model reads the text with one tensor in a bit less and in a bit more. The change of the KL divergence from the
 original, over that of the share lost, is the tensor's sensitivity. (Measured with all other tensors uncoded it came
-out too small for queries and outputs of attention: errors add up to more than their sum.) Without text every tensor
-counts the same, which says that an equal relative error of each does equal harm.
+out too small for queries and outputs of attention: errors add up to more than their sum.) Where gradients are known,
+nothing is measured: half of a tensor's energy under both Hessians is what losing all of it would cost to second order.
+Without text every tensor counts the same, which says that an equal relative error of each does equal harm.
 """
 
 from __future__ import annotations
@@ -68,8 +69,9 @@ def tensors(
         progress: called with (tensors done, of all).
     """
     places = [(m.name, i, p) for m in layout.matrices for i, p in enumerate(m.parts)]
-    want = None if reader is None else _read(reader)
-    for done, (matrix, index, part) in enumerate(places if reader is not None else ()):
+    measured = reader is not None and any(reader.statistics(part).outputs is None for *_, part in places)
+    want = _read(reader) if reader is not None and measured else None
+    for done, (matrix, index, part) in enumerate(places if measured else ()):
         assert reader is not None
         rows = RowSource(checkpoint, part.source, part.by_column).rows(0, part.rows)
         replace(reader.plain, matrix, index, coded(_codec(part, method, reader.bits), rows, reader.statistics(part)))
@@ -79,7 +81,9 @@ def tensors(
         source = RowSource(checkpoint, part.source, part.by_column)
         statistics = NOTHING if reader is None else reader.statistics(part)
         factor = 1.0
-        if reader is not None and want is not None:
+        if statistics.outputs is not None:
+            factor = _energy(source.rows(0, part.rows), statistics) / 2
+        elif reader is not None and want is not None:
             factor = _sensitivity(reader, matrix, index, part, method, source.rows(0, part.rows), statistics, want)
         rows, sampled = _sample(source, part.rows, statistics)
         choices = tuple(
@@ -87,7 +91,7 @@ def tensors(
             for c in candidates(part.cols, method)
         )
         out.append(Tensor(part.name, part.rows * part.cols, factor, choices))
-        progress(done + 1 + (len(places) if reader is not None else 0), len(places) * (1 if reader is None else 2))
+        progress(done + 1 + (len(places) if measured else 0), len(places) * (2 if measured else 1))
     return out
 
 

@@ -16,11 +16,13 @@ from edgekit.arch.checkpoints import describe_checkpoint
 from edgekit.bundle.layout import plan_layout
 from edgekit.calibrate.calibration import Calibration
 from edgekit.calibrate.curvature import Curvature, part_file, read_curvature
+from edgekit.calibrate.sensitivity import Reader, coded, tensors
 from edgekit.checkpoint import open_checkpoint
 from edgekit.cli.main import main
 from edgekit.conversion import convert
 from edgekit.errors import ConvertError
 from edgekit.recipe import load_recipe
+from edgekit.runtime.values import Options
 from edgekit.train import gradients
 from edgekit.train.batches import batched
 from edgekit.train.decoder import Decoder
@@ -98,6 +100,24 @@ def test_small_errors_cost_what_is_predicted(
             assert real / each < expected < each * real, part.name
             predicted, found = predicted + expected, found + real
     assert found / all_parts < predicted < all_parts * found
+
+
+def test_an_allocation_expects_what_codecs_really_cost(tmp_path: Path) -> None:
+    plain, curvature = measured(tmp_path, "llama", SINGLE)
+    weights, opened = BundleTensors(plain), open_checkpoint(tmp_path / "checkpoint")
+    layout = plan_layout(describe_checkpoint(opened)[0], load_recipe("f16"))
+    found = tensors(opened, layout, "affine", Reader(plain, RUNS, Options(), curvature.of, 4), lambda *_: None)
+    choices = {t.name: next(c for c in t.choices if c.codec.bits == 4) for t in found}
+    predicted, real = 0.0, 0.0
+    for matrix in layout.matrices:
+        for i, part in enumerate(matrix.parts):
+            if curvature.of(part).hessian is None or part.name.endswith((".q", ".k")):
+                continue  # they see one token and have no say
+            rows, statistics = weights.matrix(matrix.name)[i].numpy(), curvature.of(part)
+            error = torch.tensor(coded(choices[part.name].codec, rows, statistics) - rows)
+            predicted += choices[part.name].loss
+            real += divergence(weights, Changed(weights, matrix.name, i, error), SINGLE)
+    assert real / 1.5 < predicted < 1.5 * real
 
 
 def test_experts_have_statistics_of_their_own(tmp_path: Path) -> None:
