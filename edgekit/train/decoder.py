@@ -46,6 +46,16 @@ def activate(name: str, threshold: float, x: Tensor) -> Tensor:
     return torch.where(x > (threshold if name == "threshold" else 0), x, torch.zeros_like(x))
 
 
+def without_gradients(model: Json) -> str | None:
+    """What of a manifest's model a decoder cannot compute; None if nothing."""
+    for block in model["blocks"]:
+        if block["kind"] not in KINDS:
+            return f"'{block['kind']}' blocks"
+        if "source" in block:  # stages would depend on more than the hidden states before them
+            return "attention with the keys of another layer"
+    return "embeddings of each layer" if "layers" in model["embedding"] else None
+
+
 class Decoder:
     """A model: token ids [texts, length] to logits [texts, length, vocabulary]. Texts are filled up on the right."""
 
@@ -56,9 +66,9 @@ class Decoder:
             ConvertError: a kind of block that it does not know.
         """
         self.model, self.weights, self.tap = model, weights, tap
-        for block in model["blocks"]:
-            if block["kind"] not in KINDS:
-                raise ConvertError(f"this model has '{block['kind']}' blocks, for which there are no gradients")
+        lacking = without_gradients(model)
+        if lacking is not None:
+            raise ConvertError(f"this model has {lacking}, for which there are no gradients")
         parallel = [bool(b.get("parallel")) for b in model["blocks"]]
         begins = [i for i, joined in enumerate(parallel) if not joined]
         ends = [*begins[1:], len(parallel)]
@@ -98,6 +108,7 @@ class Decoder:
                 out = self._ffn(block, source)
             x = x + self._norm(block.get("post_norm"), out) * block.get("residual_scale", 1.0)
             x = self._norm(block.get("out_norm"), x)
+            x = x * self.weights.vector(block["out_scale"]) if "out_scale" in block else x
         return x
 
     def head(self, x: Tensor) -> Tensor:
@@ -161,8 +172,10 @@ class Decoder:
         q = self._rope(b.get("rope"), self._heads(b, "q", b["heads"], x))
         k = self._rope(b.get("rope"), self._heads(b, "k", b["kv_heads"], x)).repeat_interleave(group, dim=2)
         v = self._heads(b, "v", b["kv_heads"], x).repeat_interleave(group, dim=2)
-        mixed = self._mixed(b, *(y.transpose(1, 2) for y in (q, k, v)))
-        return self._linear(b["o"], 0, mixed.transpose(1, 2).reshape(*x.shape[:2], -1)) + self._vector(b.get("o_bias"))
+        mixed = self._mixed(b, *(y.transpose(1, 2) for y in (q, k, v))).transpose(1, 2).reshape(*x.shape[:2], -1)
+        if "gate" in b:
+            mixed = mixed * torch.sigmoid(self._linear(b["gate"], 0, x) + self._vector(b.get("gate_bias")))
+        return self._linear(b["o"], 0, mixed) + self._vector(b.get("o_bias"))
 
     def _mixed(self, b: Json, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # each [texts, heads, length, d]
         n = q.shape[2]
