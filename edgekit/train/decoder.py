@@ -51,6 +51,8 @@ def without_gradients(model: Json) -> str | None:
     for block in model["blocks"]:
         if block["kind"] not in KINDS:
             return f"'{block['kind']}' blocks"
+        if not block.get("causal", True):
+            return "attention to tokens behind, as encoders have"
         if "source" in block:  # stages would depend on more than the hidden states before them
             return "attention with the keys of another layer"
     return "embeddings of each layer" if "layers" in model["embedding"] else None

@@ -34,3 +34,14 @@ def test_logits_are_those_of_the_reference(name: str, tmp_path: Path) -> None:
     for row, ids in zip(got, IDS, strict=True):
         want = Reference(bundle).logits(ids.tolist())
         assert np.abs(row - want).max() <= 1e-4 * np.abs(want).max()
+
+
+def test_what_a_decoder_does_not_compute_is_named() -> None:
+    def model(embedding: dict[str, int], **block: object) -> dict[str, object]:
+        return {"embedding": embedding, "blocks": [{"kind": "attention", **block}]}
+
+    assert without_gradients(model({})) is None
+    assert "encoders" in str(without_gradients(model({}, causal=False)))
+    assert "another layer" in str(without_gradients(model({}, source=1)))
+    assert "each layer" in str(without_gradients(model({"layers": 1})))
+    assert "'linear_attention'" in str(without_gradients({**model({}), "blocks": [{"kind": "linear_attention"}]}))
