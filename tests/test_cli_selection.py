@@ -35,7 +35,7 @@ def test_run_exact_prints_the_dense_text_and_writes_counters(bundle: Path, tmp_p
         floor = plan_bundle(bundle, Options(context=40, select=select, batch=4)).floor_bytes
         done = call(
             "run", bundle, "-p", "Once upon a time", "-n", 20, "--temp", 0, "-c", 40, "-b", 4,
-            "--ram", floor + 1_200_000, "--select", select, "--stats", stats, "--json",
+            "--ram", floor + 1_700_000, "--select", select, "--stats", stats, "--json",
         )  # fmt: skip
         assert done.exit_code == 0, done.output
         report, log = json.loads(done.output), json.loads(stats.read_text())

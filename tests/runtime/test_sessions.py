@@ -76,6 +76,7 @@ def arguments(method: Any, other: Any = None) -> list[Any]:
         "other": other, "messages": [{"role": "user", "content": "Hello"}],
         "tokens": [3], "sampling": GREEDY, "path": "/nowhere", "position": 0, "block": 1, "draft": None, "ram": None,
         "x": np.zeros((1, 256), np.float32), "take": print, "fill": None, "count": 1, "token_ids": [3], "prompt": [3],
+        "texts": ["x"], "query": "x", "documents": ["x"],
     }  # fmt: skip
     given = inspect.signature(method).parameters.values()
     return [values[p.name] for p in given if p.default is inspect.Parameter.empty]
