@@ -180,6 +180,16 @@ def draw(results: dict[str, Any], path: Path) -> None:
     pyplot.close(figure)
 
 
+def counts(results: dict[str, Any]) -> str:
+    """How many runs a figure is of."""
+    found: dict[tuple[str, int], int] = {}
+    for run in results["runs"]:
+        cell = run["engine"], run["limit_bytes"]
+        found[cell] = found.get(cell, 0) + 1
+    least, most = min(found.values()), max(found.values())
+    return f"{most} run{'s' if most > 1 else ''}" if least == most else f"{least} to {most} runs"
+
+
 def page(results: dict[str, Any]) -> str:
     """The Markdown page: what was measured, the plot, and a table of medians."""
     found, machine = medians(results), results["machine"]
@@ -190,7 +200,7 @@ def page(results: dict[str, Any]) -> str:
         f"{describe(results)} (random weights), {results['recipe']} and Q4_0; {machine['cores']} cores of "
         f"{machine['processor']}, {machine['system']}. Files: {sizes}. {differences(results)}"
         f"After a prompt of about 26 tokens, {results['tokens']} tokens are generated; figures are medians of "
-        f"{results['repeats']} runs, engines in turn. "
+        f"{counts(results)}, engines in turn; an empty cell was not measured. "
         "The limit is a memory cgroup: the kernel enforces it on the whole process, interpreter and page cache "
         f"included. edgekit's `--ram` is the limit less {OVERHEAD // MIB} MiB for its interpreter. The page cache is "
         "dropped before each run; a host may still cache the disk below this machine.",
