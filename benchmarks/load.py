@@ -51,14 +51,14 @@ class Load:
     first: tuple[float, ...]
 
 
-def load(port: int, clients: int, tokens: int, requests: int) -> Load:
-    """Each of `clients` streams `requests` texts of `tokens` tokens, one after another."""
+def load(port: int, clients: int, tokens: int, requests: int, seed: int) -> Load:
+    """Each of `clients` streams `requests` texts of `tokens` tokens, one after another; prompts follow from the seed."""
     lock, first, count = threading.Lock(), [], 0
     begin = time.monotonic()
 
     def client(number: int) -> None:
         nonlocal count
-        rng = random.Random(number)
+        rng = random.Random(seed * 1000 + number)
         for _ in range(requests):
             prompt = " ".join(rng.choices(WORDS, k=12))
             body: dict[str, Any] = {"prompt": prompt, "max_tokens": tokens, "temperature": 0, "logit_bias": {"2": -100}}
@@ -113,8 +113,8 @@ def table(title: str, commands: dict[str, tuple[list[str], Path]], limit: int | 
             drop_cache(file)
             try:
                 with serve([*command, "--port", str(port)], port, limit) as server:
-                    load(port, 1, given.tokens, 1)
-                    runs[name].append([load(port, n, given.tokens, given.requests) for n in CLIENTS])
+                    load(port, 1, given.tokens, 1, 0)
+                    runs[name].append([load(port, n, given.tokens, given.requests, n) for n in CLIENTS])
                     print(name, limit, runs[name][-1], server.peak_bytes(), file=sys.stderr)
             except (RuntimeError, OSError) as error:
                 failed[name] = str(error)
