@@ -52,7 +52,7 @@ class Load:
 
 
 def load(port: int, clients: int, tokens: int, requests: int, seed: int) -> Load:
-    """Each of `clients` streams `requests` texts of `tokens` tokens, one after another; prompts follow from the seed."""
+    """Each of `clients` streams `requests` texts of `tokens` tokens, one after another; the seed makes the prompts."""
     lock, first, count = threading.Lock(), [], 0
     begin = time.monotonic()
 
