@@ -39,8 +39,8 @@ class Emitter(ABC, Generic[V]):
         """Position of each token [1, tokens]."""
 
     def types(self) -> V:
-        """Type of each token [1, tokens]; only of formats that take encoders."""
-        raise NotImplementedError
+        """Type of each token [1, tokens]. A format without encoders refuses them by name."""
+        raise ConvertError("this format has no token types")
 
     @abstractmethod
     def add(self, a: V, b: V) -> V:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.common import activations_option, human, print_json, progress_bar, quiet_option
+from edgekit.cli.common import activations_option, human, print_json, progress_bar, quiet_option, threads_option
 
 if TYPE_CHECKING:
     from edgekit.plan.corrections import Measured
@@ -31,7 +31,7 @@ COLUMNS = ("select", "ram", "prompt_tokens_per_second", "tokens_per_second", "ex
 @click.option("--select", multiple=True, default=("auto",), show_default=True, help="Selection; may be repeated.")
 @click.option("--sparsity", type=click.FloatRange(0, 0.99), default=0.0, help="Of threshold and prompt selection.")
 @activations_option
-@click.option("-t", "--threads", type=click.IntRange(0, 256), default=0)
+@threads_option
 @click.option("--text", type=click.Path(path_type=Path), multiple=True, help="Also compare with dense on this text.")
 @click.option("--text-tokens", type=click.IntRange(64), default=2000, show_default=True)
 @click.option("-o", "--output", "form", type=click.Choice(["md", "json", "csv"]), default="md", show_default=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edgekit.cli.common import UTF8, cache_type_option, quiet_option, waiting
+from edgekit.cli.common import UTF8, cache_type_option, context_option, quiet_option, threads_option, waiting
 from edgekit.cli.grammar import grammar_from, grammar_options
 from edgekit.cli.sampling import sampling_from, sampling_options
 
@@ -20,14 +20,7 @@ from edgekit.cli.sampling import sampling_from, sampling_options
     "--load", "load_file", type=click.Path(path_type=Path), help="Go on with a conversation that /save wrote."
 )
 @click.option("--ram", help="Hard memory budget of the runtime, as in 400M.  [default: all that is needed]")
-@click.option(
-    "-c",
-    "--ctx-size",
-    "context",
-    type=click.IntRange(0),
-    default=0,
-    help="Context in tokens.  [default: the model's, at most 2048]",
-)
+@context_option("Context in tokens.  [default: the model's, at most 2048]")
 @click.option(
     "-n",
     "--n-predict",
@@ -39,7 +32,7 @@ from edgekit.cli.sampling import sampling_from, sampling_options
     show_default=True,
     help="Most tokens of an answer.",
 )
-@click.option("-t", "--threads", type=click.IntRange(0, 256), default=0, help="Compute threads.  [default: all cores]")
+@threads_option
 @sampling_options
 @click.option("--draft-max", type=click.IntRange(0, 64), default=0, help="Guess up to N tokens from the text so far.")
 @cache_type_option

@@ -34,6 +34,17 @@ class Utf8(click.ParamType[str]):
 
 UTF8 = Utf8()
 
+Command = Callable[..., Any]
+threads_option = click.option(
+    "-t", "--threads", type=click.IntRange(0, 256), default=0, help="Compute threads.  [default: all cores]"
+)
+
+
+def context_option(text: str) -> Callable[[Command], Command]:
+    """-c, --ctx-size, whose help says what it is the size of."""
+    return click.option("-c", "--ctx-size", "context", type=click.IntRange(0), default=0, help=text)
+
+
 cache_type_option = click.option(
     "--cache-type",
     type=click.Choice(["f16", "f32", "q8", "q4"]),

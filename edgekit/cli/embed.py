@@ -9,7 +9,15 @@ from typing import Any
 
 import click
 
-from edgekit.cli.common import UTF8, activations_option, json_option, quiet_option, waiting
+from edgekit.cli.common import (
+    UTF8,
+    activations_option,
+    context_option,
+    json_option,
+    quiet_option,
+    threads_option,
+    waiting,
+)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -29,15 +37,8 @@ from edgekit.cli.common import UTF8, activations_option, json_option, quiet_opti
     help="How the tokens of a text become one vector.  [default: as the model says; 'last' of one that writes]",
 )
 @click.option("--ram", help="Hard memory budget of the runtime, as in 400M.  [default: all that is needed]")
-@click.option(
-    "-c",
-    "--ctx-size",
-    "context",
-    type=click.IntRange(0),
-    default=0,
-    help="Most tokens of a text.  [default: the model's]",
-)
-@click.option("-t", "--threads", type=click.IntRange(0, 256), default=0, help="Compute threads.  [default: all cores]")
+@context_option("Most tokens of a text.  [default: the model's]")
+@threads_option
 @activations_option
 @json_option
 @quiet_option

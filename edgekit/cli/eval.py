@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from edgekit.cli.common import cache_type_option, json_option, print_json, progress_bar, quiet_option
+from edgekit.cli.common import cache_type_option, json_option, print_json, progress_bar, quiet_option, threads_option
 from edgekit.errors import ConvertError
 
 
@@ -31,7 +31,7 @@ from edgekit.errors import ConvertError
 @click.option("--tokens", type=click.IntRange(2), help="Read no more than this.  [default: all]")
 @click.option("--ram", help="Memory budget of MODEL, as in 400M.  [default: no limit]")
 @click.option("-c", "--context", "--ctx-size", type=click.IntRange(0), default=0, help="Most tokens of a text.")
-@click.option("-t", "--threads", type=click.IntRange(0, 256), default=0, help="[default: one per core]")
+@threads_option
 @cache_type_option
 @json_option
 @quiet_option

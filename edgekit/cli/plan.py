@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.common import cache_type_option, human, json_option, print_json
+from edgekit.cli.common import cache_type_option, context_option, human, json_option, print_json, threads_option
 from edgekit.cli.profile import profile_figures, profile_lines
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     default="auto",
     show_default=True,
 )
-@click.option("-c", "--ctx-size", "context", type=click.IntRange(0), default=0)
-@click.option("-t", "--threads", type=click.IntRange(0, 256), default=0)
+@context_option("Context in tokens.  [default: the model's, at most 2048]")
+@threads_option
 @cache_type_option
 @click.option("--profile", "profile_path", type=click.Path(path_type=Path), help="A profile of another place.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw tok/s against the budget (needs matplotlib).")

@@ -7,7 +7,16 @@ from typing import Any
 
 import click
 
-from edgekit.cli.common import UTF8, activations_option, json_option, print_json, quiet_option, waiting
+from edgekit.cli.common import (
+    UTF8,
+    activations_option,
+    context_option,
+    json_option,
+    print_json,
+    quiet_option,
+    threads_option,
+    waiting,
+)
 from edgekit.cli.embed import lines_of, print_warning
 
 
@@ -21,15 +30,8 @@ from edgekit.cli.embed import lines_of, print_warning
 @click.option("--top", type=click.IntRange(1), help="Print the best N only.  [default: all]")
 @click.option("--raw", is_flag=True, help="Scores as the model's head gives them, without a sigmoid.")
 @click.option("--ram", help="Hard memory budget of the runtime, as in 400M.  [default: all that is needed]")
-@click.option(
-    "-c",
-    "--ctx-size",
-    "context",
-    type=click.IntRange(0),
-    default=0,
-    help="Most tokens of a pair.  [default: the model's]",
-)
-@click.option("-t", "--threads", type=click.IntRange(0, 256), default=0, help="Compute threads.  [default: all cores]")
+@context_option("Most tokens of a pair.  [default: the model's]")
+@threads_option
 @activations_option
 @json_option
 @quiet_option

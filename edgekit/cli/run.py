@@ -15,10 +15,12 @@ from edgekit.cli.common import (
     UTF8,
     activations_option,
     cache_type_option,
+    context_option,
     json_option,
     print_json,
     progress_bar,
     quiet_option,
+    threads_option,
     waiting,
 )
 from edgekit.cli.grammar import grammar_from, grammar_options
@@ -55,10 +57,8 @@ INTERRUPTED = "interrupted"  # a finish_reason: Ctrl-C
     help="Most tokens to generate.",
 )
 @click.option("--ram", help="Hard memory budget of the runtime, as in 400M.  [default: all that is needed]")
-@click.option(
-    "-c", "--ctx-size", "context", type=click.IntRange(0), default=0, help="Context in tokens.  [default: prompt + n]"
-)
-@click.option("-t", "--threads", type=click.IntRange(0, 256), default=0, help="Compute threads.  [default: all cores]")
+@context_option("Context in tokens.  [default: prompt + n]")
+@threads_option
 @click.option(
     "-b",
     "--batch-size",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgekit.cli.common import cache_type_option, quiet_option, waiting
+from edgekit.cli.common import cache_type_option, context_option, quiet_option, threads_option, waiting
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -22,15 +22,8 @@ from edgekit.cli.common import cache_type_option, quiet_option, waiting
 @click.option(
     "--cors-origin", multiple=True, help="Origin of web pages that may ask; may be repeated.  [default: none]"
 )
-@click.option(
-    "-c",
-    "--ctx-size",
-    "context",
-    type=click.IntRange(0),
-    default=0,
-    help="Context of each text in tokens.  [default: the model's, at most 2048]",
-)
-@click.option("-t", "--threads", type=click.IntRange(0, 256), default=0, help="Compute threads.  [default: all cores]")
+@context_option("Context of each text in tokens.  [default: the model's, at most 2048]")
+@threads_option
 @cache_type_option
 @click.option("--draft-max", type=click.IntRange(0, 64), default=0, help="Guess up to N tokens from the text so far.")
 @click.option("--queue", type=click.IntRange(0), default=32, show_default=True, help="Most requests that wait.")

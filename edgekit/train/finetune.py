@@ -34,9 +34,8 @@ from edgekit.train.student import Student
 from edgekit.train.text import batches, rate, sequences
 from edgekit.train.weights import BundleTensors
 
-COPIES = (
-    8  # of each weight: of the original, in full precision, decoded, its gradient, two moments, and what torch keeps
-)
+# Of each weight: of the original, in full precision, decoded, its gradient, two moments, and what torch keeps.
+COPIES = 8
 LOGITS = 8  # copies of a batch's logits
 Progress = Callable[[int, int], None]
 
