@@ -51,6 +51,19 @@ inline RowCase make_case(Codec codec, uint32_t cols, uint32_t group, bool symmet
   return c;
 }
 
+// Every way in which rows of a codec may differ: body(group, symmetric). What a codec does not have is not varied.
+template <class Body>
+void for_each_variant(Codec codec, const Body& body) {
+  const Form form = form_of(codec);
+  for (uint32_t group : {32u, 64u, 128u, 256u}) {
+    if (group != 32 && !has_groups(form) && form != Form::computed) continue;
+    for (bool symmetric : {true, false}) {
+      if (symmetric && form != Form::affine) continue;
+      body(group, symmetric);
+    }
+  }
+}
+
 inline std::vector<const KernelSet*> all_sets() {
   std::vector<const KernelSet*> out;
   const std::string names = kernel_set_names();

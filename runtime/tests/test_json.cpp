@@ -6,7 +6,7 @@
 using namespace edgekit;
 
 namespace {
-bool parses(const std::string& text) {
+bool is_json(const std::string& text) {
   Budget budget(0);
   return Json::parse(text, budget).ok();
 }
@@ -30,11 +30,11 @@ TEST(json_reads_what_a_manifest_holds) {
 TEST(json_refuses_what_is_not_json) {
   for (const char* text : {"", "{", "[1,", "[1 2]", "{\"a\"}", "{\"a\":}", "{a:1}", "[1]x", "\"abc", "tru", "[01a]",
                            "-", "1e", "[,1]", "{\"a\":1,}", "nul", "[\"\x01\"]", "\"\\"}) {
-    CHECK(!parses(text));
+    CHECK(!is_json(text));
   }
-  CHECK(!parses(std::string(1000000, '[')));
-  CHECK(!parses(std::string(40, '[') + std::string(40, ']')));
-  CHECK(parses(std::string(30, '[') + std::string(30, ']')));
+  CHECK(!is_json(std::string(1000000, '[')));
+  CHECK(!is_json(std::string(40, '[') + std::string(40, ']')));
+  CHECK(is_json(std::string(30, '[') + std::string(30, ']')));
 }
 
 TEST(json_integers_do_not_wrap) {
@@ -48,25 +48,25 @@ TEST(json_integers_do_not_wrap) {
 }
 
 TEST(json_refuses_keys_that_two_readers_would_read_differently) {
-  CHECK(!parses("{\"a\": 1, \"a\": 2}"));
-  CHECK(!parses("[{\"x\": {\"b\": 1, \"c\": 0, \"b\": 1}}]"));
-  CHECK(!parses("{\"\\u0061\": 1}"));
-  CHECK(parses("{\"a\": {\"a\": 1}, \"b\": {\"a\": 2}}"));
+  CHECK(!is_json("{\"a\": 1, \"a\": 2}"));
+  CHECK(!is_json("[{\"x\": {\"b\": 1, \"c\": 0, \"b\": 1}}]"));
+  CHECK(!is_json("{\"\\u0061\": 1}"));
+  CHECK(is_json("{\"a\": {\"a\": 1}, \"b\": {\"a\": 2}}"));
 }
 
 TEST(json_refuses_numbers_that_the_standard_does_not_know) {
   for (const char* text : {"01", "-01", "00", "1.", "-1.", ".5", "-.5", "+1", "1.e5", "1e+", "0x1", "1E", "--1"}) {
-    CHECK(!parses(text));
-    CHECK(!parses("[" + std::string(text) + "]"));
+    CHECK(!is_json(text));
+    CHECK(!is_json("[" + std::string(text) + "]"));
   }
-  for (const char* text : {"0", "-0", "0.5", "-0.0", "10", "1e05", "1E+2", "0e0", "1.50"}) CHECK(parses(text));
+  for (const char* text : {"0", "-0", "0.5", "-0.0", "10", "1e05", "1E+2", "0e0", "1.50"}) CHECK(is_json(text));
 }
 
 TEST(json_refuses_escapes_that_the_standard_does_not_know) {
   for (const char* text : {"\\x41", "\\'", "\\u12", "\\u12g4", "\\u", "\\0", "\\ "}) {
-    CHECK(!parses('"' + std::string(text) + '"'));
+    CHECK(!is_json('"' + std::string(text) + '"'));
   }
-  CHECK(parses("\"\\\" \\\\ \\/ \\b \\f \\n \\r \\t \\u00e9 \\uD83D\\uDE00\""));
+  CHECK(is_json("\"\\\" \\\\ \\/ \\b \\f \\n \\r \\t \\u00e9 \\uD83D\\uDE00\""));
 }
 
 TEST(json_refuses_text_that_is_not_utf8) {
@@ -83,12 +83,12 @@ TEST(json_refuses_text_that_is_not_utf8) {
       "\xff",
   };
   for (const std::string& text : bad) {
-    CHECK(!parses('"' + text + '"'));
-    CHECK(!parses("{\"" + text + "\": 1}"));
+    CHECK(!is_json('"' + text + '"'));
+    CHECK(!is_json("{\"" + text + "\": 1}"));
   }
   for (const char* text : {"\xc3\xa9", "\xe2\x82\xac", "\xed\x9f\xbf", "\xf0\x9f\x98\x80", "\xf4\x8f\xbf\xbf"}) {
-    CHECK(parses('"' + std::string(text) + '"'));
-    CHECK(parses("{\"" + std::string(text) + "\": 1}"));
+    CHECK(is_json('"' + std::string(text) + '"'));
+    CHECK(is_json("{\"" + std::string(text) + "\": 1}"));
   }
 }
 
