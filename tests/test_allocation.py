@@ -92,11 +92,11 @@ def test_text_moves_bits_to_where_they_matter(tmp_path: Path, capsys: pytest.Cap
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join(lines))
     learn = ["--calibration", str(text), "--calibration-tokens", "300", "--keep-order"]
-    (tmp_path / "three.toml").write_text('[[tensors]]\nmatch = "*"\nmethod = "scaled_palette"\nbits = 3\n')
+    (tmp_path / "three.toml").write_text('[[tensors]]\nmatch = "*"\nmethod = "affine"\nbits = 3\n')
     base = ["convert", str(DEMO), "-q", "-o"]
     assert main([*base, str(tmp_path / "all3"), "--recipe", str(tmp_path / "three.toml"), *learn]) == 0
     bits = inspect_bundle(tmp_path / "all3.edgekit")["coded_bits_per_weight"]
-    assert main([*base, str(tmp_path / "fitted"), "--target-bpw", str(bits), *learn]) == 0
+    assert main([*base, str(tmp_path / "fitted"), "--target-bpw", str(bits), "--method", "affine", *learn]) == 0
     assert inspect_bundle(tmp_path / "fitted.edgekit")["coded_bits_per_weight"] <= bits
     kl = []
     for name in ("all3", "fitted"):

@@ -180,7 +180,7 @@ def test_a_conversion_with_gradients_is_closer(tmp_path: Path, data: Path, capsy
     recipe.write_text('[[tensors]]\nmatch = "*"\nmethod = "trellis"\nbits = 3\n')
     kl = []
     for gradients_too in (False, True):
-        settings = Calibration((text,), tokens=16384, gradients=gradients_too)
+        settings = Calibration((text,), tokens=4096, gradients=gradients_too)
         made = convert(source, tmp_path / f"made{gradients_too}", recipe, calibration=settings)
         assert main(["eval", str(made.path), "--text", str(held_out), "--against", str(source), "--json"]) == 0
         kl.append(json.loads(capsys.readouterr().out)["kl"])
