@@ -136,9 +136,13 @@ def convert(
     missing = missing_tokenizer(str(checkpoint), opened)
     if missing and calibration is not None:
         raise ConvertError(missing)
+    from edgekit.generate.chat_form import chat_files  # brings jinja2, which takes long to import
+
+    chat, unformed = chat_files(opened, model)
     if warn is not None:  # a bundle without a tokenizer can be measured and exported all the same
-        for line in (*([missing] if missing else []), *warnings):
-            warn(line)
+        for line in (missing, *warnings, unformed):
+            if line:
+                warn(line)
     workers = threads or usable_cores()
     provenance: dict[str, Any] = {
         "edgekit": __version__,
@@ -174,7 +178,7 @@ def convert(
             opened, model = extend(opened, file), apply(model, file)
         placed = plan_layout(model, chosen, arrangement)
         statistics = learned.statistics(opened) if learned is not None else None
-        writer = Writer(opened, model, placed, space.output, provenance, hashed(key_text), statistics)
+        writer = Writer(opened, model, placed, space.output, provenance, hashed(key_text), statistics, chat)
         writer.run(workers, progress or (lambda done, total: None))
         losses = measure(opened, placed, space.output) if keeps else None
         space.place()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -59,11 +59,14 @@ class Writer:
         provenance: dict[str, Any],
         key: str,
         statistics: StatisticsOf | None = None,
+        made: Mapping[str, bytes] | None = None,
     ) -> None:
-        """`statistics`: what calibration text says of a part's matrix; None without text."""
+        """`statistics`: what calibration text says of a part's matrix; None without text. `made`: files that come to
+        the tokenizer's, by name."""
         self.checkpoint, self.model, self.layout = checkpoint, model, layout
         self.folder, self.provenance = folder, provenance
         self.statistics = statistics or (lambda part: NOTHING)
+        self.made = made or {}
         self.luts = {v.name: v for v in layout.vectors if v.source is None}
         self.journal = Journal(folder, layout, key)
         self.resumed = 0
@@ -144,6 +147,8 @@ class Writer:
         for name in self.checkpoint.files:
             (folder / name).parent.mkdir(exist_ok=True)
             write_file(folder / name, self.checkpoint.file(name))
+        for name, content in self.made.items():
+            write_file(folder / name, content)
 
     # --- tensors -----------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -90,7 +90,26 @@ def choose(templates: Mapping[str, str], tools: Sequence[Any] | None) -> str:
     return templates[DEFAULT]
 
 
-def render(template: str, messages: Sequence[Message], tools: Sequence[Any] | None, tokens: Mapping[str, str]) -> str:
+def special_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """Special tokens by the names that chat templates know, as "bos_token"; arguments as of `read_templates`."""
+    path = folder / "special_tokens_map.json"
+    legacy = read_json(path) if path.is_file() and "added_tokens_decoder" not in config else {}
+    texts = {k: v.get("content") if isinstance(v, dict) else v for k, v in (dict(config) | legacy).items()}
+    return {k: v for k, v in texts.items() if k.endswith("_token") and isinstance(v, str)}
+
+
+def strftime_now(form: str) -> str:
+    """The time now, for templates that tell the date."""
+    return datetime.now().strftime(form)
+
+
+def render(
+    template: str,
+    messages: Sequence[Message],
+    tools: Sequence[Any] | None,
+    tokens: Mapping[str, str],
+    now: Callable[[str], str] = strftime_now,
+) -> str:
     """The prompt of a conversation, ready for the assistant's answer.
 
     Args:
@@ -98,6 +117,7 @@ def render(template: str, messages: Sequence[Message], tools: Sequence[Any] | No
         messages: objects with a "role" and mostly a "content"; keys whose value is None are left out.
         tools: JSON schemas of functions.
         tokens: special tokens by name, as "bos_token".
+        now: writes the time in a format.
 
     Raises:
         BundleError: no messages, or the template does not render, or takes or makes too much (see sandbox.py).
@@ -107,7 +127,7 @@ def render(template: str, messages: Sequence[Message], tools: Sequence[Any] | No
     chat = [_aliased({k: v for k, v in m.items() if v is not None}) for m in messages]
     try:
         return (
-            _environment()
+            _environment(now)
             .from_string(template)
             .render(messages=chat, tools=tools, documents=None, add_generation_prompt=True, **tokens)
         )
@@ -178,10 +198,6 @@ def _raise_exception(message: str) -> NoReturn:
     raise TemplateError(message)
 
 
-def _strftime_now(form: str) -> str:
-    return datetime.now().strftime(form)
-
-
 def _tojson(
     value: Any,
     ensure_ascii: bool = False,
@@ -193,12 +209,12 @@ def _tojson(
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
-def _environment() -> BoundedEnvironment:
+def _environment(now: Callable[[str], str]) -> BoundedEnvironment:
     made = BoundedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
     made.filters["tojson"] = _tojson
     made.globals |= {
         "raise_exception": _raise_exception,
-        "strftime_now": _strftime_now,
+        "strftime_now": now,
         "dict": _Dict(),
         "namespace": _Namespace,
     }

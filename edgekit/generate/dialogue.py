@@ -48,6 +48,11 @@ def render_dialogue(
         raise BundleError("the model has no chat template, so it knows no tools; leave the tools out")
     if not messages:
         raise BundleError("a chat has no messages; give at least one")
-    lines = [f"{NAMES.get(m['role'], m['role'])}: {m.get('content') or ''}" for m in messages]
-    text = "\n".join([*lines, "Assistant:"])
+    text = plain_text(messages)
     return Prompt(text, tuple(tokenizer.encode(text)), PLAIN_STOP)
+
+
+def plain_text(messages: Sequence[Mapping[str, Any]]) -> str:
+    """The prompt of a model without a chat template."""
+    lines = [f"{NAMES.get(m['role'], m['role'])}: {m.get('content') or ''}" for m in messages]
+    return "\n".join([*lines, "Assistant:"])

@@ -166,10 +166,9 @@ class Tokenizer:
     @cached_property
     def special_tokens(self) -> dict[str, str]:
         """Special tokens by the names that chat templates know, as "bos_token"."""
-        path = self._folder / "special_tokens_map.json"
-        legacy = read_json(path) if path.is_file() and "added_tokens_decoder" not in self._config else {}
-        texts = {k: v.get("content") if isinstance(v, dict) else v for k, v in (self._config | legacy).items()}
-        return {k: v for k, v in texts.items() if k.endswith("_token") and isinstance(v, str)}
+        from edgekit.generate.chat_template import special_tokens
+
+        return special_tokens(self._folder, self._config)
 
     def chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None = None) -> str:
         """The prompt of a conversation, by the model's own template, rendered in a sandbox.
