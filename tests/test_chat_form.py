@@ -33,7 +33,8 @@ REASONING = (
 LLAMA2 = (
     "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}{% set rest = messages[1:] %}"
     "{% else %}{% set system = false %}{% set rest = messages %}{% endif %}"
-    "{% for m in rest %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('alternate') }}{% endif %}"
+    "{% for m in rest %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('alternate') }}{% endif %}"
     "{% if loop.index0 == 0 and system %}{% set content = '<<SYS>>\n' + system + '\n<</SYS>>\n\n' + m.content %}"
     "{% else %}{% set content = m.content %}{% endif %}"
     "{% if m.role == 'user' %}{{ bos_token + '[INST] ' + content + ' [/INST]' }}"
@@ -43,7 +44,8 @@ LLAMA3 = (
     "{{ bos_token }}{% if messages[0].role == 'system' %}{% set system = messages[0].content|trim %}"
     "{% set messages = messages[1:] %}{% else %}{% set system = '' %}{% endif %}"
     "<|start_header_id|>system<|end_header_id|>\n\nToday Date: {{ strftime_now('%d %b %Y') }}\n\n{{ system }}<|eot_id|>"
-    "{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n{{ m.content|trim }}<|eot_id|>{% endfor %}"
+    "{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
+    "{{ m.content|trim }}<|eot_id|>{% endfor %}"
     "<|start_header_id|>assistant<|end_header_id|>\n\n"
 )
 GEMMA = (
@@ -53,7 +55,8 @@ GEMMA = (
     "{{ first if loop.first }}{{ m.content|trim }}<end_of_turn>\n{% endfor %}<start_of_turn>model\n"
 )
 LAST_USER = (  # the system message goes into the last message: no fixed text with one, but without
-    "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}{% set messages = messages[1:] %}{% endif %}"
+    "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}"
+    "{% set messages = messages[1:] %}{% endif %}"
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] "
     "{{ system + '\n\n' if system is defined and loop.last }}{{ m.content }}[/INST]"
     "{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"

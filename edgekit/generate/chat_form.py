@@ -1,8 +1,8 @@
 """A chat template as plain data, for programs that have no jinja.
 
-Most templates put fixed texts between the messages, which depend on nothing but the roles on both sides. Those texts are
-found by rendering conversations of marker words, and count only when they make random conversations exactly as the
-template does. `EdgeKit` for Swift reads the result from a bundle (docs/format.md, "Conversations").
+Most templates put fixed texts between the messages, which depend on nothing but the roles on both sides. Those texts
+are found by rendering conversations of marker words, and count only when they make random conversations exactly as
+the template does. `EdgeKit` for Swift reads the result from a bundle (docs/format.md, "Conversations").
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from edgekit.arch.spec import Model
 from edgekit.checkpoint import Checkpoint, read_json
@@ -35,7 +34,23 @@ TRIMS: dict[str, Callable[[str], str]] = {
     "right": str.rstrip,
 }
 CONVERSATIONS = 200  # that a form must make as its template does
-PIECES = ("a", "Zoe", "\u00e9t\u00e9", "\U0001f642", "\n", " ", "\t", "{{ x }}", "<b>", "&", "'\"", "\\n", "1.5", "\u00a0", "\u65e5")
+PIECES = (
+    "a",
+    "Zoe",
+    "\u00e9t\u00e9",
+    "\U0001f642",
+    "\n",
+    " ",
+    "\t",
+    "{{ x }}",
+    "<b>",
+    "&",
+    "'\"",
+    "\\n",
+    "1.5",
+    "\u00a0",
+    "\u65e5",
+)
 
 Conversation = Sequence[tuple[str, str]]  # (role, content)
 Render = Callable[[Conversation], str]
@@ -131,10 +146,11 @@ def chat_files(opened: Checkpoint, model: Model) -> tuple[dict[str, bytes], str]
             form = chat_form(choose(templates, None), tokens) if templates else plain_form()
         except EdgekitError as error:
             return {}, f"no conversations in Swift apps, as {error}; there, prompts are given as they should be read"
-    return {FILE: _written(form, model)}, ""
+    return {FILE: written(form, model)}, ""
 
 
-def _written(form: ChatForm, model: Model) -> bytes:
+def written(form: ChatForm, model: Model) -> bytes:
+    """The content of FILE."""
     made = {
         "version": VERSION,
         "between": [{"after": a, "before": b, "text": t} for (a, b), t in sorted(form.between.items())],
@@ -180,7 +196,9 @@ def _trimmed(form: ChatForm, rendered: Render, roles: Sequence[str]) -> ChatForm
     """
     trim = {}
     for role in roles:
-        turns = ["user"] if role == "user" else ["system", "user"] if role == "system" else ["user", "assistant", "user"]
+        turns = (
+            ["user"] if role == "user" else ["system", "user"] if role == "system" else ["user", "assistant", "user"]
+        )
         padded = [(r, " \n\u00a0ab c\t\n " if r == role else "x") for r in turns]
         want = rendered(padded)
         trim[role] = next(k for k in [*TRIMS, ""] if not k or ChatForm(form.between, {role: k}).text(padded) == want)

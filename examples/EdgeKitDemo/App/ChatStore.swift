@@ -10,6 +10,8 @@ import os
 @MainActor @Observable
 final class ChatStore {
   private(set) var messages: [Message] = []
+  private(set) var conversations: [Conversation] = []
+  private(set) var current: Conversation.ID?
   private(set) var state = Chat.State.idle
   private(set) var samples: [Sample] = []
   private(set) var plan: EdgeModel.Plan?
@@ -37,10 +39,14 @@ final class ChatStore {
       let plan = try EdgeModel.plan(bundle: url.path(percentEncoded: false))
       self.plan = plan
       settings = Settings(budget: BudgetAdvice(available: Self.available, plan: plan).suggested)
-      let chat = try Chat(bundle: url.path(percentEncoded: false), tokenizer: tokenizer, settings: settings)
+      name = url.deletingPathExtension().lastPathComponent
+      let chat = try Chat(
+        bundle: url.path(percentEncoded: false), tokenizer: tokenizer, settings: settings,
+        folder: URL.applicationSupportDirectory.appending(path: "conversations/\(name)"))
       chat.changed = { [weak self] in self?.refresh() }
       self.chat = chat
-      name = url.deletingPathExtension().lastPathComponent
+      if let last = chat.conversations.all.first(where: { !$0.messages.isEmpty }) { chat.open(last.id) }
+      refresh()
       watch()
     } catch {
       failure = "\(error)"
@@ -52,6 +58,8 @@ final class ChatStore {
     chat?.stop()
     chat = nil
     messages = []
+    conversations = []
+    current = nil
     samples = []
     scope?.stopAccessingSecurityScopedResource()
     scope = nil
@@ -60,6 +68,10 @@ final class ChatStore {
   func send(_ prompt: String) { chat?.send(prompt) }
   func stop() { chat?.stop() }
   func apply() { chat?.apply(settings) }
+  func begin() { chat?.begin() }
+  func open(_ id: Conversation.ID) { chat?.open(id) }
+  func rename(_ id: Conversation.ID, _ name: String) { chat?.rename(id, name) }
+  func delete(_ id: Conversation.ID) { chat?.delete(id) }
 
   func memoryWarning() {
     guard let plan else { return }
@@ -70,6 +82,8 @@ final class ChatStore {
   private func refresh() {
     guard let chat else { return }
     messages = chat.messages
+    conversations = chat.conversations.all
+    current = chat.current.id
     state = chat.state
     samples = chat.metrics.samples
     if case .failed(let why) = chat.state { failure = why }

@@ -10,11 +10,12 @@ struct ContentView: View {
   @State private var showsCharts = false
 
   var body: some View {
-    NavigationStack {
+    NavigationSplitView {
+      ConversationsView().navigationTitle(store.isOpen ? store.name : "EdgeKit")
+    } detail: {
       Group {
         if store.isOpen { ChatView() } else { welcome }
       }
-      .navigationTitle(store.isOpen ? store.name : "EdgeKit")
       .toolbar {
         Button("Open", systemImage: "folder") { choosing = true }
         Button("Charts", systemImage: "chart.xyaxis.line") { showsCharts = true }.disabled(!store.isOpen)

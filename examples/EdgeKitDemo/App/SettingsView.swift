@@ -19,6 +19,9 @@ struct SettingsView: View {
             LabeledContent("Least", value: Int64(advice.least), format: .byteCount(style: .memory))
           }
         }
+        Section("System message") {
+          TextField("What every conversation begins with", text: $store.settings.system, axis: .vertical)
+        }
         Section("Sampling") {
           LabeledContent("Temperature") { Slider(value: $store.settings.temperature, in: 0...2) }
           LabeledContent("Top p") { Slider(value: $store.settings.topP, in: 0.05...1) }

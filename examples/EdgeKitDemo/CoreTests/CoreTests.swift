@@ -7,7 +7,7 @@ import XCTest
 
 /// One token for each word of a small list: enough to follow a text.
 private struct Words: Tokenizing {
-  func encode(_ text: String) -> [Int32] { text.split(separator: " ").map { Int32($0) ?? 5 } }
+  func encode(_ text: String, special: Bool) -> [Int32] { text.split(separator: " ").map { Int32($0) ?? 5 } }
   func decode(_ tokens: [Int32]) -> String { tokens.map { "\($0) " }.joined() }
 }
 
@@ -97,5 +97,92 @@ final class CoreTests: XCTestCase, @unchecked Sendable {
     metrics.restart()
     metrics.record(await session.statistics())
     XCTAssertEqual(metrics.samples.count, count)
+  }
+}
+
+/// A letter a token, of those that the demo model's chat bundle need not understand.
+private struct Letters: Tokenizing {
+  func encode(_ text: String, special: Bool) -> [Int32] { text.utf8.map { 3 + Int32($0) % 200 } }
+  func decode(_ tokens: [Int32]) throws -> String { tokens.map { "\($0) " }.joined() }
+}
+
+final class ConversationsTests: XCTestCase, @unchecked Sendable {
+  private let folder = FileManager.default.temporaryDirectory.appendingPathComponent("conversations-\(UUID())")
+
+  override func tearDown() { try? FileManager.default.removeItem(at: folder) }
+
+  @MainActor
+  private func chat() throws -> Chat {
+    guard let stage = ProcessInfo.processInfo.environment["EDGEKIT_TEST_STAGE"] else { throw XCTSkip("no stage") }
+    var settings = Settings(budget: 64 << 20)
+    (settings.temperature, settings.maxTokens, settings.system) = (0, 12, "Be brief.")
+    return try Chat(bundle: stage + "/chat.edgekit", tokenizer: Letters(), settings: settings, context: 512, folder: folder)
+  }
+
+  @MainActor
+  private func say(_ chat: Chat, _ text: String) async {
+    chat.send(text)
+    await chat.finished()
+  }
+
+  @MainActor
+  func testConversationsDoNotMixAndGoOnWhereTheyWere() async throws {
+    let alone = try chat()
+    await say(alone, "a cat")
+    await say(alone, "and then")
+    let want = alone.messages.map(\.text)
+    let chat = try self.chat()
+    await say(chat, "a cat")
+    let first = chat.current.id
+    chat.begin()
+    await say(chat, "something else")
+    XCTAssertEqual(chat.messages.count, 2)
+    chat.open(first)
+    await say(chat, "and then")
+    XCTAssertEqual(chat.messages.map(\.text), want)
+    XCTAssertEqual(chat.state, .idle)
+    XCTAssertEqual(chat.conversations.all.map(\.messages.count), [4, 2, 4])
+  }
+
+  @MainActor
+  func testConversationsAreThereAfterALaunch() async throws {
+    var chat = try self.chat()
+    await say(chat, "a cat\nwith a hat")
+    let (id, said) = (chat.current.id, chat.messages)
+    XCTAssertEqual(chat.conversations[id]?.title, "a cat with a hat".components(separatedBy: " with").first)
+    chat.rename(id, "Cats")
+    chat.begin()
+    await say(chat, "dogs")
+    try Data("{".utf8).write(to: folder.appendingPathComponent("damaged.json"))
+    chat = try self.chat()
+    XCTAssertEqual(chat.conversations.unread, ["damaged.json"])
+    XCTAssertEqual(chat.conversations.all.map(\.title), ["New conversation", "dogs", "Cats"])
+    chat.open(id)
+    await chat.finished()
+    XCTAssertEqual(chat.messages, said)
+    await say(chat, "more")
+    XCTAssertEqual(chat.messages.count, 4)
+    chat.delete(id)
+    await chat.finished()
+    XCTAssertNotEqual(chat.current.id, id)
+    let left = try FileManager.default.contentsOfDirectory(atPath: folder.path)
+    XCTAssertFalse(left.contains { $0.contains("\(id)") }, "\(left)")
+  }
+
+  @MainActor
+  func testAnAnswerEndsWhenAnotherConversationIsOpened() async throws {
+    let chat = try self.chat()
+    chat.send("a cat")
+    let first = chat.current.id
+    chat.begin()
+    XCTAssertEqual(chat.state, .idle)
+    await say(chat, "a dog")
+    XCTAssertEqual(chat.messages.count, 2)
+    XCTAssertFalse(chat.messages[1].text.isEmpty)
+    let other = try self.chat()
+    await say(other, "a dog")
+    XCTAssertEqual(chat.messages[1].text, other.messages[1].text)
+    chat.delete(first)
+    XCTAssertNil(chat.conversations[first])
   }
 }

@@ -11,6 +11,11 @@ public struct EdgeError: Error, Sendable, Equatable, CustomStringConvertible {
   public let kind: Kind
   public let description: String
 
+  init(_ kind: Kind, _ description: String) {
+    self.kind = kind
+    self.description = description
+  }
+
   init(status: Int32, message: String) {
     description = message.isEmpty ? "the runtime failed with status \(status)" : message
     switch Int(status) {

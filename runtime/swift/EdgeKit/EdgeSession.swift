@@ -66,10 +66,17 @@ public final class EdgeSession: Sendable {
     worker = try Worker(model)
   }
 
-  /// Continues a prompt of token ids, token by token; begins afresh. Ends at a stop token, after `maxTokens`, when the
-  /// context is full, or when the task that reads the stream is cancelled.
+  /// Continues a prompt of token ids, token by token. Ends at a stop token, after `maxTokens`, when the context is full,
+  /// when the output is whole, or when the task that reads the stream is cancelled.
+  ///
+  /// - Parameters:
+  ///   - stop: tokens that end the text; they are not given out.
+  ///   - output: what the text must be; nil: any.
+  ///   - keepsBeginning: what the session holds of the prompt already is not computed again, else it begins afresh. The
+  ///     text is the same.
   public func generate(
-    _ prompt: [Int32], maxTokens: Int = 128, sampling: Sampling = Sampling(), stop: Set<Int32> = []
+    _ prompt: [Int32], maxTokens: Int = 128, sampling: Sampling = Sampling(), stop: Set<Int32> = [],
+    output: JSONOutput? = nil, keepsBeginning: Bool = false
   ) -> AsyncThrowingStream<Int32, any Error> {
     AsyncThrowingStream { continuation in
       let worker = self.worker
@@ -81,7 +88,10 @@ public final class EdgeSession: Sendable {
       }
       worker.queue.async {
         do throws(EdgeError) {
-          try worker.run(prompt, maxTokens, sampling, stop, stopped) { continuation.yield($0) }
+          let request = Request(
+            prompt: prompt, maxTokens: maxTokens, sampling: sampling, stop: stop, output: output,
+            keepsBeginning: keepsBeginning)
+          try worker.run(request, stopped) { continuation.yield($0) }
           continuation.finish()
         } catch {
           continuation.finish(throwing: error.kind == .cancelled ? CancellationError() : error)
@@ -109,13 +119,32 @@ public final class EdgeSession: Sendable {
 
   /// Writes the session to a file, from which another of the same bundle goes on.
   public func save(to path: String) async throws {
+    try await alone { worker in try check { error in edgekit_session_save(worker.handle, path, error) } }
+  }
+
+  /// Takes the tokens, keys and values of a saved session; what the session held is forgotten. Text goes on from there
+  /// with `keepsBeginning`. After an error the session is empty.
+  public func restore(from path: String) async throws {
+    try await alone { worker in try check { error in edgekit_session_restore(worker.handle, path, error) } }
+  }
+
+  /// Does something with the worker when no text is under way, on its queue.
+  func alone<T: Sendable>(_ body: @escaping @Sendable (Worker) throws -> T) async throws -> T {
     let worker = self.worker
-    try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
-      worker.queue.async {
-        continuation.resume(with: Result { try check { error in edgekit_session_save(worker.handle, path, error) } })
-      }
+    return try await withCheckedThrowingContinuation { continuation in
+      worker.queue.async { continuation.resume(with: Result { try body(worker) }) }
     }
   }
+}
+
+/// What a text is to be.
+struct Request: Sendable {
+  let prompt: [Int32]
+  let maxTokens: Int
+  let sampling: Sampling
+  let stop: Set<Int32>
+  let output: JSONOutput?
+  let keepsBeginning: Bool
 }
 
 /// A flag that one thread sets and another reads.
@@ -144,15 +173,18 @@ final class Worker: @unchecked Sendable {
 
   func cancel() { edgekit_session_cancel(handle) }
 
-  func run(
-    _ prompt: [Int32], _ maxTokens: Int, _ sampling: Sampling, _ stop: Set<Int32>, _ stopped: Flag,
-    _ yield: (Int32) -> Void
-  ) throws(EdgeError) {
-    edgekit_session_reset(handle)
+  func run(_ request: Request, _ stopped: Flag, _ yield: (Int32) -> Void) throws(EdgeError) {
+    let begin = request.keepsBeginning ? rewind(to: request.prompt) : 0
+    if begin == 0 { edgekit_session_reset(handle) }
     if stopped.isSet { return }  // set before the cancellation that the reset may have cleared
-    try check { error in edgekit_session_eval(handle, prompt, UInt32(prompt.count), 0, nil, error) }
-    var settings = sampling.native
-    for _ in 0..<max(0, maxTokens) where !stopped.isSet {
+    let rest = Array(request.prompt.dropFirst(begin))
+    try check { error in edgekit_session_eval(handle, rest, UInt32(rest.count), 0, nil, error) }
+    let mask = try request.output.map { output throws(EdgeError) in try Mask(output, request.stop) }
+    if let mask { edgekit_session_set_mask(handle, Mask.callback, Unmanaged.passUnretained(mask).toOpaque()) }
+    defer { if mask != nil { edgekit_session_set_mask(handle, nil, nil) } }
+    var settings = request.sampling.native
+    for _ in 0..<max(0, request.maxTokens) where !stopped.isSet {
+      if mask?.isWhole == true { return }
       var token: Int32 = 0
       do throws(EdgeError) {
         try check { error in edgekit_session_next(handle, &settings, &token, error) }
@@ -160,9 +192,18 @@ final class Worker: @unchecked Sendable {
         if error.kind == .contextFull { return }
         throw error
       }
-      if stopped.isSet || stop.contains(token) { return }
+      if stopped.isSet || request.stop.contains(token) { return }
+      try mask?.take(token)
       yield(token)
     }
+    withExtendedLifetime(mask) {}
+  }
+
+  /// Goes back to what the session's tokens share with a prompt, one token of which is always left; returns how many
+  /// tokens that leaves, 0 where it cannot go back.
+  private func rewind(to prompt: [Int32]) -> Int {
+    let shared = zip(tokens(), prompt.dropLast()).prefix { $0 == $1 }.count
+    return edgekit_session_rewind(handle, UInt32(shared), nil) == 0 ? shared : 0
   }
 
   func tokens() -> [Int32] {

@@ -1,7 +1,9 @@
 /// Turns text into token ids and back. swift-transformers' tokenizers fit behind it; EdgeKit itself has none, so that it
 /// depends on nothing.
 public protocol Tokenizing: Sendable {
-  func encode(_ text: String) throws -> [Int32]
+  /// Token ids; `special`: with what the tokenizer puts around a text, mostly a token that begins it.
+  func encode(_ text: String, special: Bool) throws -> [Int32]
+  /// The text of tokens, special ones left out.
   func decode(_ tokens: [Int32]) throws -> String
 }
 
@@ -15,7 +17,7 @@ extension EdgeSession {
     AsyncThrowingStream { continuation in
       let task = Task {
         do {
-          let ids = try tokenizer.encode(prompt)
+          let ids = try tokenizer.encode(prompt, special: true)
           var stream = TextStream(tokenizer: tokenizer, prompt: ids)
           for try await token in generate(ids, maxTokens: maxTokens, sampling: sampling, stop: stop) {
             let text = try stream.push(token)

@@ -11,7 +11,12 @@ public struct BundleTokenizer: Tokenizing, @unchecked Sendable {
     inner = try await AutoTokenizer.from(modelFolder: folder)
   }
 
-  public func encode(_ text: String) throws -> [Int32] { inner.encode(text: text).map { Int32($0) } }
-  public func decode(_ tokens: [Int32]) throws -> String { inner.decode(tokens: tokens.map { Int($0) }) }
+  public func encode(_ text: String, special: Bool) throws -> [Int32] {
+    inner.encode(text: text, addSpecialTokens: special).map { Int32($0) }
+  }
+
+  public func decode(_ tokens: [Int32]) throws -> String {
+    inner.decode(tokens: tokens.map { Int($0) }, skipSpecialTokens: true)
+  }
 }
 #endif

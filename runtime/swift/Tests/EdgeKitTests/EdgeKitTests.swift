@@ -137,7 +137,7 @@ final class EdgeKitTests: XCTestCase {
 
   func testTextComesInWholeCharacters() throws {
     struct Bytes: Tokenizing {  // one token for each byte
-      func encode(_ text: String) -> [Int32] { text.utf8.map { Int32($0) } }
+      func encode(_ text: String, special: Bool = true) -> [Int32] { text.utf8.map { Int32($0) } }
       func decode(_ tokens: [Int32]) -> String { String(decoding: tokens.map { UInt8($0) }, as: UTF8.self) }
     }
     var stream = TextStream(tokenizer: Bytes(), prompt: Bytes().encode("ab"))
