@@ -117,6 +117,19 @@ def verify_units(path: str | Path) -> None:
     native.call("verify_bundle", encoded(path))
 
 
+def saved_tokens(path: str | Path) -> list[int]:
+    """The tokens of a saved session of any bundle (edgekit_saved_tokens); its keys and values are not read.
+
+    Raises:
+        BundleError: missing, damaged, or no saved session.
+    """
+    count = c.c_uint32()
+    native.call("saved_tokens", encoded(path), None, 0, c.byref(count))
+    ids = (c.c_int32 * max(1, count.value))()
+    native.call("saved_tokens", encoded(path), ids, len(ids), c.byref(count))
+    return list(ids[: count.value])
+
+
 def kernel_sets() -> list[str]:
     """Kernel sets that this CPU can run, best first."""
     names: bytes = native.library().edgekit_kernel_sets()

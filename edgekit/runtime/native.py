@@ -319,6 +319,7 @@ def library() -> c.CDLL:
         "session_logprobs": (status, (handle, c.POINTER(c.c_float), ids, c.POINTER(c.c_float), c.c_uint32, error_p)),
         "session_save": (status, (handle, c.c_char_p, error_p)),
         "session_restore": (status, (handle, c.c_char_p, error_p)),
+        "saved_tokens": (status, (c.c_char_p, ids, c.c_uint32, c.POINTER(c.c_uint32), error_p)),
         "session_rewind": (status, (handle, c.c_uint32, error_p)),
         "session_copy": (status, (handle, handle, c.c_uint32, error_p)),
         "session_tokens": (c.c_uint32, (handle, ids, c.c_uint32)),

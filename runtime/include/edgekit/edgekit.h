@@ -374,6 +374,10 @@ EDGEKIT_API edgekit_status edgekit_session_embed(edgekit_session* session, edgek
  * session that fails to restore is as after a reset. There are no logits until a token is evaluated. */
 EDGEKIT_API edgekit_status edgekit_session_save(edgekit_session* session, const char* path, edgekit_error* error);
 EDGEKIT_API edgekit_status edgekit_session_restore(edgekit_session* session, const char* path, edgekit_error* error);
+/* How many tokens a saved session of any bundle has, in `count`; and the tokens themselves, if `room` is not less. What
+ * else the file holds is not read: a damaged one may still fail to be restored. */
+EDGEKIT_API edgekit_status edgekit_saved_tokens(const char* path, int32_t* tokens, uint32_t room, uint32_t* count,
+                                                edgekit_error* error);
 /* Forgets the tokens from `position` on, the token that edgekit_session_next chose last, and its random numbers: the
  * next is drawn from the seed, as after a reset. Layers with a sliding
  * window keep little more than the window: going back further than they allow, but for 0, fails with

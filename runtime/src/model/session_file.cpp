@@ -174,6 +174,21 @@ bool fits(const Manifest& m, uint32_t position, uint32_t earliest, const KvCache
   return out;
 }
 
+// A pipe under the name is refused and not waited for.
+constexpr int kReading = O_RDONLY | O_CLOEXEC | O_NONBLOCK;
+
+// Reads a header, which is whole but not believed, and the size of the file.
+Outcome read_header(const std::string& path, int fd, Header& header, uint64_t& size) {
+  if (fd < 0) return fail(EDGEKIT_NOT_FOUND, path + ": cannot be opened: " + std::string(std::strerror(errno)));
+  struct stat status{};
+  if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode) || !transfer(fd, bytes_of(&header), sizeof(header), false) ||
+      std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0 || header.checksum != header_checksum(header)) {
+    return fail(EDGEKIT_CORRUPT, path + ": is no saved session of this version, or damaged; remove it");
+  }
+  size = static_cast<uint64_t>(status.st_size);
+  return Nothing{};
+}
+
 }  // namespace
 
 Outcome save_session(const std::string& path, const Manifest& m, const int32_t* tokens, uint32_t position,
@@ -212,17 +227,10 @@ Outcome save_session(const std::string& path, const Manifest& m, const int32_t* 
 
 Result<uint32_t> restore_session(const std::string& path, const Manifest& m, int32_t* tokens, KvCache& cache,
                                  Checkpoints& checkpoints) {
-  Handle file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (file.fd < 0) {
-    return fail(EDGEKIT_NOT_FOUND, path + ": cannot be opened: " + std::string(std::strerror(errno)));
-  }
+  Handle file(open(path.c_str(), kReading));
   Header header{};
-  struct stat status{};
-  if (fstat(file.fd, &status) != 0 || !S_ISREG(status.st_mode) ||
-      !transfer(file.fd, bytes_of(&header), sizeof(header), false) ||
-      std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0 || header.checksum != header_checksum(header)) {
-    return fail(EDGEKIT_CORRUPT, path + ": is no saved session of this version, or damaged; remove it");
-  }
+  uint64_t size = 0;
+  EK_TRY(read_header(path, file.fd, header, size));
   if (header.manifest != m.checksum || header.blocks != m.blocks.size()) {
     return fail(EDGEKIT_INVALID_ARGUMENT,
                 path + ": was saved with another bundle, or before this one's manifest.json changed; remove it");
@@ -237,8 +245,7 @@ Result<uint32_t> restore_session(const std::string& path, const Manifest& m, int
   const uint32_t position = header.position, earliest = header.earliest;
   const uint32_t copies = header.checkpoints;
   if (!fits(m, position, earliest, cache) || copies > (checkpoints.serve() ? checkpoints.most() : 0) ||
-      header.bytes != file_bytes(m, position, earliest, cache, copies, checkpoints.bytes()) ||
-      static_cast<uint64_t>(status.st_size) != header.bytes) {
+      header.bytes != file_bytes(m, position, earliest, cache, copies, checkpoints.bytes()) || size != header.bytes) {
     return fail(EDGEKIT_CORRUPT, path + ": has another size than it should; it was cut or replaced");
   }
   const bool whole =
@@ -254,6 +261,21 @@ Result<uint32_t> restore_session(const std::string& path, const Manifest& m, int
   }
   cache.restored(earliest, position);
   return uint32_t{position};
+}
+
+Result<uint32_t> saved_tokens(const std::string& path, int32_t* tokens, uint32_t room) {
+  Handle file(open(path.c_str(), kReading));
+  Header header{};
+  uint64_t size = 0;
+  EK_TRY(read_header(path, file.fd, header, size));
+  const uint64_t bytes = uint64_t{header.position} * 4;
+  if (size != header.bytes || size < sizeof(header) + 8 + bytes) {
+    return fail(EDGEKIT_CORRUPT, path + ": has another size than it should; it was cut or replaced");
+  }
+  if (room >= header.position && !read_chunk(file.fd, tokens, bytes)) {
+    return fail(EDGEKIT_CORRUPT, path + ": is damaged; remove it");
+  }
+  return uint32_t{header.position};
 }
 
 }  // namespace edgekit
