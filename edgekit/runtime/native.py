@@ -297,6 +297,8 @@ def library() -> c.CDLL:
         "model_info": (status, (handle, c.POINTER(Info), error_p)),
         "model_plan": (status, (handle, c.POINTER(Plan), error_p)),
         "model_set_budget": (status, (handle, c.c_uint64, error_p)),
+        "model_save_warm": (status, (handle, c.c_char_p, error_p)),
+        "model_load_warm": (status, (handle, c.c_char_p, error_p)),
         "verify_bundle": (status, (c.c_char_p, error_p)),
         "measure_reads": (status, (c.c_char_p, c.POINTER(ReadTest), error_p)),
         "measure_kernel": (status, (c.POINTER(KernelTest), error_p)),

@@ -15,7 +15,7 @@ from edgekit.cli.main import main
 from edgekit.conversion import convert
 from edgekit.errors import BundleError, RuntimeFailure
 from edgekit.runtime.model import Model, saved_tokens
-from edgekit.runtime.session import Session
+from edgekit.runtime.session import F32, Session
 from edgekit.serve import prefix_cache
 from edgekit.serve.prefix_cache import LEAST, PrefixCache
 from edgekit.serve.prefix_folder import LOCK, PrefixFolder
@@ -140,7 +140,7 @@ def test_the_text_that_shares_most_is_found(tiny_bundle: Callable[[str], Path], 
     kept.close()
 
 
-def _logits(model: Model, prompt: Sequence[int]) -> object:
+def _logits(model: Model, prompt: Sequence[int]) -> F32:
     with Session(model) as session:
         session.eval(prompt[:-1])
         return session.logits(prompt[-1:])

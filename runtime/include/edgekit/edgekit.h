@@ -337,6 +337,13 @@ EDGEKIT_API edgekit_status edgekit_model_plan(const edgekit_model* model, edgeki
  * more was granted and cannot be read, the error says why and the model goes on with what it has.
  * May be called from any thread. 0: no limit. */
 EDGEKIT_API edgekit_status edgekit_model_set_budget(edgekit_model* model, uint64_t budget_bytes, edgekit_error* error);
+/* What the window of units learned from the tokens so far: saving writes how often each unit was used to a file, which
+ * appears when it is whole; a file of the same bundle that is there already counts half. Loading takes such counts, so
+ * that the window knows from the first token on which units to keep; it reads no units. Texts stay the same.
+ * Loading needs a file of the same bundle, under any budget; without a window it only checks the file, and saving is
+ * EDGEKIT_INVALID_ARGUMENT. After an error the model goes on as it was. Wait for the pass that is under way. */
+EDGEKIT_API edgekit_status edgekit_model_save_warm(edgekit_model* model, const char* path, edgekit_error* error);
+EDGEKIT_API edgekit_status edgekit_model_load_warm(edgekit_model* model, const char* path, edgekit_error* error);
 
 /* Reads every unit of a bundle and compares its checksum. */
 EDGEKIT_API edgekit_status edgekit_verify_bundle(const char* path, edgekit_error* error);

@@ -14,3 +14,13 @@ edgekit_status edgekit_saved_tokens(const char* path, int32_t* tokens, uint32_t 
   if (found.ok()) *count = found.value();
   return report(found.error(), error);
 }
+
+edgekit_status edgekit_model_save_warm(edgekit_model* model, const char* path, edgekit_error* error) {
+  if (model == nullptr || path == nullptr) return invalid("model and path must not be NULL", error);
+  return report(model->model->save_warm(path).error(), error);
+}
+
+edgekit_status edgekit_model_load_warm(edgekit_model* model, const char* path, edgekit_error* error) {
+  if (model == nullptr || path == nullptr) return invalid("model and path must not be NULL", error);
+  return report(model->model->load_warm(path).error(), error);
+}
