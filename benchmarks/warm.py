@@ -24,20 +24,21 @@ LEARNED, PROMPTS, PROMPT = 6, 8, 12  # texts, texts, tokens
 SHARES = (0.5, 0.7, 0.9, 1.0)
 INTRODUCTION = """# Warm starts
 
-`edgekit run --warm FILE` keeps what the window learned: how often each unit was used, halved with every run. The next run
-counts a quarter of that beside its own uses, and so knows from its first token on which units to keep. It reads no units
-ahead for it. The text is the same (tests/runtime/test_warm.py).
+`edgekit run --warm FILE` keeps what the window learned: how often each unit was used, halved with every run. The
+next run counts a quarter of that beside its own uses, and so knows from its first token on which units to keep. It
+reads no units ahead for it. The text is the same (tests/runtime/test_warm.py).
 
 """
 READING = """
-Shares are of the weights, beside the buffers. Where the window holds a good part of what a token needs, the first tokens
-read less; where it holds next to nothing, or the prompt has filled it with what the text needs, counts change little. On
-the demo model's split layout a unit holds several neurons and nearly every unit is used by nearly every token, so that
-there is little to learn.
+Shares are of the weights, beside the buffers. Where the window holds a good part of what a token needs, the first
+tokens read less; where it holds next to nothing, or the prompt has filled it with what the text needs, counts
+change little. On the demo model's split layout a unit holds several neurons and nearly every unit is used by nearly
+every token, so that there is little to learn.
 
-Tried and left out, on one text: reading the units with the highest counts into the window at the start, and letting the
-prompt's pass keep only those. Both read up to 13% more in the first 8 tokens under predicted selection, as they took the
-place of what the prompt itself uses. The full counts instead of a quarter were up to 3% worse, a twentieth up to 4%.
+Tried and left out, on one text: reading the units with the highest counts into the window at the start, and letting
+the prompt's pass keep only those. Both read up to 13% more in the first 8 tokens under predicted selection, as they
+took the place of what the prompt itself uses. The full counts instead of a quarter were up to 3% worse, a twentieth
+up to 4%.
 """
 
 
