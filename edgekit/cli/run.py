@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from edgekit.converters.kinds import KINDS
 if TYPE_CHECKING:
     from edgekit.cli.token_log import TokenLog
     from edgekit.generate.loop import TextModel
+    from edgekit.runtime.model import Model
     from edgekit.runtime.values import Options, Sampling, Stats
 
 INTERRUPTED = "interrupted"  # a finish_reason: Ctrl-C
@@ -127,6 +129,11 @@ INTERRUPTED = "interrupted"  # a finish_reason: Ctrl-C
     type=click.Path(path_type=Path),
     help="File that keeps the evaluated prompt: what the next prompt shares with it is not read again.",
 )
+@click.option(
+    "--warm",
+    type=click.Path(path_type=Path),
+    help="File of what the window learned: read before, written after; it begins where the last run ended.",
+)
 @grammar_options
 @click.option("--kernels", type=UTF8, help="Kernel set (avx512vnni, avx2, neon, portable...).  [default: the best]")
 @activations_option
@@ -167,6 +174,8 @@ def command(
         raise click.UsageError("A grammar needs the native backend.")
     if drafts and flags["backend"] != "native":
         raise click.UsageError("Drafts need the native backend.")
+    if flags["warm"] is not None and flags["backend"] != "native":
+        raise click.UsageError("--warm needs the native backend.")
     if flags["draft_model"] is not None and flags["draft_max"] == 0:
         raise click.UsageError("--draft-max 0 leaves --draft-model nothing to do.")
 
@@ -215,9 +224,12 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
     with waiting(f"loading {bundle}", flags["quiet"] or flags["as_json"]):
         opened = _open(bundle, options, flags)
     with opened as model:
+        warm = _warm_start(model, flags)
         loaded = time.monotonic() - begin
         log = TokenLog(model) if flags["stats_file"] else None
         text = _generate(model, ids, sampling, flags, log)
+        if warm is not None:
+            warm.save_warm(flags["warm"])
         expected = expect(bundle, options) if _plain(flags) else None
         if expected is not None and text.prompt_stats is not None:
             session, after = model.session, model.stats
@@ -338,6 +350,21 @@ def _generate(
         out.finish_reason = INTERRUPTED
     out.cached_tokens = stream.cached_tokens
     return out
+
+
+def _warm_start(model: TextModel, flags: dict[str, Any]) -> Model | None:
+    """Takes what --warm has; the model whose counts it gets afterwards, if it has a window."""
+    from edgekit.runtime.session import Session
+
+    if flags["warm"] is None or not isinstance(model.session, Session):
+        return None
+    weights = model.session.model
+    if os.path.lexists(flags["warm"]):
+        weights.load_warm(flags["warm"])
+    if weights.plan.window_bytes:
+        return weights
+    click.echo("edgekit: warning: --warm has nothing to do, as no units come through a window here", err=True)
+    return None
 
 
 def _open(bundle: Path, options: Options, flags: dict[str, Any]) -> TextModel:

@@ -29,6 +29,10 @@ from edgekit.cli.common import cache_type_option, context_option, quiet_option, 
 @click.option("--queue", type=click.IntRange(0), default=32, show_default=True, help="Most requests that wait.")
 @click.option("--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds for a request.")
 @click.option("--max-body", default="4M", show_default=True, help="Most bytes of a request.")
+@click.option(
+    "--prefix-cache", type=click.Path(path_type=Path), metavar="DIR", help="Keep beginnings of prompts in this folder."
+)
+@click.option("--prefix-cache-size", help="Most bytes in --prefix-cache.  [default: 1G]")
 @quiet_option
 def command(
     bundles: tuple[Path, ...],
@@ -46,6 +50,8 @@ def command(
     queue: int,
     timeout: float,
     max_body: str,
+    prefix_cache: Path | None,
+    prefix_cache_size: str | None,
     quiet: bool,
 ) -> None:
     """Answer HTTP requests with the models of BUNDLE..., within --ram.
@@ -60,6 +66,7 @@ def command(
       edgekit serve small.edgekit large.edgekit --ram 2G --parallel 8
       curl localhost:8080/v1/chat/completions -d '{"messages": [{"role": "user", "content": "Hello"}]}'
     """
+    from edgekit.errors import RuntimeFailure
     from edgekit.runtime.values import Options
     from edgekit.serve.bundles import Bundles, open_bundle
     from edgekit.serve.listen import check_host, listen, load_app
@@ -69,13 +76,23 @@ def command(
     check_host(host, allow_remote)
     make_app = load_app()
     from edgekit.serve.guard import Guard
+    from edgekit.serve.prefix_folder import PrefixFolder
     from edgekit.serve.scheduler import Limits, Scheduler
 
     guard = Guard(api_key, cors_origin, is_loopback(host), parse_bytes(max_body))
     options = Options(ram=ram, threads=threads, sessions=parallel, draft_tokens=draft_max, cache_type=cache_type)
+    if prefix_cache is None and prefix_cache_size is not None:
+        raise RuntimeFailure("--prefix-cache-size is of --prefix-cache DIR, which is missing")
+    most = parse_bytes(prefix_cache_size or "1G")
     with waiting("reading the bundles", quiet):
-        found = Bundles([open_bundle(path, context) for path in bundles], options)
+        opened = [open_bundle(path, context) for path in bundles]
+        folder = None if prefix_cache is None else PrefixFolder(prefix_cache, most, _warn)
+        found = Bundles(opened, options, folder)
     scheduler = Scheduler(found, Limits(queue, timeout))
     if not quiet:
         click.echo(f"serving {', '.join(found.known)} at http://{host}:{port}", err=True)
     listen(make_app(scheduler, guard), host, port, scheduler.close)
+
+
+def _warn(line: str) -> None:
+    click.echo(f"edgekit: warning: {line}", err=True)

@@ -87,6 +87,26 @@ class Model:
         with self.handle.use() as handle:
             native.call("model_set_budget", handle, parse_bytes(ram))
 
+    def save_warm(self, path: str | Path) -> None:
+        """Writes how often each unit was used to a file, for `load_warm` (edgekit_model_save_warm).
+
+        Raises:
+            RuntimeFailure: no units come through a window, it cannot be written, or a file of another bundle is there.
+            BundleError: another file is there.
+        """
+        with self.handle.use() as handle:
+            native.call("model_save_warm", handle, encoded(path))
+
+    def load_warm(self, path: str | Path) -> None:
+        """Takes the counts of a file of `save_warm`: which units the window keeps. Texts stay the same.
+
+        Raises:
+            BundleError: missing or damaged.
+            RuntimeFailure: of another bundle.
+        """
+        with self.handle.use() as handle:
+            native.call("model_load_warm", handle, encoded(path))
+
     @property
     def plan(self) -> Plan:
         """What the planner decided."""
@@ -115,6 +135,19 @@ def verify_units(path: str | Path) -> None:
         BundleError: damaged.
     """
     native.call("verify_bundle", encoded(path))
+
+
+def saved_tokens(path: str | Path) -> list[int]:
+    """The tokens of a saved session of any bundle (edgekit_saved_tokens); its keys and values are not read.
+
+    Raises:
+        BundleError: missing, damaged, or no saved session.
+    """
+    count = c.c_uint32()
+    native.call("saved_tokens", encoded(path), None, 0, c.byref(count))
+    ids = (c.c_int32 * max(1, count.value))()
+    native.call("saved_tokens", encoded(path), ids, len(ids), c.byref(count))
+    return list(ids[: count.value])
 
 
 def kernel_sets() -> list[str]:

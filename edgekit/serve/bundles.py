@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.bundle import manifest
+from edgekit.bundle.layout import MANIFEST
 from edgekit.errors import BudgetError, RuntimeFailure
 from edgekit.generate.embedding import Embedder
 from edgekit.generate.grammar import Grammar, compile_grammar
@@ -19,6 +20,8 @@ from edgekit.generate.tokenizer import Tokenizer
 from edgekit.runtime.model import Model, plan_bundle
 from edgekit.runtime.session import Session
 from edgekit.runtime.values import Options
+from edgekit.serve.prefix_cache import LEAST, PrefixCache, can_keep
+from edgekit.serve.prefix_folder import PrefixFolder
 from edgekit.serve.run import Run
 from edgekit.sizes import parse_bytes
 from edgekit.verify import check_files
@@ -101,18 +104,20 @@ class Slot:
     Attributes:
         run: what it does; None while it is free. A free session keeps its tokens: the prefix cache.
         used: when it was last given out or back, of a clock that counts.
+        kept: whether the prefix cache on flash has been offered its tokens since.
     """
 
     session: Session
     run: Run | None = None
     used: int = 0
+    kept: bool = True
 
 
 class Loaded:
     """A bundle whose weights are open, with a fixed number of sessions."""
 
-    def __init__(self, bundle: Bundle, options: Options) -> None:
-        """Opens it.
+    def __init__(self, bundle: Bundle, options: Options, folder: PrefixFolder | None = None) -> None:
+        """Opens it. `folder`: of the prefix cache on flash.
 
         Raises:
             BudgetError: the budget does not hold it.
@@ -126,6 +131,11 @@ class Loaded:
             raise
         self.whole_prompt = depends_on_length(bundle.model)
         self.used = 0
+        self._flash: PrefixCache | None = None
+        if folder is not None and can_keep(bundle.model, self.model.plan.select):
+            path = bundle.path / MANIFEST
+            described = (bundle.model, self.model, options.cache_type, options.activations)
+            self._flash = PrefixCache(folder, path, *described)
 
     @property
     def busy(self) -> bool:
@@ -139,10 +149,31 @@ class Loaded:
             return None
         return max(free, key=lambda slot: (shared_tokens(slot.session.tokens, ids), -slot.used))
 
-    def share_beginning(self, slot: Slot, ids: tuple[int, ...]) -> None:
-        """Copies the beginning of a prompt from the session that has most of it, busy or not, if that is worth it."""
+    def take_beginning(self, slot: Slot, ids: tuple[int, ...]) -> None:
+        """Gives a session the beginning of a prompt, from another session or from flash, if that is worth it. What it
+        loses is saved."""
         if self.whole_prompt:
             return
+        if not slot.kept and len(slot.session.tokens) - shared_tokens(slot.session.tokens, ids) >= LEAST:
+            self._keep(slot)
+        self._share_beginning(slot, ids)
+        if self._flash is not None and self._flash.gain(slot.session, ids):
+            self._flash.load(slot.session, ids)
+
+    def _keep(self, slot: Slot) -> None:
+        slot.kept = True
+        if self._flash is not None:
+            self._flash.save(slot.session)
+
+    def keep_one(self) -> bool:
+        """Saves a session that is free, if there is one that was not; for when there is nothing else to do."""
+        slot = next((s for s in self.slots if s.run is None and not s.kept), None)
+        if slot is not None:
+            self._keep(slot)
+        return slot is not None
+
+    def _share_beginning(self, slot: Slot, ids: tuple[int, ...]) -> None:
+        """Copies from the session that has most of the prompt, busy or not."""
         own = shared_tokens(slot.session.tokens, ids)
         found = {id(other): shared_tokens(other.session.tokens, ids) for other in self.slots}
         best = max(self.slots, key=lambda other: found[id(other)])
@@ -152,7 +183,10 @@ class Loaded:
             slot.session.copy_from(best.session, found[id(best)])
 
     def close(self) -> None:
-        """Frees the memory."""
+        """Frees the memory; what its sessions hold is saved."""
+        for slot in self.slots:
+            if not slot.kept:
+                self._keep(slot)
         self.model.close()
 
 
@@ -163,8 +197,8 @@ class Bundles:
     it evenly; when there is too little for another, the one that was used longest ago leaves.
     """
 
-    def __init__(self, bundles: list[Bundle], options: Options) -> None:
-        """`options`: how to open each; `ram` holds for all together.
+    def __init__(self, bundles: list[Bundle], options: Options, folder: PrefixFolder | None = None) -> None:
+        """`options`: how to open each; `ram` holds for all together. `folder`: of the prefix cache on flash.
 
         Raises:
             RuntimeFailure: two have the same name.
@@ -176,7 +210,7 @@ class Bundles:
                 "two bundles have the same name; rename a folder, as the name is the model's in the API"
             )
         self.ram = parse_bytes(options.ram)
-        self._options = options
+        self._options, self.folder = options, folder
         self.loaded: dict[str, Loaded] = {}
         self._clock = 0
         self._floors = {b.id: plan_bundle(b.path, self._options_of(b, options.ram)).floor_bytes for b in bundles}
@@ -203,7 +237,7 @@ class Bundles:
 
     def _load(self, bundle: Bundle) -> bool:
         if not self.ram:
-            self.loaded[bundle.id] = Loaded(bundle, self._options_of(bundle, None))
+            self.loaded[bundle.id] = Loaded(bundle, self._options_of(bundle, None), self.folder)
             return True
         while not self._make_room(bundle):
             idle = [m for m in self.loaded.values() if not m.busy]
@@ -225,7 +259,7 @@ class Bundles:
             for name, other in self.loaded.items():
                 other.model.set_budget(max(self._floors[name], min(share, self._floors[name] + spare)))
             left = self.ram - sum(m.model.plan.budget_bytes for m in self.loaded.values())
-            self.loaded[bundle.id] = Loaded(bundle, self._options_of(bundle, left))
+            self.loaded[bundle.id] = Loaded(bundle, self._options_of(bundle, left), self.folder)
         except BudgetError:
             if not self.loaded:
                 raise
@@ -259,6 +293,10 @@ class Bundles:
             raise
         self.ram = ram
 
+    def keep_one(self) -> bool:
+        """Saves one free session to the prefix cache on flash; False if all are saved."""
+        return self.folder is not None and any(m.keep_one() for m in self.loaded.values())
+
     def floor(self, name: str) -> int:
         """The least budget of a bundle, in bytes."""
         return self._floors[name]
@@ -268,3 +306,5 @@ class Bundles:
         for model in self.loaded.values():
             model.close()
         self.loaded.clear()
+        if self.folder is not None:
+            self.folder.close()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from edgekit.serve.prefix_folder import PrefixCounts
 
 if TYPE_CHECKING:
     from edgekit.serve.bundles import Bundles
@@ -51,11 +53,12 @@ class ModelSnapshot:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The server at one time."""
+    """The server at one time; `flash`: the prefix cache there, None without one."""
 
     waiting: int = 0
     ram: int = 0
     models: tuple[ModelSnapshot, ...] = ()
+    flash: PrefixCounts | None = None
 
 
 def take_snapshot(bundles: Bundles, waiting: int) -> Snapshot:
@@ -78,7 +81,8 @@ def take_snapshot(bundles: Bundles, waiting: int) -> Snapshot:
                 window_misses=sum(s.window_misses for s in stats),
             )
         )
-    return Snapshot(waiting, bundles.ram, tuple(models))
+    flash = None if bundles.folder is None else replace(bundles.folder.counts)
+    return Snapshot(waiting, bundles.ram, tuple(models), flash)
 
 
 def stats_body(counters: Counters, snapshot: Snapshot) -> dict[str, Any]:
@@ -113,6 +117,8 @@ def prometheus(counters: Counters, snapshot: Snapshot) -> str:
         member = name.removesuffix("_bytes").removesuffix("_total")
         values = [(f'{{model="{_escaped(m.id)}"}}', float(getattr(m, member))) for m in snapshot.models]
         add(name, kind, text, values)
+    for name, kind, text, member in _FLASH if snapshot.flash is not None else ():
+        add(name, kind, text, [("", float(getattr(snapshot.flash, member)))])
     return "\n".join(lines) + "\n"
 
 
@@ -125,6 +131,14 @@ _PER_MODEL = (
     ("bytes_read_total", "counter", "Bytes read from flash since the model was loaded."),
     ("window_hits_total", "counter", "Units that were in memory when they were needed."),
     ("window_misses_total", "counter", "Units that had to be read."),
+)
+
+_FLASH = (
+    ("prefix_cache_hits_total", "counter", "Prompts whose beginning was loaded from flash.", "hits"),
+    ("prefix_cache_tokens_total", "counter", "Tokens of prompts that were loaded from flash.", "tokens"),
+    ("prefix_cache_read_bytes_total", "counter", "Bytes that were loaded from flash.", "bytes_read"),
+    ("prefix_cache_written_bytes_total", "counter", "Bytes that were saved to flash.", "bytes_written"),
+    ("prefix_cache_bytes", "gauge", "Bytes of the prefix cache on flash.", "bytes"),
 )
 
 

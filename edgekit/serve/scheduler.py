@@ -148,11 +148,12 @@ class Scheduler:
     def _work(self) -> None:
         try:
             while True:
+                if self._idle() and not self._closing and self.bundles.keep_one():
+                    continue
                 with self._changed:
-                    idle = not self._running() and not self._waiting and not self._budgets and not self._readings
                     if self._closing:
                         break
-                    if idle:
+                    if self._idle():
                         self._look(at_once=True)
                         self._changed.wait()
                         continue
@@ -164,6 +165,9 @@ class Scheduler:
         finally:
             self._end_all()
             self.bundles.close()
+
+    def _idle(self) -> bool:
+        return not (self._running() or self._waiting or self._budgets or self._readings)
 
     def _running(self) -> list[tuple[Loaded, Slot]]:
         return [(m, s) for m in self.bundles.loaded.values() for s in m.slots if s.run is not None]
@@ -196,7 +200,8 @@ class Scheduler:
                 return False
             bundle = loaded.bundle
             slot.used = self.bundles.tick()
-            loaded.share_beginning(slot, ticket.job.ids)
+            loaded.take_beginning(slot, ticket.job.ids)
+            slot.kept = False
             slot.run = Run(ticket, slot.session, bundle.tokenizer, bundle.eos_token_ids, loaded.whole_prompt)
             self.counters.prompt_tokens += len(ticket.job.ids)
             self.counters.cached_tokens += slot.run.cached

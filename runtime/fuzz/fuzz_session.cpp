@@ -32,9 +32,15 @@ void run(std::string_view input) {
   } else {
     write_file(path, input);
   }
+  int32_t first[4];
+  uint32_t count = 0;
+  const edgekit_status peeked = edgekit_saved_tokens(path.c_str(), first, 4, &count, &error);
+  require_answer(peeked, error);
   const edgekit_status status = edgekit_session_restore(session, path.c_str(), &error);
   require_answer(status, error);
   require(status == EDGEKIT_OK || !input.empty(), "what was saved can be restored");
+  require(status != EDGEKIT_OK || (peeked == EDGEKIT_OK && count == edgekit_session_position(session)),
+          "a file that can be restored tells its tokens");
   require(status == EDGEKIT_OK || edgekit_session_position(session) == 0, "a refused file leaves no tokens");
   require(edgekit_session_position(session) <= 16, "no more tokens than the context has room for");
   if (edgekit_session_position(session) == 16) return;

@@ -337,6 +337,13 @@ EDGEKIT_API edgekit_status edgekit_model_plan(const edgekit_model* model, edgeki
  * more was granted and cannot be read, the error says why and the model goes on with what it has.
  * May be called from any thread. 0: no limit. */
 EDGEKIT_API edgekit_status edgekit_model_set_budget(edgekit_model* model, uint64_t budget_bytes, edgekit_error* error);
+/* What the window of units learned from the tokens so far: saving writes how often each unit was used to a file, which
+ * appears when it is whole; a file of the same bundle that is there already counts half. Loading takes such counts, so
+ * that the window knows from the first token on which units to keep; it reads no units. Texts stay the same.
+ * Loading needs a file of the same bundle, under any budget; without a window it only checks the file, and saving is
+ * EDGEKIT_INVALID_ARGUMENT. After an error the model goes on as it was. Wait for the pass that is under way. */
+EDGEKIT_API edgekit_status edgekit_model_save_warm(edgekit_model* model, const char* path, edgekit_error* error);
+EDGEKIT_API edgekit_status edgekit_model_load_warm(edgekit_model* model, const char* path, edgekit_error* error);
 
 /* Reads every unit of a bundle and compares its checksum. */
 EDGEKIT_API edgekit_status edgekit_verify_bundle(const char* path, edgekit_error* error);
@@ -374,6 +381,10 @@ EDGEKIT_API edgekit_status edgekit_session_embed(edgekit_session* session, edgek
  * session that fails to restore is as after a reset. There are no logits until a token is evaluated. */
 EDGEKIT_API edgekit_status edgekit_session_save(edgekit_session* session, const char* path, edgekit_error* error);
 EDGEKIT_API edgekit_status edgekit_session_restore(edgekit_session* session, const char* path, edgekit_error* error);
+/* How many tokens a saved session of any bundle has, in `count`; and the tokens themselves, if `room` is not less. What
+ * else the file holds is not read: a damaged one may still fail to be restored. */
+EDGEKIT_API edgekit_status edgekit_saved_tokens(const char* path, int32_t* tokens, uint32_t room, uint32_t* count,
+                                                edgekit_error* error);
 /* Forgets the tokens from `position` on, the token that edgekit_session_next chose last, and its random numbers: the
  * next is drawn from the seed, as after a reset. Layers with a sliding
  * window keep little more than the window: going back further than they allow, but for 0, fails with

@@ -132,6 +132,12 @@ class Weights {
     return Nothing{};
   }
 
+  // What the window learned, to a file and back (cache/warm.h); no pass may be under way. Without a window, loading
+  // only checks the file. Loading reads no units: what a prompt uses fills the window better than what others used, and
+  // the counts then say which of them go first (docs/results/warm.md).
+  Outcome save_warm(const std::string& path);
+  Outcome load_warm(const std::string& path);
+
   // One row, from memory or else from flash through `scratch` [unit_stride].
   Result<const uint8_t*> fetch_row(int32_t index, uint32_t row, uint8_t* scratch);
 

@@ -68,8 +68,8 @@ constexpr float kHalfLife = 32;  // passes after which a use counts half
 constexpr int kSample = 16;      // slots looked at to find one to evict
 }  // namespace
 
-float Window::score(int32_t slot) {
-  const Score& s = scores()[slots_info()[slot].key];
+float Window::score_of(uint32_t key) {
+  const Score& s = scores()[key];
   return s.uses * std::exp2(-static_cast<float>(pass_ - s.pass) / kHalfLife);
 }
 

@@ -44,6 +44,9 @@ class Window {
   void touch(int32_t slot);
   // Counts a use of the unit in a slot; once a pass.
   void use(int32_t slot);
+  // How often a unit was used, as of now; also of units that are not here.
+  float uses(int32_t matrix, uint32_t unit) { return score_of(key(matrix, unit)); }
+  void set_uses(int32_t matrix, uint32_t unit, float uses) { scores()[key(matrix, unit)] = {uses, pass_}; }
   // Which guess brought the unit here, if one did.
   uint32_t& guess(int32_t slot) { return slots_info()[slot].guess; }
   // A slot for a unit that is not here, in state `loading`; kNone when everything is pinned.
@@ -76,7 +79,8 @@ class Window {
     uint32_t pass = 0;
   };
   Score* scores() { return reinterpret_cast<Score*>(scores_.data()); }
-  float score(int32_t slot);
+  float score_of(uint32_t key);
+  float score(int32_t slot) { return score_of(slots_info()[slot].key); }
   int32_t victim();
   void unlink(int32_t slot);
   void link_newest(int32_t slot);

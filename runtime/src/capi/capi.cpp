@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "capi/handles.h"
 #include "capi/structs.h"
 #include "edgekit/edgekit.h"
 #include "encode/trellis_rows.h"
@@ -10,29 +11,10 @@
 
 using edgekit::Error;
 using edgekit::fail;
-
-struct edgekit_model {
-  std::unique_ptr<edgekit::Model> model;
-};
-struct edgekit_session {
-  std::unique_ptr<edgekit::Session> session;
-};
+using edgekit::invalid;
+using edgekit::report;
 
 namespace {
-
-edgekit_status report(const Error& from, edgekit_error* error) {
-  if (error != nullptr) {
-    error->status = from.status;
-    const size_t n = std::min(from.message.size(), sizeof(error->message) - 1);
-    std::memcpy(error->message, from.message.data(), n);
-    error->message[n] = '\0';
-  }
-  return from.status;
-}
-
-edgekit_status invalid(const char* what, edgekit_error* error) {
-  return report(fail(EDGEKIT_INVALID_ARGUMENT, what), error);
-}
 
 edgekit_plan plan_struct(const edgekit::Plan& from) {
   edgekit_plan out{};

@@ -129,6 +129,16 @@ Outcome Model::set_budget(uint64_t budget_bytes) {
   return outcome;
 }
 
+Outcome Model::save_warm(const std::string& path) {
+  std::lock_guard<Turns> hold(turn);
+  return weights->save_warm(path);
+}
+
+Outcome Model::load_warm(const std::string& path) {
+  std::lock_guard<Turns> hold(turn);
+  return weights->load_warm(path);
+}
+
 Result<std::unique_ptr<Session>> Session::create(Model& model) {
   std::unique_ptr<Session> out(new Session(model));
   const Manifest& m = model.bundle->manifest();

@@ -44,6 +44,9 @@ struct Model {
   explicit Model(const Settings& s) : settings(s), budget(s.budget_bytes) {}
   static Result<std::unique_ptr<Model>> open(const std::string& path, const Settings& settings);
   Outcome set_budget(uint64_t budget_bytes);
+  // What the window learned, to a file and back (cache/warm.h).
+  Outcome save_warm(const std::string& path);
+  Outcome load_warm(const std::string& path);
   Plan current_plan() const;  // from any thread; a pass reads `plan` within its turn
   void log(int32_t level, const std::string& message) const;
 

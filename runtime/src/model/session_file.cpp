@@ -1,15 +1,10 @@
 #include "model/session_file.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
 #include <cstring>
 
 #include "core/checksum.h"
+#include "io/whole_file.h"
 
 namespace edgekit {
 
@@ -29,9 +24,6 @@ struct Header {
 };
 static_assert(sizeof(Header) == 64, "the header is 64 bytes");
 
-const uint8_t* bytes_of(const void* value) { return static_cast<const uint8_t*>(value); }
-uint8_t* bytes_of(void* value) { return static_cast<uint8_t*>(value); }
-
 uint64_t header_checksum(const Header& h) { return lane64(bytes_of(&h), sizeof(h) - sizeof(h.checksum)); }
 
 // Bytes of a file with this many tokens; they fit the cache, so nothing overflows.
@@ -45,43 +37,6 @@ uint64_t file_bytes(const Manifest& m, uint32_t position, uint32_t earliest, con
     total += uint64_t{cache.parts(i)} * b.kv_heads * (8 + rows * cache.row_bytes(i));
   }
   return total + (cache.recurrent() ? 8 + cache.states().bytes() : 0);
-}
-
-// A descriptor that closes itself.
-struct Handle {
-  explicit Handle(int descriptor) : fd(descriptor) {}
-  ~Handle() {
-    if (fd >= 0) close(fd);
-  }
-  Handle(const Handle&) = delete;
-  Handle& operator=(const Handle&) = delete;
-  int fd;
-};
-
-Error system_error(const std::string& path, const char* what) {
-  return fail(EDGEKIT_IO, path + ": " + what + ": " + std::strerror(errno));
-}
-
-bool transfer(int fd, uint8_t* data, uint64_t size, bool writing) {
-  while (size > 0) {
-    const ssize_t n = writing ? write(fd, data, size) : read(fd, data, size);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return false;
-    data += n;
-    size -= static_cast<uint64_t>(n);
-  }
-  return true;
-}
-
-bool write_chunk(int fd, const void* data, uint64_t size) {
-  uint64_t sum = lane64(bytes_of(data), size);
-  return transfer(fd, bytes_of(&sum), 8, true) && transfer(fd, const_cast<uint8_t*>(bytes_of(data)), size, true);
-}
-
-bool read_chunk(int fd, void* data, uint64_t size) {
-  uint64_t sum = 0;
-  return transfer(fd, bytes_of(&sum), 8, false) && transfer(fd, bytes_of(data), size, false) &&
-         lane64(bytes_of(data), size) == sum;
 }
 
 // The keys or values of one head, from a position on.
@@ -174,6 +129,16 @@ bool fits(const Manifest& m, uint32_t position, uint32_t earliest, const KvCache
   return out;
 }
 
+// Reads a header, which is whole but not believed, and the size of the file.
+Outcome read_header(const std::string& path, int fd, Header& header, uint64_t& size) {
+  EK_TRY(check_opened(path, fd, size));
+  if (!transfer(fd, bytes_of(&header), sizeof(header), false) ||
+      std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0 || header.checksum != header_checksum(header)) {
+    return fail(EDGEKIT_CORRUPT, path + ": is no saved session of this version, or damaged; remove it");
+  }
+  return Nothing{};
+}
+
 }  // namespace
 
 Outcome save_session(const std::string& path, const Manifest& m, const int32_t* tokens, uint32_t position,
@@ -189,40 +154,19 @@ Outcome save_session(const std::string& path, const Manifest& m, const int32_t* 
   header.blocks = static_cast<uint32_t>(m.blocks.size());
   header.earliest = earliest;
   header.checksum = header_checksum(header);
-  const std::string partial = path + ".partial";
-  {
-    Handle file(open(partial.c_str(), O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600));
-    if (file.fd < 0) return system_error(partial, "cannot be written");
-    const bool whole =
-        transfer(file.fd, bytes_of(&header), sizeof(header), true) &&
-        write_chunk(file.fd, tokens, uint64_t{position} * 4) &&
-        for_each_head(m, position, earliest, cache, [&](const HeadSpan& s) { return write_head(file.fd, s); }) &&
-        write_states(file.fd, cache) && write_checkpoints(file.fd, checkpoints) && fsync(file.fd) == 0;
-    if (!whole) {
-      const Error error = system_error(partial, "cannot be written");
-      unlink(partial.c_str());
-      return error;
-    }
-  }
-  if (std::rename(partial.c_str(), path.c_str()) == 0) return Nothing{};
-  const Error error = system_error(path, "cannot be written");
-  unlink(partial.c_str());
-  return error;
+  return write_whole(path, [&](int fd) {
+    return transfer(fd, bytes_of(&header), sizeof(header), true) && write_chunk(fd, tokens, uint64_t{position} * 4) &&
+           for_each_head(m, position, earliest, cache, [&](const HeadSpan& s) { return write_head(fd, s); }) &&
+           write_states(fd, cache) && write_checkpoints(fd, checkpoints);
+  });
 }
 
 Result<uint32_t> restore_session(const std::string& path, const Manifest& m, int32_t* tokens, KvCache& cache,
                                  Checkpoints& checkpoints) {
-  Handle file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (file.fd < 0) {
-    return fail(EDGEKIT_NOT_FOUND, path + ": cannot be opened: " + std::string(std::strerror(errno)));
-  }
+  Handle file(open_to_read(path));
   Header header{};
-  struct stat status{};
-  if (fstat(file.fd, &status) != 0 || !S_ISREG(status.st_mode) ||
-      !transfer(file.fd, bytes_of(&header), sizeof(header), false) ||
-      std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0 || header.checksum != header_checksum(header)) {
-    return fail(EDGEKIT_CORRUPT, path + ": is no saved session of this version, or damaged; remove it");
-  }
+  uint64_t size = 0;
+  EK_TRY(read_header(path, file.fd, header, size));
   if (header.manifest != m.checksum || header.blocks != m.blocks.size()) {
     return fail(EDGEKIT_INVALID_ARGUMENT,
                 path + ": was saved with another bundle, or before this one's manifest.json changed; remove it");
@@ -237,8 +181,7 @@ Result<uint32_t> restore_session(const std::string& path, const Manifest& m, int
   const uint32_t position = header.position, earliest = header.earliest;
   const uint32_t copies = header.checkpoints;
   if (!fits(m, position, earliest, cache) || copies > (checkpoints.serve() ? checkpoints.most() : 0) ||
-      header.bytes != file_bytes(m, position, earliest, cache, copies, checkpoints.bytes()) ||
-      static_cast<uint64_t>(status.st_size) != header.bytes) {
+      header.bytes != file_bytes(m, position, earliest, cache, copies, checkpoints.bytes()) || size != header.bytes) {
     return fail(EDGEKIT_CORRUPT, path + ": has another size than it should; it was cut or replaced");
   }
   const bool whole =
@@ -254,6 +197,21 @@ Result<uint32_t> restore_session(const std::string& path, const Manifest& m, int
   }
   cache.restored(earliest, position);
   return uint32_t{position};
+}
+
+Result<uint32_t> saved_tokens(const std::string& path, int32_t* tokens, uint32_t room) {
+  Handle file(open_to_read(path));
+  Header header{};
+  uint64_t size = 0;
+  EK_TRY(read_header(path, file.fd, header, size));
+  const uint64_t bytes = uint64_t{header.position} * 4;
+  if (size != header.bytes || size < sizeof(header) + 8 + bytes) {
+    return fail(EDGEKIT_CORRUPT, path + ": has another size than it should; it was cut or replaced");
+  }
+  if (room >= header.position && !read_chunk(file.fd, tokens, bytes)) {
+    return fail(EDGEKIT_CORRUPT, path + ": is damaged; remove it");
+  }
+  return uint32_t{header.position};
 }
 
 }  // namespace edgekit

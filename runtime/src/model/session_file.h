@@ -25,4 +25,8 @@ Outcome save_session(const std::string& path, const Manifest& manifest, const in
 Result<uint32_t> restore_session(const std::string& path, const Manifest& manifest, int32_t* tokens, KvCache& cache,
                                  Checkpoints& checkpoints);
 
+// How many tokens a saved session of any bundle has; they themselves if there is room for them. Keys and values are not
+// read, so this says nothing of them.
+Result<uint32_t> saved_tokens(const std::string& path, int32_t* tokens, uint32_t room);
+
 }  // namespace edgekit
