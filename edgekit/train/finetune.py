@@ -31,12 +31,13 @@ from edgekit.train.decoder import Decoder
 from edgekit.train.memory import available_memory
 from edgekit.train.state import State, optimizer_state, restore_optimizer
 from edgekit.train.student import Student
-from edgekit.train.text import batches, rate, sequences
+from edgekit.train.text import rate, sequences, similar_batches
 from edgekit.train.weights import BundleTensors
 
 # Of each weight: of the original, in full precision, decoded, its gradient, two moments, and what torch keeps.
 COPIES = 8
 LOGITS = 8  # copies of a batch's logits
+BETAS = (0.9, 0.99)  # of Adam's moments: with a second one of 0.999, hundreds of steps remember how they began
 Progress = Callable[[int, int], None]
 
 
@@ -58,8 +59,8 @@ class Tuning:
 
     steps: int = 400
     batch: int = 4
-    length: int = 256
-    learning_rate: float = 0.01
+    length: int = 512
+    learning_rate: float = 0.02
     codes: bool = True
     search_every: int = 4
     evaluate: int = 20
@@ -88,7 +89,7 @@ class _Trainer:
         self.decoder = Decoder(student.model, student)
         self.named = {name: p for name, (p, _) in student.parameters().items()}
         groups = [{"params": [p], "size": size} for p, size in student.parameters().values()]
-        self.optimizer = torch.optim.Adam(groups, lr=tuning.learning_rate)
+        self.optimizer = torch.optim.Adam(groups, lr=tuning.learning_rate, betas=BETAS)
 
     def resume(self, state: State) -> None:
         """Goes on from what an interrupted call left.
@@ -130,7 +131,7 @@ class _Trainer:
         """Runs the steps that are left."""
         t = self.tuning
         progress(self.step, t.steps)
-        for ids, mask in batches(data, range(self.step, t.steps), t.batch, t.seed):
+        for ids, mask in similar_batches(data, range(self.step, t.steps), t.batch, t.seed):
             for group in self.optimizer.param_groups:
                 group["lr"] = rate(t.learning_rate, self.step, t.steps) * group["size"]
             self.student.changed()
