@@ -1,13 +1,14 @@
 """Weights as blocks of GGUF: bit for bit where a kind holds a codec's values, else encoded anew.
 
 Equal bit for bit: plain numbers, symmetric affine codes (Q4_0, Q5_0, Q8_0: fewer bits are the inner codes of the next
-kind), asymmetric ones up to 5 bits (Q4_1, Q5_1), and palettes that are MXFP4. Layouts: `edgekit/checkpoint/gguf_types.py`,
-which reads them.
+kind), asymmetric ones up to 5 bits (Q4_1, Q5_1), and palettes that are MXFP4. Layouts:
+`edgekit/checkpoint/gguf_types.py`, which reads them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from edgekit.checkpoint.gguf_kept import FP4_TABLE
 from edgekit.checkpoint.gguf_types import CURVE, KINDS, Kind
 from edgekit.codecs.base import F32, U8
-from edgekit.codecs.forms import AffineForm, DenseForm, LookupForm
+from edgekit.codecs.forms import DenseForm, LookupForm
 from edgekit.codecs.plain import bf16_bits
 from edgekit.converters.weights import Json, Weight
 
@@ -24,7 +25,7 @@ NUMBERS = {kind.name: number for number, kind in KINDS.items()}
 BLOCK, SUPER = 32, 256
 PLAIN = {"f16": "F16", "bf16": "BF16", "f32": "F32"}
 HALF_MAX = 65504.0
-TRIED = (-7, -4, -2, 0, 2, 4, 7)  # tenths of a step beside the scale that the largest magnitude asks for
+TRIED = (-7, -4, -2, 0, 2, 4, 7)  # hundredths beside the scale that the largest magnitude asks for
 
 
 def exact_kind(parts: Sequence[Json], across: bool, mxfp4: Callable[[Json], bool]) -> str | None:
@@ -105,7 +106,7 @@ def decoded(blocks: U8, kind: str) -> F32:
     return BY_NAME[kind].rows(blocks)
 
 
-def _by_block(values: npt.NDArray[np.generic], group_size: int, groups: int) -> npt.NDArray[np.generic]:
+def _by_block(values: npt.NDArray[Any], group_size: int, groups: int) -> npt.NDArray[Any]:
     """Values [rows, groups of the codec] for each block of 32, [blocks, 1]."""
     return np.repeat(values, group_size // BLOCK, axis=1)[:, :groups].reshape(-1, 1)
 
@@ -149,8 +150,8 @@ def _iq4_nl(values: F32) -> U8:
     best = np.zeros((len(blocks), 1), np.float32)
     least = np.full((len(blocks), 1), np.inf, np.float32)
     for side in (float(CURVE[0]), float(CURVE[-1])):
-        for tenths in TRIED:
-            levels = CURVE[_curve_codes(blocks * _inverse(extreme / (side * (1 + tenths / 100))))]
+        for hundredths in TRIED:
+            levels = CURVE[_curve_codes(blocks * _inverse(extreme / (side * (1 + hundredths / 100))))]
             weight = (levels * levels).sum(axis=1, keepdims=True)
             scale = ((levels * blocks).sum(axis=1, keepdims=True) / weight).astype("<f2").astype(np.float32)
             error = np.square(levels * scale - blocks).sum(axis=1, keepdims=True)

@@ -35,7 +35,9 @@ class LlamaEngine(Engine):
     def __call__(self, tokens: Sequence[int]) -> F32:
         before = self.loaded.n_tokens
         if before + len(tokens) > self.context:
-            raise ConvertError(f"{self.artifact.path}: the text is longer than the {self.context} tokens of its context")
+            raise ConvertError(
+                f"{self.artifact.path}: the text is longer than the {self.context} tokens of its context"
+            )
         self.loaded.eval(list(tokens))
         out: F32 = np.array(self.loaded.scores[before : self.loaded.n_tokens], np.float32)
         return out

@@ -102,12 +102,10 @@ class Packer:
         parts = {id(kind): piece.part for kind, piece in zip(kinds, pieces, strict=True)}
         exact = exact_kind(kinds, across, lambda kind: self._is_fp4(kind, parts))
         bits = job.choices.bits or max(kind["bits"] for kind in kinds)
-        if tensor.plain:
-            exact = "F32"
         if exact is not None and tensor.columns is not None and tensor.run % BY_NAME[exact].values:
             exact = None  # columns that change places are not whole blocks
-        self.exact = exact is not None
-        self.kind = exact or nearest_kind(bits, cols[0])
+        self.exact = exact is not None and not tensor.plain
+        self.kind = "F32" if tensor.plain else exact or nearest_kind(bits, cols[0])
 
     def _is_fp4(self, kind: Json, parts: dict[int, Part]) -> bool:
         if kind["codec"] != "scaled_palette" or kind["bits"] != 4:

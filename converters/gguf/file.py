@@ -15,7 +15,7 @@ from edgekit.errors import ConvertError
 
 
 class GgufWriter:
-    """`keys` takes metadata and `announce` tensors; `begin` then writes the header, and `write` each tensor in order."""
+    """`keys` takes metadata, `announce` tensors; `begin` then writes the header, and `write` each tensor in order."""
 
     def __init__(self, path: Path, architecture: str) -> None:
         self.path = path

@@ -73,7 +73,9 @@ def _feed_forward(keys: Any, blocks: list[Json], target: Target) -> None:
     if not experts:
         return
     if dense and target.name != "lfm2moe":
-        raise ConvertError(f"gguf: llama.cpp's '{target.name}' has experts in every layer; export 'onnx' or 'mlx-exact'")
+        raise ConvertError(
+            f"gguf: llama.cpp's '{target.name}' has experts in every layer; export 'onnx' or 'mlx-exact'"
+        )
     keys.add_expert_count(len(experts[0]["matrices"]))
     keys.add_expert_used_count(experts[0]["top_k"])
     keys.add_expert_feed_forward_length(experts[0]["size"])
@@ -171,8 +173,20 @@ def _parameters(config: Json) -> Json:
     return found if isinstance(found, dict) else {}
 
 
+def _number(*found: object) -> float:
+    """The first of some values of config.json that is there.
+
+    Raises:
+        ConvertError: it is no positive number.
+    """
+    value = next((v for v in found if v is not None), None)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e18:
+        raise ConvertError(f"gguf: config.json has {str(value)[:30]!r} where a number of positions should be")
+    return float(value)
+
+
 def _theta(config: Json) -> float:
-    return float(_parameters(config).get("rope_theta", config.get("rope_theta", 10000.0)))
+    return _number(_parameters(config).get("rope_theta"), config.get("rope_theta"), 10000.0)
 
 
 def _yarn(keys: Any, config: Json, target: Target) -> bool:
@@ -183,8 +197,8 @@ def _yarn(keys: Any, config: Json, target: Target) -> bool:
     if told.get("beta_fast", 32) != 32 or told.get("beta_slow", 1) != 1 or told.get("attention_factor") is not None:
         raise ConvertError(f"gguf: llama.cpp's '{target.name}' has no such form of YaRN; export 'onnx'")
     keys.add_rope_scaling_type(gguf.RopeScalingType.YARN)
-    keys.add_rope_scaling_factor(float(told["factor"]))
-    original = told.get("original_max_position_embeddings", config.get("max_position_embeddings"))
+    keys.add_rope_scaling_factor(_number(told.get("factor")))
+    original = _number(told.get("original_max_position_embeddings"), config.get("max_position_embeddings"))
     keys.add_rope_scaling_orig_ctx_len(int(original))
     return True
 

@@ -164,9 +164,9 @@ def _mixers(model: Json, target: Target) -> Iterator[str]:
             biased = biased or target.name in ("llama", "granite", "gpt2", "gpt-oss", "nemotron")
             if not biased:
                 yield "has no biases of attention"
-            if target.rotates and block.get("rope") is not None:
-                if model["ropes"][block["rope"]]["dim"] != block["head_dim"]:
-                    yield "rotates whole heads only"
+            rope = block.get("rope")
+            if target.rotates and rope is not None and model["ropes"][rope]["dim"] != block["head_dim"]:
+                yield "rotates whole heads only"
         if block["kind"] == "linear_attention" and block["key_dim"] != block["value_dim"]:
             yield "has keys and values of one size in linear attention"
         if block["kind"] == "convolution" and any(k.endswith("_bias") for k in block):

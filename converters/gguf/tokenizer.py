@@ -40,6 +40,7 @@ def write_tokenizer(keys: Any, bundle: Path, model: Json) -> None:
     if not (folder / FILE).is_file():
         keys.add_tokenizer_model("no_vocab")
         return
+    tokenizer = Tokenizer(folder)  # refuses what is malformed
     whole = json.loads((folder / FILE).read_text(encoding="utf-8"))
     bpe = whole["model"]
     if bpe.get("type") != "BPE":
@@ -59,7 +60,7 @@ def write_tokenizer(keys: Any, bundle: Path, model: Json) -> None:
         keys.add_token_list(tokens)
         keys.add_token_merges([" ".join(merge) for merge in merges])
     keys.add_token_types(types)
-    _special(keys, folder, tokens, model)
+    _special(keys, folder, tokenizer, tokens, model)
 
 
 def _tokens(whole: Json, size: int, pieces: bool) -> tuple[list[str], list[int]]:
@@ -116,17 +117,14 @@ def _cut_name(whole: Json) -> str:
         else:
             cuts.append("")
     others = {s["type"] for s in _steps(whole.get("normalizer"), "normalizers")} - {"NFC"}  # llama.cpp leaves that out
-    names = NAMES
-    if whole["model"].get("ignore_merges"):
-        names = WHOLE_NAMES
+    names: tuple[str, ...] = WHOLE_NAMES if whole["model"].get("ignore_merges") else NAMES
     found = next((name for name in names if CUTS[name] == tuple(cuts)), None)
     if found is None or others:
         raise ConvertError("gguf: llama.cpp has no name for the way in which this tokenizer cuts text; export 'onnx'")
     return found
 
 
-def _special(keys: Any, folder: Path, tokens: list[str], model: Json) -> None:
-    tokenizer = Tokenizer(folder)
+def _special(keys: Any, folder: Path, tokenizer: Tokenizer, tokens: list[str], model: Json) -> None:
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     begin, end = around(tokenizer)
     if len(begin) > 1 or len(end) > 1:

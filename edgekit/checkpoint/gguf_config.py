@@ -132,7 +132,7 @@ def _rope(name: str, value: Any, config: Table, tensors: Mapping[str, Tensor], h
                 "short_factor": factors,
                 "long_factor": factors,
                 "factor": 1.0,
-                "attention_factor": 1.0,
+                "attention_factor": value("rope.scaling.attn_factor", 1.0),
                 "original_max_position_embeddings": context,
             }
         }
@@ -169,6 +169,7 @@ def _own(name: str, value: Any, config: Table, tensors: Mapping[str, Tensor]) ->
     if name == "gpt-oss":
         size = config.pop("moe_intermediate_size", config.get("intermediate_size"))
         return {"num_local_experts": config.pop("num_experts", None), "intermediate_size": size, "swiglu_limit": 7.0}
-    if name in ("granite", "llama", "smollm3") and "blk.0.attn_q.bias" in tensors:
-        return {"attention_bias": True}
+    if name in ("granite", "llama", "smollm3"):
+        fields = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_up.bias"}
+        return {field: True for field, tensor in fields.items() if tensor in tensors}
     return {}
