@@ -70,11 +70,13 @@ def matrices_as(kind: gguf.GGMLQuantizationType) -> KindOf:
     return choose
 
 
-def write(path: Path, model: Any, kind_of: KindOf = plain, extra: Callable[[Any], None] | None = None) -> Path:
-    """Writes a model of transformers to a GGUF file; returns its path."""
+def write(
+    path: Path, model: Any, kind_of: KindOf = plain, extra: Callable[[Any], None] | None = None, split: int = 0
+) -> Path:
+    """Writes a model of transformers to a GGUF file, or to files of `split` tensors each; returns its path."""
     config = model.config.to_dict()
     name = ARCHITECTURES[config["model_type"]]
-    writer = gguf.GGUFWriter(path, name)
+    writer = gguf.GGUFWriter(path, name, split_max_tensors=split)
     _hyperparameters(writer, name, config)
     if extra is not None:
         extra(writer)

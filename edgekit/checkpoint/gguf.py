@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.checkpoint.gguf_config import FACTORS, LONG, SHORT, architecture, config_of
-from edgekit.checkpoint.gguf_file import Entry, GgufFile, read_gguf
+from edgekit.checkpoint.gguf_file import Entry, GgufFile
 from edgekit.checkpoint.gguf_kept import KEPT
 from edgekit.checkpoint.gguf_names import EXPERTS, Architecture
+from edgekit.checkpoint.gguf_parts import joined, read_parts
 from edgekit.checkpoint.gguf_tokenizer import tokenizer_of
 from edgekit.checkpoint.gguf_types import KINDS, Kind
 from edgekit.checkpoint.mxfp4 import BLOCKS
@@ -94,29 +95,31 @@ class BlockTensor(Tensor):
 
 @dataclass(frozen=True)
 class GgufCheckpoint:
-    """What `open_gguf` found: see `reader.Checkpoint` for the members."""
+    """What `open_gguf` found: see `reader.Checkpoint` for the members. `paths`: of all files of the model."""
 
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     files: Mapping[str, bytes]
     header: str
+    paths: tuple[Path, ...]
 
 
 def open_gguf(path: Path) -> GgufCheckpoint:
-    """Opens a GGUF file, reading its header only.
+    """Opens a GGUF file, or the files of a model of which it is one, reading headers only.
 
     Raises:
         CheckpointError: damaged, or its tensors are not those of its architecture.
         UnsupportedModelError: an architecture that edgekit does not read.
     """
-    file = read_gguf(path)
+    parts = read_parts(path)
+    file = joined(parts)
     _, arch = architecture(file)
-    stored = {name: _tensor(path, entry) for name, entry in file.tensors.items()}
+    stored = {name: _tensor(part.path, entry) for part in parts for name, entry in part.tensors.items()}
     config = config_of(file, stored)
     tensors = _renamed(file, arch, config, stored)
     files = {name: json.dumps(value, ensure_ascii=False).encode() for name, value in tokenizer_of(file).items()}
     files["config.json"] = json.dumps(config).encode()
-    return GgufCheckpoint(config, tensors, files, file.digest)
+    return GgufCheckpoint(config, tensors, files, file.digest, tuple(part.path for part in parts))
 
 
 def _tensor(path: Path, entry: Entry) -> Tensor:

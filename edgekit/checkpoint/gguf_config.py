@@ -44,10 +44,6 @@ def architecture(file: GgufFile) -> tuple[str, Architecture]:
         UnsupportedModelError: none, or one that edgekit does not read.
     """
     named = file.metadata.get("general.architecture")
-    if file.metadata.get("split.count", 1) not in (0, 1):
-        raise UnsupportedModelError(
-            f"{file.path}: is one of several files of a model; join them first: llama-gguf-split --merge FIRST OUT"
-        )
     if not isinstance(named, str) or named not in ARCHITECTURES:
         raise UnsupportedModelError(
             f"{file.path}: architecture {str(named)[:50]!r} is not read from GGUF; these are: "
