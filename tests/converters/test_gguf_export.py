@@ -55,7 +55,8 @@ def test_tensors_are_those_of_llama_cpps_converter(name: str, tmp_path: Path, mo
 
 
 ROUND = ("llama", "llama_linear", "llama_llama3", "llama_yarn", "llama_tied_biased", "mistral", "qwen3_moe", "gemma3",
-         "phi3_partial", "phi3_longrope", "granite", "smollm3", "lfm2")  # fmt: skip
+         "phi3_partial", "phi3_longrope", "granite", "smollm3", "lfm2", "lfm2_moe", "qwen3_next",
+         "qwen3_5_moe")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ROUND)

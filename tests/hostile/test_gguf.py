@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import struct
 import tracemalloc
@@ -17,6 +18,7 @@ from edgekit.checkpoint import open_checkpoint
 from edgekit.checkpoint.gguf_file import read_gguf
 from edgekit.errors import EdgekitError
 from tests import gguf_files, tiny
+from tests.test_gguf import tiny_model
 
 HUGE = (1 << 63, (1 << 64) - 1, 1 << 40)
 RANDOM = np.random.default_rng(11)
@@ -102,6 +104,29 @@ def test_files_cut_or_changed_anywhere_are_refused_or_opened(tmp_path: Path) -> 
             describe_checkpoint(open_checkpoint(path))
 
 
+@pytest.mark.parametrize("name", ["qwen3_next", "qwen3_5_moe", "lfm2_moe"])
+def test_hybrids_with_changed_metadata_are_refused_or_read(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = gguf_files.write(tmp_path / "whole.gguf", tiny_model(name, tmp_path / "model", monkeypatch))
+    raw, path = whole.read_bytes(), tmp_path / "model.gguf"
+    keys = [at.end() for at in re.finditer(rb"\.(ssm|attention|expert|shortconv|rope)[._a-z]+", raw)]
+    for at in keys:
+        kind = struct.unpack_from("<I", raw, at)[0]
+        for value in (0, 1, 3, 1 << 16, (1 << 32) - 1) if kind in (4, 5) else ():
+            path.write_bytes(raw[: at + 4] + struct.pack("<I", value) + raw[at + 8 :])
+            tracemalloc.start()
+            try:
+                with suppress(EdgekitError):  # anything else fails
+                    found = open_checkpoint(path)
+                    describe_checkpoint(found)
+                    for tensor in found.tensors.values():
+                        tensor.read(0, 1)
+                assert tracemalloc.get_traced_memory()[1] < 16 << 20
+            finally:
+                tracemalloc.stop()
+
+
 def test_a_file_of_another_architecture_names_those_that_are_read(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(header(0, 1) + text(b"general.architecture") + struct.pack("<I", 8) + text(b"mamba") + DATA)
@@ -160,7 +185,7 @@ def test_a_missing_file_is_named(parts: tuple[Path, list[Path]], tmp_path: Path)
 def test_files_that_do_not_belong_together_are_refused(parts: tuple[Path, list[Path]], tmp_path: Path) -> None:
     files = copied(parts[1], tmp_path)
     shutil.copy(files[1], files[2])
-    with pytest.raises(EdgekitError, match="00003-of-00003.gguf: is not file 3 of 3, as its name says"):
+    with pytest.raises(EdgekitError, match=r"00003-of-00003\.gguf: is not file 3 of 3, as its name says"):
         open_checkpoint(files[0])
     changed_key(files[2], b"split.no", u16(1), u16(2))
     with pytest.raises(EdgekitError, match="is in two files of the model"):
