@@ -45,7 +45,14 @@ ROTATED = ("llama", "granite", "smollm3")
 LLAMA_CPP = """
 import json, sys
 import numpy as np
+import llama_cpp.llama_cpp
 from llama_cpp import Llama
+given = llama_cpp.llama_cpp.llama_model_default_params
+def plain():  # without AMX, which virtual machines may name and not have
+    params = given()
+    params.use_extra_bufts = False
+    return params
+llama_cpp.llama_cpp.llama_model_default_params = plain
 ids = json.loads(sys.argv[2])
 model = Llama(sys.argv[1], n_ctx=128, n_threads=2, logits_all=True, verbose=False)
 if isinstance(ids, str):

@@ -19,7 +19,8 @@ constexpr char kMagic[8] = {'E', 'K', 'S', 'E', 'S', 'S', '0', '3'};
 
 struct Header {
   char magic[8];
-  uint64_t manifest;  // checksum of the bundle's manifest.json: of its weights and of all that says how to compute
+  uint64_t manifest;  // checksum of the bundle's manifest.json: of its weights and of all that says how to compute;
+                      // with an adapter, of both
   uint64_t bytes;     // of the whole file
   uint32_t position, cache_type, blocks;
   uint32_t earliest;  // position to which the session can go back
@@ -176,12 +177,12 @@ bool fits(const Manifest& m, uint32_t position, uint32_t earliest, const KvCache
 
 }  // namespace
 
-Outcome save_session(const std::string& path, const Manifest& m, const int32_t* tokens, uint32_t position,
-                     KvCache& cache, Checkpoints& checkpoints) {
+Outcome save_session(const std::string& path, const Manifest& m, uint64_t identity, const int32_t* tokens,
+                     uint32_t position, KvCache& cache, Checkpoints& checkpoints) {
   const uint32_t earliest = cache.earliest_copied(position);
   Header header{};
   std::memcpy(header.magic, kMagic, sizeof(kMagic));
-  header.manifest = m.checksum;
+  header.manifest = identity;
   header.checkpoints = static_cast<uint32_t>(checkpoints.positions().size());
   header.bytes = file_bytes(m, position, earliest, cache, header.checkpoints, checkpoints.bytes());
   header.position = position;
@@ -210,8 +211,8 @@ Outcome save_session(const std::string& path, const Manifest& m, const int32_t* 
   return error;
 }
 
-Result<uint32_t> restore_session(const std::string& path, const Manifest& m, int32_t* tokens, KvCache& cache,
-                                 Checkpoints& checkpoints) {
+Result<uint32_t> restore_session(const std::string& path, const Manifest& m, uint64_t identity, int32_t* tokens,
+                                 KvCache& cache, Checkpoints& checkpoints) {
   Handle file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (file.fd < 0) {
     return fail(EDGEKIT_NOT_FOUND, path + ": cannot be opened: " + std::string(std::strerror(errno)));
@@ -223,9 +224,10 @@ Result<uint32_t> restore_session(const std::string& path, const Manifest& m, int
       std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0 || header.checksum != header_checksum(header)) {
     return fail(EDGEKIT_CORRUPT, path + ": is no saved session of this version, or damaged; remove it");
   }
-  if (header.manifest != m.checksum || header.blocks != m.blocks.size()) {
-    return fail(EDGEKIT_INVALID_ARGUMENT,
-                path + ": was saved with another bundle, or before this one's manifest.json changed; remove it");
+  if (header.manifest != identity || header.blocks != m.blocks.size()) {
+    return fail(
+        EDGEKIT_INVALID_ARGUMENT,
+        path + ": was saved with another bundle or adapter, or before this one's manifest.json changed; remove it");
   }
   if (header.cache_type != static_cast<uint32_t>(cache.type())) {
     return fail(EDGEKIT_INVALID_ARGUMENT, path + ": was saved with another type of KV cache");
