@@ -165,6 +165,8 @@ def _mixers(model: Json, target: Target) -> Iterator[str]:
             if not biased:
                 yield "has no biases of attention"
             rope = block.get("rope")
+            if target.name == "olmoe" and block["kv_heads"] != block["heads"]:
+                yield "has as many heads of keys as of queries"
             if target.rotates and rope is not None and model["ropes"][rope]["dim"] != block["head_dim"]:
                 yield "rotates whole heads only"
         if block["kind"] == "linear_attention" and block["key_dim"] != block["value_dim"]:

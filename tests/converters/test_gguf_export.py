@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 import pytest
+import transformers as tf
 
 from edgekit.bundle.weights import BundleWeights
 from edgekit.checkpoint import open_checkpoint
 from edgekit.checkpoint.gguf_types import KINDS
 from edgekit.cli.main import main
 from edgekit.conversion import convert
-from edgekit.converters.base import Choices, export, read
+from edgekit.converters.base import Choices, export
+from edgekit.converters.check import check, greedy
 from edgekit.converters.gguf.blocks import decoded, encoded
 from edgekit.converters.gguf.targets import TARGETS
 from edgekit.errors import ConvertError
@@ -24,7 +28,7 @@ from edgekit.runtime.session import Session
 from edgekit.runtime.values import Options
 from tests import families, gguf_files, openelm, tiny
 from tests.conftest import DEMO
-from tests.test_gguf import FAMILIES, tiny_model
+from tests.test_gguf import AS_LLAMA_CPP_HAS_IT, FAMILIES, tiny_model
 
 RANDOM = np.random.default_rng(11)
 FILE = "artifacts/gguf/model.gguf"
@@ -176,7 +180,17 @@ def test_every_architecture_is_written_or_refused_by_name(name: str, tmp_path: P
 
 # Of families that llama.cpp has, models with something that its code does not compute.
 REFUSED = {
-    *("gemma3", "gpt_oss", "lfm2_biased", "lfm2_moe", "llama_relu2", "qwen2_moe", "qwen2_moe_windows", "qwen3_moe"),
+    *(
+        "olmoe",
+        "gemma3",
+        "gpt_oss",
+        "lfm2_biased",
+        "lfm2_moe",
+        "llama_relu2",
+        "qwen2_moe",
+        "qwen2_moe_windows",
+        "qwen3_moe",
+    ),
     *("qwen3_5", "qwen3_5_moe", "qwen3_5_tied", "qwen3_next", "qwen3_next_biased", "smollm3", "smollm3_windows"),
 }
 
@@ -217,10 +231,76 @@ NEAR = {"f32": 0.01, "f16": 0.02, "q8": 0.05, "q4": 0.15, "palette4": 0.15}
 @pytest.mark.parametrize("recipe", NEAR)
 def test_llama_cpp_writes_the_demo_models_text(recipe: str, tmp_path: Path) -> None:
     bundle = convert(DEMO, tmp_path / "bundle", recipe).path
-    artifact = export(bundle, "gguf", Choices(bits=8))
+    export(bundle, "gguf", Choices(bits=8))
     ids = Tokenizer(bundle / "tokenizer").encode(TEXT)
-    got = gguf_files.llama_cpp(bundle / FILE, ids)
-    want = logits(bundle, ids)
-    assert np.abs(got - want).max() <= NEAR[recipe] * np.abs(want).max()
     assert gguf_files.llama_cpp(bundle / FILE, TEXT) == ids
-    assert read(bundle, "gguf") == artifact or artifact.seconds
+    with Session(bundle, Options(cache_type="f32", activations="f32")) as session:
+        text, want = greedy(session.logits, ids, 80)
+    got = gguf_files.llama_cpp(bundle / FILE, text[:-1])
+    assert np.abs(got - want).max() <= NEAR[recipe] * np.abs(want).max()
+    assert got.argmax(axis=1)[len(ids) - 1 :].tolist() == text[len(ids) :]  # so it writes the same text
+
+
+def test_check_runs_llama_cpp(tmp_path: Path) -> None:
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
+    bundle = convert(DEMO, tmp_path / "bundle", "f16").path
+    export(bundle, "gguf")
+    (verdict,) = check(bundle, ["gguf"])
+    assert verdict.ok, verdict
+    assert verdict.same_text
+    assert verdict.top1 == 1
+
+
+# Models in the form that llama.cpp has of them, besides those of test_gguf.py. It rounds the bounds of gpt-oss's YaRN.
+MORE: dict[str, Callable[[], Any]] = {
+    "qwen2_moe": lambda: tf.Qwen2MoeConfig(
+        **tiny.GQA,
+        num_experts=6,
+        num_experts_per_tok=2,
+        moe_intermediate_size=64,
+        shared_expert_intermediate_size=96,
+    ),
+    "gpt2": lambda: tf.GPT2Config(
+        vocab_size=199, n_embd=64, n_layer=3, n_head=4, n_positions=128, bos_token_id=1, eos_token_id=2
+    ),
+    "olmoe": lambda: tf.OlmoeConfig(**tiny.SIZES, num_experts=6, num_experts_per_tok=2),
+    "gpt_oss": lambda: tf.GptOssConfig(
+        **{**tiny.GQA, "num_hidden_layers": 4},
+        head_dim=32,
+        sliding_window=9,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        **tiny.rope("default"),
+    ),
+}
+OPENED = (
+    *("llama", "llama_linear", "llama_llama3", "llama_yarn", "llama_tied_biased", "llama_relu", "mistral", "mixtral"),
+    *(
+        "qwen2",
+        "qwen2_moe",
+        "qwen3",
+        "qwen3_moe",
+        "gemma3",
+        "phi3",
+        "granite",
+        "granitemoe",
+        "smollm3",
+    ),
+    *("olmo2", "olmoe", "cohere2", "nemotron", "gpt2", "gpt_oss", "lfm2", "lfm2_moe"),
+    *("qwen3_next", "qwen3_5", "qwen3_5_tied", "qwen3_5_moe"),
+)
+
+
+@pytest.mark.parametrize("name", OPENED)
+def test_llama_cpp_computes_what_the_bundle_computes(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker = AS_LLAMA_CPP_HAS_IT.get(name, tiny.MAKERS[name])
+    monkeypatch.setitem(tiny.MAKERS, name, MORE.get(name, maker))
+    tiny.make(name, tmp_path / "checkpoint")
+    bundle = convert(tmp_path / "checkpoint", tmp_path / "bundle", "f32").path
+    reach = export(bundle, "gguf").about["context"]
+    ids = RANDOM.integers(3, 199, min(24, reach)).tolist()
+    want = logits(bundle, ids)
+    got = gguf_files.llama_cpp(bundle / FILE, ids)
+    assert np.abs(got - want).max() <= 0.005 * np.abs(want).max()  # its keys and values are f16
