@@ -71,6 +71,8 @@ def open_engine(bundle: Path, kind: str, options: Options, *, check: bool = Fals
         return _make(kind, "mlx.engine", "MlxLmEngine", artifact, model)
     if kind == "mlx-exact":
         return _make(kind, "mlx.engine", "MlxExactEngine", artifact, model, bundle, options)
+    if kind == "gguf":
+        return _make(kind, "gguf.engine", "LlamaEngine", artifact, model, options)
     if check:
         more = (bundle, options) if kind == "coreml-flash" else ()
         return _make(kind, "engine_interpreted", interpreted[kind], artifact, model, *more)

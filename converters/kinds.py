@@ -34,5 +34,6 @@ KINDS = {
     "mlx-exact": Kind("mlx.export_exact", "mlx", ()),
     "coreml": Kind("coreml.export", "coreml", _APPLE),
     "coreml-flash": Kind("coreml.export", "coreml", _APPLE, runs=False),
+    "gguf": Kind("gguf.export", "gguf", ("bits",)),
     "coreai": Kind("coreai.export", "coreai", _APPLE, runs=False),
 }

@@ -11,16 +11,18 @@ from pathlib import Path
 
 from edgekit.arch import known_model_types
 
-KINDS = ("native", "onnx", "onnx-exact", "onnx-flash", "mlx", "mlx-exact", "coreml", "coreml-flash", "coreai")
+KINDS = ("native", "onnx", "onnx-exact", "onnx-flash", "mlx", "mlx-exact", "coreml", "coreml-flash", "coreai", "gguf")
 APPLE = {"coreml", "coreml-flash", "coreai"}
 EVERYTHING = set(KINDS) - {"native"}
 # What an export has no code for: refused by name.
 REFUSED: dict[str, set[str]] = {
-    "gpt_neo": {"mlx"},
-    "openelm": {"mlx"},
-    "opt": {"mlx"},
+    "gpt_neo": {"mlx", "gguf"},
+    "gpt_neox": {"gguf"},
+    "openelm": {"mlx", "gguf"},
+    "opt": {"mlx", "gguf"},
+    "olmo3": {"gguf"},
     "granitemoe": {"mlx"},
-    "granitemoehybrid": {"mlx"},
+    "granitemoehybrid": {"mlx", "gguf"},
     "gpt_oss": {"mlx"},
     "lfm2": {"mlx", *APPLE},
     "lfm2_moe": {"mlx", *APPLE},

@@ -18,6 +18,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from tests import gguf_hybrids
+
 F32 = npt.NDArray[np.float32]
 KindOf = Callable[[str, F32], gguf.GGMLQuantizationType]
 TYPES = gguf.GGMLQuantizationType
@@ -32,13 +34,25 @@ ARCHITECTURES = {
     "granite": "granite",
     "smollm3": "smollm3",
     "lfm2": "lfm2",
+    "lfm2_moe": "lfm2moe",
+    "qwen3_next": "qwen3next",
+    "qwen3_5_text": "qwen35",
+    "qwen3_5_moe_text": "qwen35moe",
     "gpt_oss": "gpt-oss",
 }
+HYBRIDS = ("lfm2moe", *gguf_hybrids.LINEAR)
 ROTATED = ("llama", "granite", "smollm3")
 LLAMA_CPP = """
 import json, sys
 import numpy as np
+import llama_cpp.llama_cpp
 from llama_cpp import Llama
+given = llama_cpp.llama_cpp.llama_model_default_params
+def plain():  # without AMX, which virtual machines may name and not have
+    params = given()
+    params.use_extra_bufts = False
+    return params
+llama_cpp.llama_cpp.llama_model_default_params = plain
 ids = json.loads(sys.argv[2])
 model = Llama(sys.argv[1], n_ctx=128, n_threads=2, logits_all=True, verbose=False)
 if isinstance(ids, str):
@@ -70,15 +84,35 @@ def matrices_as(kind: gguf.GGMLQuantizationType) -> KindOf:
     return choose
 
 
-def write(path: Path, model: Any, kind_of: KindOf = plain, extra: Callable[[Any], None] | None = None) -> Path:
-    """Writes a model of transformers to a GGUF file; returns its path."""
+def write(
+    path: Path,
+    model: Any,
+    kind_of: KindOf = plain,
+    extra: Callable[[Any], None] | None = None,
+    split: int = 0,
+    joined: bool = False,
+) -> Path:
+    """Writes a model of transformers to a GGUF file; returns its path.
+
+    Args:
+        path: of the file.
+        model: of transformers.
+        kind_of: the kind of each tensor.
+        extra: adds metadata to a writer.
+        split: tensors of a file, if there are to be several.
+        joined: gate and up of experts are one tensor.
+    """
     config = model.config.to_dict()
     name = ARCHITECTURES[config["model_type"]]
-    writer = gguf.GGUFWriter(path, name)
+    writer = gguf.GGUFWriter(path, name, split_max_tensors=split)
     _hyperparameters(writer, name, config)
     if extra is not None:
         extra(writer)
-    for key, values in _tensors(name, config, model.state_dict()).items():
+    tensors = _tensors(name, config, model.state_dict())
+    for key in [k for k in tensors if joined and "ffn_gate_exps" in k]:
+        pair = [tensors.pop(k) for k in (key, key.replace("gate", "up"))]
+        tensors[key.replace("gate", "gate_up")] = np.concatenate(pair, axis=1)
+    for key, values in tensors.items():
         kind = kind_of(key, values)
         data = np.ascontiguousarray(values, dtype=np.float32)
         if kind == TYPES.F32:
@@ -109,19 +143,22 @@ def _hyperparameters(w: Any, name: str, c: dict[str, Any]) -> None:
     w.add_block_count(c["num_hidden_layers"])
     w.add_context_length(c["max_position_embeddings"])
     w.add_embedding_length(c["hidden_size"])
-    w.add_feed_forward_length(c["intermediate_size"])
+    w.add_feed_forward_length(c.get("intermediate_size") or c["moe_intermediate_size"])
     w.add_head_count(c["num_attention_heads"])
     kv_heads = c["num_key_value_heads"]
-    w.add_head_count_kv([kv_heads * (k != "conv") for k in c["layer_types"]] if name == "lfm2" else kv_heads)
+    w.add_head_count_kv(
+        [kv_heads * (k != "conv") for k in c["layer_types"]] if name in ("lfm2", "lfm2moe") else kv_heads
+    )
     w.add_layer_norm_rms_eps(c.get("rms_norm_eps", c.get("norm_eps")))
     w.add_vocab_size(c["vocab_size"])
     head_dim = c.get("head_dim") or c["hidden_size"] // c["num_attention_heads"]
     if name not in ("granite", "smollm3", "qwen2"):
         w.add_key_length(head_dim)
         w.add_value_length(head_dim)
-    w.add_rope_dimension_count(head_dim)
     rope = c.get("rope_parameters") or {}
     rope = rope.get("full_attention", rope)
+    turned = rope.get("partial_rotary_factor", 1.0) if name in gguf_hybrids.LINEAR else 1.0
+    w.add_rope_dimension_count(int(head_dim * turned))
     w.add_rope_freq_base(rope["rope_theta"])
     if rope["rope_type"] in ("linear", "yarn"):
         w.add_rope_scaling_type(gguf.RopeScalingType(rope["rope_type"]))
@@ -132,7 +169,7 @@ def _hyperparameters(w: Any, name: str, c: dict[str, Any]) -> None:
         w.add_sliding_window(c["sliding_window"])
     if name == "phi3":
         w.add_rope_scaling_orig_ctx_len(c["original_max_position_embeddings"])
-    if name in ("qwen3moe", "gpt-oss"):
+    if c.get("num_experts") or c.get("num_local_experts"):
         w.add_expert_count(c.get("num_experts") or c["num_local_experts"])
         w.add_expert_used_count(c["num_experts_per_tok"])
         w.add_expert_feed_forward_length(c.get("moe_intermediate_size") or c["intermediate_size"])
@@ -141,7 +178,8 @@ def _hyperparameters(w: Any, name: str, c: dict[str, Any]) -> None:
         w.add_embedding_scale(c["embedding_multiplier"])
         w.add_residual_scale(c["residual_multiplier"])
         w.add_logit_scale(c["logits_scaling"])
-    if name == "lfm2":
+    gguf_hybrids.hyperparameters(w, name, c)
+    if name in ("lfm2", "lfm2moe"):
         w.add_shortconv_l_cache(c["conv_L_cache"])
 
 
@@ -152,6 +190,10 @@ def _tensors(name: str, c: dict[str, Any], state: dict[str, Any]) -> dict[str, F
     for key, tensor in state.items():
         values = tensor.detach().float().numpy()
         if key == "lm_head.weight" and c["tie_word_embeddings"]:
+            continue
+        special = gguf_hybrids.tensors(name, c, key, values) if name in HYBRIDS else None
+        if special is not None:
+            out |= special
             continue
         if ".mlp.experts." in key and name in ("qwen3moe", "gpt-oss"):
             out |= _experts(name, key, values)

@@ -15,6 +15,7 @@ import transformers as tf
 from tokenizers import ByteLevelBPETokenizer
 
 from edgekit.arch.checkpoints import describe_checkpoint
+from edgekit.bundle.weights import BundleWeights
 from edgekit.checkpoint import open_checkpoint
 from edgekit.checkpoint.gguf_types import KINDS
 from edgekit.conversion import convert
@@ -27,7 +28,7 @@ TEXT = "The quick brown fox doesn't jump over 1234 lazy dogs.  Nor does it swim,
 RANDOM = np.random.default_rng(7)
 FAMILIES = (
     *("llama", "llama_mha", "llama_linear", "mistral", "qwen2", "qwen3", "qwen3_moe", "gemma3", "phi3"),
-    *("granite", "smollm3", "lfm2", "gpt_oss"),
+    *("granite", "smollm3", "lfm2", "gpt_oss", "lfm2_moe", "qwen3_next", "qwen3_5", "qwen3_5_tied", "qwen3_5_moe"),
 )
 
 
@@ -43,6 +44,7 @@ def test_blocks_decode_bit_for_bit(number: int) -> None:
 
 # Of these a file does not tell everything: its architecture always has the same.
 FOUR: dict[str, Any] = {**tiny.GQA, "num_hidden_layers": 4}
+DELTA = {**tiny.DELTA, "linear_key_head_dim": 32, "linear_value_head_dim": 32}
 AS_LLAMA_CPP_HAS_IT: dict[str, Callable[[], Any]] = {
     "mistral": lambda: tf.MistralConfig(**tiny.GQA, sliding_window=None),
     "qwen3_moe": lambda: tf.Qwen3MoeConfig(
@@ -59,6 +61,26 @@ AS_LLAMA_CPP_HAS_IT: dict[str, Callable[[], Any]] = {
         },
     ),
     "smollm3": lambda: tf.SmolLM3Config(**FOUR, no_rope_layer_interval=4),
+    "lfm2_moe": lambda: tf.Lfm2MoeConfig(
+        **{**tiny.LFM2, "num_hidden_layers": 4},
+        layer_types=["conv", "full_attention", "conv", "conv"],
+        moe_intermediate_size=64,
+        num_experts=6,
+        num_experts_per_tok=2,
+        num_dense_layers=1,
+        norm_topk_prob=True,
+        routed_scaling_factor=1.0,
+    ),
+    "qwen3_next": lambda: tf.Qwen3NextConfig(**DELTA, **tiny.DELTA_MOE),
+    "qwen3_5": lambda: tf.Qwen3_5TextConfig(**DELTA),
+    "qwen3_5_tied": lambda: tf.Qwen3_5TextConfig(
+        **{**DELTA, "linear_num_value_heads": 6},
+        tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6, "partial_rotary_factor": 0.5},
+    ),
+    "qwen3_5_moe": lambda: tf.Qwen3_5MoeTextConfig(
+        **{k: v for k, v in DELTA.items() if k != "intermediate_size"}, **tiny.DELTA_MOE
+    ),
     "gpt_oss": lambda: tf.GptOssConfig(
         **FOUR,
         head_dim=32,
@@ -95,6 +117,29 @@ def test_a_file_computes_what_transformers_computes(name: str, tmp_path: Path, m
     with Session(bundle, Options(cache_type="f32")) as session:
         got = np.concatenate([session.logits(ids[:20]), *(session.logits([i]) for i in ids[20:])])
     assert np.abs(got - want).max() <= 1e-4 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("name", ["qwen3_next", "qwen3_5"])
+def test_blocks_of_hybrids_are_kept_in_their_new_places(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model(name, tmp_path / "checkpoint", monkeypatch)
+    kind_of = gguf_files.matrices_as(gguf.GGMLQuantizationType.Q8_0)
+    file = gguf_files.write(tmp_path / "model.gguf", model, kind_of)
+    plain = BundleWeights(convert(file, tmp_path / "plain", "f32").path)
+    kept = BundleWeights(convert(file, tmp_path / "kept", "keep").path)
+    for matrix in ("q", "k", "v", "gate", "beta", "decay", "o"):  # rows, and of the last columns, come from elsewhere
+        part = kept.matrix_entry(f"layers.0.{matrix}")["parts"][0]
+        assert (part["codec"], part["bits"]) == ("affine", 8), matrix
+        assert np.array_equal(kept.matrix(f"layers.0.{matrix}")[0], plain.matrix(f"layers.0.{matrix}")[0]), matrix
+
+
+def test_experts_with_gate_and_up_in_one_tensor_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("qwen3_next", tmp_path / "checkpoint", monkeypatch)
+    whole = open_checkpoint(gguf_files.write(tmp_path / "whole.gguf", model)).tensors
+    joined = open_checkpoint(gguf_files.write(tmp_path / "joined.gguf", model, joined=True)).tensors
+    assert joined.keys() == whole.keys()
+    assert all(np.array_equal(joined[name].read(), tensor.read()) for name, tensor in whole.items())
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "gemma3", "granite", "smollm3", "phi3"])

@@ -21,7 +21,8 @@ from edgekit.converters.checkpoint import Piece, assembled, config_of, described
 from edgekit.converters.mlx import hybrid
 from edgekit.converters.mlx.pack import GROUP, words
 from edgekit.converters.safetensors_file import SafetensorsFile
-from edgekit.converters.weights import Json, Weight, feed_forward_parts
+from edgekit.converters.steep import steep_factors, wide
+from edgekit.converters.weights import Json, Weight
 from edgekit.errors import ConvertError
 
 # model_type -> what mlx_lm puts in front of the checkpoint's names
@@ -36,9 +37,6 @@ ACTIVATIONS = {
     "gpt_neox": "gelu_tanh",
     "nemotron": "relu2",
 }  # what its code computes
-# mlx_lm's llama has SiLU only. x sigmoid(c x) is ReLU but for |x| < 10 / c, where it is off by 0.28 / c at most:
-# c goes into gate, its inverse into up and down, powers of two, so that no code changes.
-STEEPNESS = {"f32": 2.0**20, "f16": 2.0**10}
 WINDOWED = ("llama", "mistral", "gemma3_text", "olmo3", "cohere2")
 EXPERT = re.compile(r"(.*)\.experts\.(\d+)\.(\w+)\.weight")
 EXPERT_NAMES = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
@@ -55,7 +53,7 @@ def export(job: Job) -> None:
     _refuse(model, config)
     file = SafetensorsFile(job.folder / "model.safetensors")
     job.about["context"] = _reach(model)
-    factors = _steep(job)
+    factors = steep_factors(job.weights, job.about)  # mlx_lm's llama has SiLU only
     stacks: dict[str, dict[int, list[Piece]]] = defaultdict(dict)
     prefix = PREFIXES[model.model_type]
     for tensor, pieces in matrices(model, job.weights.model).items():
@@ -71,7 +69,7 @@ def export(job: Job) -> None:
         _add(file, name, [_assembled(job, experts[i], factors) for i in sorted(experts)], stacked=True)
     for tensor, values in vectors(model, job.weights, factors).items():
         values = hybrid.vector(tensor, values, model) if model.model_type in hybrid.KINDS else values
-        file.add(_named(prefix, tensor), values.astype(np.float32 if _wide(job) else np.float16))
+        file.add(_named(prefix, tensor), values.astype(np.float32 if wide(job.weights) else np.float16))
     file.close()
     (job.folder / "config.json").write_text(json.dumps(_config(model, config), indent=1))
     job.copy_tokenizer(leave="config.json")
@@ -79,27 +77,6 @@ def export(job: Job) -> None:
 
 def _named(prefix: str, tensor: str) -> str:
     return prefix + tensor.removeprefix("transformer.") if prefix else tensor
-
-
-def _wide(job: Job) -> bool:
-    """Whether the bundle's weights are f32; MLX computes in the type of its scales and norms."""
-    return all(p["codec"] == "f32" for m in job.weights.bundle.data["matrices"] for p in m["parts"])
-
-
-def _steep(job: Job) -> dict[str, float]:
-    """Factors of the weights and biases of gated blocks with ReLU, by label."""
-    out: dict[str, float] = {}
-    c = STEEPNESS["f32" if _wide(job) else "f16"]
-    for block in job.weights.model["blocks"]:
-        if block["kind"] not in ("ffn", "experts") or block["activation"] != "relu" or not block["gated"]:
-            continue
-        job.about["relu_as_silu"] = c
-        for matrix in block["matrices"]:
-            gate, up, down = feed_forward_parts(block, matrix)
-            assert gate is not None
-            out |= {gate.label: c, up.label: c**-0.5, down.label: c**-0.5}
-        out |= {block[name]: f for name, f in (("gate_bias", c), ("up_bias", c**-0.5)) if name in block}
-    return out
 
 
 def _assembled(job: Job, pieces: list[Piece], factors: dict[str, float]) -> Weight:

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 from edgekit.checkpoint import read_json
+from edgekit.converters.tokenizer import around
 from edgekit.converters.weights import Json
 from edgekit.generate.chat_template import DEFAULT, read_templates
 from edgekit.generate.tokenizer import FILE, Tokenizer
 
 CONFIG = "tokenizer_config.json"
 OPTION = "add_special_tokens"
-PROBE = "a"
 
 
 def write_tokenizer_config(folder: Path) -> Json:
@@ -34,7 +34,7 @@ def write_tokenizer_config(folder: Path) -> Json:
         return {}
     tokenizer = Tokenizer(folder)
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    begin, end = _around(tokenizer)
+    begin, end = around(tokenizer)
     if len(begin) > 1 or len(end) > 1:
         print(
             f"edgekit: warning: the tokenizer puts {begin} and {end} around a text, and onnxruntime-genai's own knows "
@@ -51,10 +51,3 @@ def write_tokenizer_config(folder: Path) -> Json:
         config["chat_template"] = read_templates(folder, config).get(DEFAULT, "")
     (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return {OPTION: "true"}
-
-
-def _around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """The ids that a tokenizer puts before and after a text."""
-    text, ids = tokenizer.encode(PROBE, special=False), tokenizer.encode(PROBE)
-    at = next((i for i in range(len(ids)) if ids[i : i + len(text)] == text), 0)
-    return ids[:at], ids[at + len(text) :]

@@ -13,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.checkpoint.gguf_config import FACTORS, LONG, SHORT, architecture, config_of
-from edgekit.checkpoint.gguf_file import Entry, GgufFile, read_gguf
+from edgekit.checkpoint.gguf_file import Entry, GgufFile
 from edgekit.checkpoint.gguf_kept import KEPT
+from edgekit.checkpoint.gguf_linear import STEMS, linear_tensors, stacked_gate_up
 from edgekit.checkpoint.gguf_names import EXPERTS, Architecture
+from edgekit.checkpoint.gguf_parts import joined, read_parts
 from edgekit.checkpoint.gguf_tokenizer import tokenizer_of
 from edgekit.checkpoint.gguf_types import KINDS, Kind
 from edgekit.checkpoint.mxfp4 import BLOCKS
@@ -26,6 +28,8 @@ from edgekit.errors import CheckpointError
 
 SUFFIX = ".gguf"
 LAYER_NAME = re.compile(r"blk\.(\d{1,6})\.(.+)\.(weight|bias)")
+BARE_NAME = re.compile(r"blk\.(\d{1,6})\.(ssm_a)()")
+GATE_UP = "ffn_gate_up_exps"
 SKIPPED = (FACTORS, SHORT, LONG)  # what the config tells already
 
 
@@ -94,29 +98,31 @@ class BlockTensor(Tensor):
 
 @dataclass(frozen=True)
 class GgufCheckpoint:
-    """What `open_gguf` found: see `reader.Checkpoint` for the members."""
+    """What `open_gguf` found: see `reader.Checkpoint` for the members. `paths`: of all files of the model."""
 
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     files: Mapping[str, bytes]
     header: str
+    paths: tuple[Path, ...]
 
 
 def open_gguf(path: Path) -> GgufCheckpoint:
-    """Opens a GGUF file, reading its header only.
+    """Opens a GGUF file, or the files of a model of which it is one, reading headers only.
 
     Raises:
         CheckpointError: damaged, or its tensors are not those of its architecture.
         UnsupportedModelError: an architecture that edgekit does not read.
     """
-    file = read_gguf(path)
+    parts = read_parts(path)
+    file = joined(parts)
     _, arch = architecture(file)
-    stored = {name: _tensor(path, entry) for name, entry in file.tensors.items()}
+    stored = {name: _tensor(part.path, entry) for part in parts for name, entry in part.tensors.items()}
     config = config_of(file, stored)
     tensors = _renamed(file, arch, config, stored)
     files = {name: json.dumps(value, ensure_ascii=False).encode() for name, value in tokenizer_of(file).items()}
     files["config.json"] = json.dumps(config).encode()
-    return GgufCheckpoint(config, tensors, files, file.digest)
+    return GgufCheckpoint(config, tensors, files, file.digest, tuple(part.path for part in parts))
 
 
 def _tensor(path: Path, entry: Entry) -> Tensor:
@@ -130,6 +136,8 @@ def _renamed(
 ) -> dict[str, Tensor]:
     """The tensors under the names of transformers, each as transformers has it."""
     out: dict[str, Tensor] = {}
+    linear: dict[str, dict[str, Tensor]] = {}
+    layers = config["num_hidden_layers"] if type(config.get("num_hidden_layers")) is int else 1 << 30
 
     def add(name: str, tensor: Tensor) -> None:
         if name in out:
@@ -137,7 +145,7 @@ def _renamed(
         out[name] = replace(tensor, name=name)
 
     for name, tensor in stored.items():
-        found = LAYER_NAME.fullmatch(name)
+        found = LAYER_NAME.fullmatch(name) or BARE_NAME.fullmatch(name)
         if name in SKIPPED or name.endswith(SKIPPED):
             continue
         if found is None:
@@ -145,16 +153,28 @@ def _renamed(
             add(f"{arch.ends[stem]}.{end}" if stem in arch.ends else name, _whole_norm(arch, stem, tensor))
             continue
         layer, stem, end = f"model.layers.{int(found[1])}.", found[2], found[3]
-        if arch.pairs and stem in EXPERTS:
+        if int(found[1]) >= layers:
+            continue  # guesses the tokens after the next one; the model does without
+        if arch.linear and stem in STEMS:
+            linear.setdefault(layer, {})[stem] = tensor
+        elif arch.experts and stem == GATE_UP and len(tensor.shape) == 3:
+            for e in range(tensor.shape[0]):
+                expert = f"{layer}{arch.experts.format(e=e)}."
+                for which, part in zip(("ffn_gate_exps", "ffn_up_exps"), stacked_gate_up(tensor, e), strict=True):
+                    add(f"{expert}{arch.expert_names[which]}.{end}", part)
+        elif arch.pairs and stem in EXPERTS:
             _add_pairs(add, layer, stem, end, name, stored)
         elif arch.experts and stem in EXPERTS and len(tensor.shape) == 3:
             for e in range(tensor.shape[0]):
-                add(f"{layer}{arch.experts.format(e=e)}.{EXPERTS[stem]}.{end}", tensor.item(e))
+                add(f"{layer}{arch.experts.format(e=e)}.{arch.expert_names[stem]}.{end}", tensor.item(e))
         elif stem == "attn_sinks":
             add(layer + "self_attn.sinks", tensor)
         else:
             ours = f"{layer}{arch.layer[stem]}.{end}" if stem in arch.layer else name
-            add(ours, _as_ours(arch, stem, tensor, config))
+            add(ours.removesuffix(".bias") if stem == "exp_probs_b" else ours, _as_ours(arch, stem, tensor, config))
+    for layer, found_here in linear.items():
+        for name, tensor in linear_tensors(config, found_here, tiled=arch.linear == "tiled"):
+            add(layer + name, tensor)
     return out
 
 
@@ -165,6 +185,8 @@ def _as_ours(arch: Architecture, stem: str, tensor: Tensor, config: Mapping[str,
         if type(heads) is not int or heads < 1 or tensor.shape[0] % (2 * heads):
             raise CheckpointError(f"{tensor.path}: tensor '{tensor.name}' does not divide into {heads} heads")
         return rotated(tensor, heads)
+    if stem == "ffn_gate_inp_shexp" and len(tensor.shape) == 1:
+        return replace(tensor, shape=(1, *tensor.shape))
     if stem == "shortconv.conv" and len(tensor.shape) == 2:
         return replace(tensor, shape=(tensor.shape[0], 1, tensor.shape[1]))
     return _whole_norm(arch, stem, tensor)

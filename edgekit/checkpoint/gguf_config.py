@@ -30,11 +30,17 @@ SIZES = {
     "residual_multiplier": "residual_scale",
     "logits_scaling": "logit_scale",
     "conv_L_cache": "shortconv.l_cache",
+    "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
+    "num_dense_layers": "leading_dense_block_count",
+    "linear_num_key_heads": "ssm.group_count",
+    "linear_num_value_heads": "ssm.time_step_rank",
+    "linear_key_head_dim": "ssm.state_size",
+    "linear_conv_kernel_dim": "ssm.conv_kernel",
 }
 SHORT, LONG, FACTORS = "rope_factors_short.weight", "rope_factors_long.weight", "rope_freqs.weight"
 WIDEST_FACTORS = 1 << 12  # values of a table of rotary factors
 GEMMA3_27B = 62  # layers; its scores have a scale of their own, which the file does not tell
-WITHOUT_WINDOW = ("llama", "qwen2", "qwen3", "qwen3moe", "granite", "smollm3", "lfm2")
+WITHOUT_WINDOW = ("llama", "qwen2", "qwen3", "qwen3moe", "granite", "smollm3", "lfm2", "lfm2moe")
 
 
 def architecture(file: GgufFile) -> tuple[str, Architecture]:
@@ -44,10 +50,6 @@ def architecture(file: GgufFile) -> tuple[str, Architecture]:
         UnsupportedModelError: none, or one that edgekit does not read.
     """
     named = file.metadata.get("general.architecture")
-    if file.metadata.get("split.count", 1) not in (0, 1):
-        raise UnsupportedModelError(
-            f"{file.path}: is one of several files of a model; join them first: llama-gguf-split --merge FIRST OUT"
-        )
     if not isinstance(named, str) or named not in ARCHITECTURES:
         raise UnsupportedModelError(
             f"{file.path}: architecture {str(named)[:50]!r} is not read from GGUF; these are: "
@@ -132,7 +134,7 @@ def _rope(name: str, value: Any, config: Table, tensors: Mapping[str, Tensor], h
                 "short_factor": factors,
                 "long_factor": factors,
                 "factor": 1.0,
-                "attention_factor": 1.0,
+                "attention_factor": value("rope.scaling.attn_factor", 1.0),
                 "original_max_position_embeddings": context,
             }
         }
@@ -158,17 +160,46 @@ def _own(name: str, value: Any, config: Table, tensors: Mapping[str, Tensor]) ->
             "rope_theta": config.get("rope_theta", 1e6),
             "hidden_activation": "gelu_pytorch_tanh",
         }
-    if name == "lfm2":
+    if name in ("qwen3next", "qwen35", "qwen35moe"):
+        return _linear(name, value, config)
+    if name in ("lfm2", "lfm2moe"):
         kv_heads = config["num_key_value_heads"]
         kinds = [("full_attention" if n else "conv") for n in kv_heads] if isinstance(kv_heads, list) else None
         most = max((n for n in kv_heads if type(n) is int), default=0) if isinstance(kv_heads, list) else kv_heads
         eps = config.pop("rms_norm_eps", None)
-        return {"layer_types": kinds, "num_key_value_heads": most, "norm_eps": eps, "block_auto_adjust_ff_dim": False}
+        own = {"block_auto_adjust_ff_dim": False} if name == "lfm2" else {"norm_topk_prob": True}
+        return {"layer_types": kinds, "num_key_value_heads": most, "norm_eps": eps, **own}
     if name == "qwen3moe":
         return {"norm_topk_prob": True}
     if name == "gpt-oss":
         size = config.pop("moe_intermediate_size", config.get("intermediate_size"))
         return {"num_local_experts": config.pop("num_experts", None), "intermediate_size": size, "swiglu_limit": 7.0}
-    if name in ("granite", "llama", "smollm3") and "blk.0.attn_q.bias" in tensors:
-        return {"attention_bias": True}
+    if name in ("granite", "llama", "smollm3"):
+        fields = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_up.bias"}
+        return {field: True for field, tensor in fields.items() if tensor in tensors}
     return {}
+
+
+def _linear(name: str, value: Any, config: Table) -> Table:
+    """Qwen3-Next and Qwen3.5: which layers are linear attention, and the sizes of those."""
+    out: Table = {}
+    inner, heads = value("ssm.inner_size"), config.get("linear_num_value_heads")
+    if _whole(inner) and _whole(heads):
+        out["linear_value_head_dim"] = inner // heads
+    layers, more = config.get("num_hidden_layers"), value("nextn_predict_layers", 0)
+    if _whole(layers) and _whole(more) and more < layers:
+        out["num_hidden_layers"] = layers - more
+    recurrent = value("attention.recurrent_layers")
+    if isinstance(recurrent, list):
+        kinds = ["linear_attention" if linear else "full_attention" for linear in recurrent]
+        out["layer_types"] = kinds[: out.get("num_hidden_layers", len(kinds))]
+    else:
+        out["full_attention_interval"] = value("full_attention_interval", 4)
+    turned, head_dim = value("rope.dimension_count"), config.get("head_dim")
+    if _whole(turned) and _whole(head_dim):
+        out["partial_rotary_factor"] = turned / head_dim
+    if name == "qwen3next":
+        out["norm_topk_prob"] = True
+    if name != "qwen35":
+        config.pop("intermediate_size", None)
+    return out

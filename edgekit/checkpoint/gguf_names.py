@@ -39,6 +39,8 @@ class Architecture:
         experts: template of the names of experts' matrices, {e} the expert; "" for none.
         pairs: experts are those of gpt-oss: gate and up by turns in one tensor.
         head_dim: config.json of the family may have a head_dim.
+        expert_names: of the matrices of an expert, by the file's.
+        linear: it has linear attention, "grouped" or "tiled" (the order of value heads).
     """
 
     model_type: str
@@ -49,6 +51,8 @@ class Architecture:
     experts: str = ""
     pairs: bool = False
     head_dim: bool = True
+    expert_names: Mapping[str, str] = field(default_factory=lambda: EXPERTS)
+    linear: str = ""
 
 
 _QWEN2 = Architecture("qwen2", head_dim=False)
@@ -76,6 +80,24 @@ _GPT_OSS = {
     "ffn_gate_inp": "mlp.router",
 }
 _NORM = "model.embedding_norm"
+_QWEN3_NEXT = Architecture(
+    "qwen3_next",
+    layer=LAYER
+    | {
+        "post_attention_norm": "post_attention_layernorm",
+        "ffn_gate_inp": "mlp.gate",
+        "ffn_gate_inp_shexp": "mlp.shared_expert_gate",
+        "ffn_gate_shexp": "mlp.shared_expert.gate_proj",
+        "ffn_up_shexp": "mlp.shared_expert.up_proj",
+        "ffn_down_shexp": "mlp.shared_expert.down_proj",
+    },
+    norm_add=1.0,
+    experts="mlp.experts.{e}",
+    linear="grouped",
+)
+_LFM2_ARCHITECTURE = replace(
+    _QWEN2, model_type="lfm2", ends=ENDS | {"token_embd_norm": _NORM, "output_norm": _NORM}, layer=LAYER | _LFM2
+)
 
 ARCHITECTURES: dict[str, Architecture] = {
     "llama": Architecture("llama", rotates=True),
@@ -88,8 +110,16 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "granite": Architecture("granite", rotates=True, head_dim=False),
     "smollm3": Architecture("smollm3", rotates=True, head_dim=False),
-    "lfm2": replace(
-        _QWEN2, model_type="lfm2", ends=ENDS | {"token_embd_norm": _NORM, "output_norm": _NORM}, layer=LAYER | _LFM2
+    "lfm2": _LFM2_ARCHITECTURE,
+    "lfm2moe": replace(
+        _LFM2_ARCHITECTURE,
+        model_type="lfm2_moe",
+        layer=LAYER | _LFM2 | {"ffn_gate_inp": "feed_forward.gate", "exp_probs_b": "feed_forward.expert_bias"},
+        experts="feed_forward.experts.{e}",
+        expert_names={"ffn_gate_exps": "w1", "ffn_up_exps": "w3", "ffn_down_exps": "w2"},
     ),
+    "qwen3next": _QWEN3_NEXT,
+    "qwen35": replace(_QWEN3_NEXT, model_type="qwen3_5_text", linear="tiled"),
+    "qwen35moe": replace(_QWEN3_NEXT, model_type="qwen3_5_moe_text", linear="tiled"),
     "gpt-oss": Architecture("gpt_oss", layer=LAYER | _GPT_OSS, pairs=True),
 }

@@ -59,31 +59,46 @@ def with_adapter(opened: Checkpoint, folder: Path) -> Checkpoint:
         CheckpointError: the adapter is damaged, or of another model.
         UnsupportedModelError: of another kind than LoRA, or a variant that edgekit does not merge.
     """
+    changed, stamp = adapted(opened.tensors, folder)
+    return replace(opened, tensors=dict(opened.tensors) | changed, fingerprint=opened.fingerprint + stamp)
+
+
+def adapted(base: Mapping[str, Tensor], folder: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors that a PEFT adapter changes, by name, and what tells this adapter from any other.
+
+    Args:
+        base: the checkpoint's tensors; only names and shapes count before what is given back is read.
+        folder: of adapter_config.json and adapter_model.safetensors.
+
+    Raises:
+        CheckpointError: the adapter is damaged, or of another model.
+        UnsupportedModelError: of another kind than LoRA, or a variant that edgekit does not merge.
+    """
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder}: no {name}; --lora takes a folder that PEFT saved an adapter to")
     config = read_json(folder / CONFIG)
     _refuse(folder, config)
     found, raw = read_header(folder / WEIGHTS)
-    tensors = dict(opened.tensors)
+    tensors: dict[str, Tensor] = {}
     for name, tensor in found.items():
         if name.endswith(B) and name.removesuffix(B) + A in found:
             continue
         if tensor.dtype not in FLOATS or not name.startswith(PREFIX):
             raise UnsupportedModelError(f"{tensor.path}: tensor '{name}' is none that edgekit merges")
         if name.endswith(A):
-            made = _merged(config, opened.tensors, tensor, found.get(name.removesuffix(A) + B))
+            made = _merged(config, base, tensor, found.get(name.removesuffix(A) + B))
             tensors[made.name] = made
         elif ".lora_" in name:
             raise UnsupportedModelError(f"{tensor.path}: tensor '{name}' is of an adapter that edgekit does not merge")
         else:  # a module that was trained whole
-            target = _target(opened.tensors, tensor, name.removeprefix(PREFIX))
+            target = _target(base, tensor, name.removeprefix(PREFIX))
             if target.shape != tensor.shape:
                 raise CheckpointError(f"{tensor.path}: '{name}' has another shape than the checkpoint's tensor")
             tensors[target.name] = replace(tensor, name=target.name)
     stamp = hashlib.sha256(json.dumps(config, sort_keys=True).encode() + raw)
     stamp.update((folder / WEIGHTS).stat().st_mtime_ns.to_bytes(8, "little"))
-    return replace(opened, tensors=tensors, fingerprint=opened.fingerprint + stamp.hexdigest())
+    return tensors, stamp.hexdigest()
 
 
 def _refuse(folder: Path, config: Mapping[str, Any]) -> None:

@@ -159,10 +159,12 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def _open_file(path: Path) -> Checkpoint:
-    """A GGUF file."""
-    opened, stat = open_gguf(path), path.stat()
-    identity = hashlib.sha256(f"{opened.header}:{stat.st_size}".encode()).hexdigest()
-    fingerprint = f"{identity}{stat.st_mtime_ns}"
+    """A GGUF file, or several."""
+    opened = open_gguf(path)
+    stats = [part.stat() for part in opened.paths]
+    sizes = ":".join(str(stat.st_size) for stat in stats)
+    identity = hashlib.sha256(f"{opened.header}:{sizes}".encode()).hexdigest()
+    fingerprint = identity + ":".join(str(stat.st_mtime_ns) for stat in stats)
     return Checkpoint(path, opened.config, {}, opened.tensors, identity, fingerprint, opened.files)
 
 

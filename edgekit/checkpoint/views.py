@@ -132,3 +132,101 @@ def interleaved(name: str, first: Tensor, second: Tensor) -> Interleaved:
 def shifted(part: Tensor, add: float) -> Shifted:
     """`part` plus a number."""
     return Shifted(part.name, part.path, "F32", part.shape, part.offset, (part,), add)
+
+
+@dataclass(frozen=True, eq=False)
+class Gathered(Pieces):
+    """Row i is row order[i] of the parts, one after the other; column j is column columns[j].
+
+    Attributes:
+        order: None for the parts' own order.
+        columns: likewise; `run` of them stay side by side.
+        axis: there is an axis of one before the last.
+    """
+
+    order: Index | None = None
+    columns: Index | None = None
+    run: int = 1
+    axis: bool = False
+
+    @property
+    def codec(self) -> Codec | None:
+        """That of the parts, if they have the same and whole groups of its columns stay together."""
+        codec = super().codec
+        if codec is None or self.columns is None or codec.form == "dense":
+            return codec
+        group = getattr(codec, "group_size", 0)
+        return codec if group and self.run % group == 0 else None
+
+    def read(self, begin: int = 0, end: int | None = None) -> Rows:
+        """Rows [begin, end), f32."""
+        pieces = [to_f32(part.read(low, high), part.dtype) for part, low, high in self._spans(begin, end)]
+        rows = np.concatenate(pieces)[self._places(begin, end)]
+        rows = rows if self.columns is None else rows[:, self.columns]
+        out: Rows = rows.reshape(-1, *self.shape[1:])
+        return out
+
+    def arrays(self, begin: int, end: int) -> dict[str, npt.NDArray[Any]]:
+        """Rows [begin, end) as the arrays of `codec`."""
+        pieces = [part.arrays(low, high) for part, low, high in self._spans(begin, end)]
+        places = self._places(begin, end)
+        joined = {name: np.concatenate([p[name] for p in pieces])[places] for name in pieces[0]}
+        if self.columns is None:
+            return joined
+        width = len(self.columns)
+        steps = {name: width // values.shape[1] for name, values in joined.items()}  # columns of one element
+        return {name: values[:, self.columns[:: steps[name]] // steps[name]] for name, values in joined.items()}
+
+    def _wanted(self, begin: int, end: int | None) -> Index:
+        end = self.shape[0] if end is None else end
+        return np.arange(begin, end) if self.order is None else self.order[begin:end]
+
+    def _spans(self, begin: int, end: int | None) -> list[tuple[Tensor, int, int]]:
+        """Runs of rows of the parts, in order, that have all that is wanted."""
+        rows = np.unique(self._wanted(begin, end))
+        starts = np.cumsum([0, *(p.shape[0] for p in self.parts)])
+        spans = []
+        for part, first, last in zip(self.parts, starts[:-1], starts[1:], strict=True):
+            mine = rows[(rows >= first) & (rows < last)] - first
+            for run in np.split(mine, np.flatnonzero(np.diff(mine) != 1) + 1):
+                if len(run):
+                    spans.append((part, int(run[0]), int(run[-1]) + 1))
+        return spans or [(self.parts[0], 0, 0)]
+
+    def _places(self, begin: int, end: int | None) -> Index:
+        """Where wanted rows are among those of `_spans`, which are the sorted ones."""
+        places: Index = np.unique(self._wanted(begin, end), return_inverse=True)[1]
+        return places
+
+
+@dataclass(frozen=True)
+class Logged(Shifted):
+    """The logarithm of what is left of zero in a part."""
+
+    def read(self, begin: int = 0, end: int | None = None) -> Rows:
+        """Rows [begin, end), f32."""
+        part = self.parts[0]
+        with np.errstate(all="ignore"):  # what is not finite is told by those who use the values
+            values: npt.NDArray[np.float32] = np.log(-to_f32(part.read(begin, end), part.dtype))
+        return values
+
+
+def gathered(
+    name: str,
+    parts: tuple[Tensor, ...],
+    order: Index | None,
+    *,
+    columns: Index | None = None,
+    run: int = 1,
+    axis: bool = False,
+) -> Gathered:
+    """Rows of parts (and columns) in another order; `axis` puts an axis of one before the last."""
+    first = parts[0]
+    rows = sum(p.shape[0] for p in parts) if order is None else len(order)
+    shape = (rows, *((1,) if axis else ()), *first.shape[1:])
+    return Gathered(name, first.path, "F32", shape, first.offset, parts, order, columns, run, axis)
+
+
+def logged(part: Tensor) -> Logged:
+    """log(-part)."""
+    return Logged(part.name, part.path, "F32", part.shape, part.offset, (part,))

@@ -8,7 +8,15 @@ from typing import Any
 
 import click
 
-from edgekit.cli.common import UTF8, cache_type_option, context_option, quiet_option, threads_option, waiting
+from edgekit.cli.common import (
+    UTF8,
+    cache_type_option,
+    context_option,
+    lora_option,
+    quiet_option,
+    threads_option,
+    waiting,
+)
 from edgekit.cli.grammar import grammar_from, grammar_options
 from edgekit.cli.sampling import sampling_from, sampling_options
 
@@ -35,6 +43,7 @@ from edgekit.cli.sampling import sampling_from, sampling_options
 @threads_option
 @sampling_options
 @click.option("--draft-max", type=click.IntRange(0, 64), default=0, help="Guess up to N tokens from the text so far.")
+@lora_option
 @cache_type_option
 @grammar_options
 @quiet_option
@@ -69,6 +78,7 @@ def command(bundle: Path, system: str | None, load_file: Path | None, quiet: boo
         threads=flags["threads"],
         draft_tokens=flags["draft_max"],
         cache_type=flags["cache_type"],
+        lora=flags["lora"],
     )
     with waiting(f"loading {bundle}", quiet):
         model = TextModel(bundle, options)

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -60,6 +61,11 @@ activations_option = click.option(
     show_default=True,
     help="What matrices are multiplied with: int8 is faster where the codec has kernels for that (affine and"
     " scaled_palette); auto is int8 there from 3 bits on, where it changes little, and else f32.",
+)
+lora_option = click.option(
+    "--lora",
+    type=click.Path(path_type=Path, exists=True),
+    help="A LoRA adapter to apply: a folder that PEFT saved it to, or a file of `edgekit adapter`.",
 )
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but results and errors.")
 

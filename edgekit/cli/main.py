@@ -28,6 +28,7 @@ COMMANDS = {
     "profile": ("profile", "Measure this device."),
     "export": ("export", "Make Core ML, ONNX, MLX or Core AI artifacts of a bundle."),
     "check": ("check", "Prove that artifacts compute what the bundle computes."),
+    "adapter": ("adapter", "Make a LoRA adapter's file for a bundle."),
     "finetune": ("finetune", "Train a bundle to predict what its original predicts, at the same size."),
     "relufy": ("relufy", "Make a checkpoint's activations sparse, with a short fine-tune."),
     "inspect": ("inspect", "Show what is in a bundle or checkpoint."),

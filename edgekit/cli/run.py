@@ -18,6 +18,7 @@ from edgekit.cli.common import (
     cache_type_option,
     context_option,
     json_option,
+    lora_option,
     print_json,
     progress_bar,
     quiet_option,
@@ -87,6 +88,7 @@ INTERRUPTED = "interrupted"  # a finish_reason: Ctrl-C
     show_default=True,
     help="Bypass the page cache or not.",
 )
+@lora_option
 @cache_type_option
 @click.option(
     "--select",
@@ -172,6 +174,8 @@ def command(
     drafts = flags["draft_model"] is not None or flags["draft_max"]
     if any(flags[n] is not None for n in ("json_schema", "grammar", "regex")) and flags["backend"] != "native":
         raise click.UsageError("A grammar needs the native backend.")
+    if flags["lora"] is not None and flags["backend"] != "native":
+        raise click.UsageError("A LoRA adapter needs the native backend; convert --lora merges it.")
     if drafts and flags["backend"] != "native":
         raise click.UsageError("Drafts need the native backend.")
     if flags["warm"] is not None and flags["backend"] != "native":
@@ -282,6 +286,7 @@ def _options(bundle: Path, ids: list[int], flags: dict[str, Any]) -> Options:
         io_depth=flags["io_depth"],
         lookahead=not flags["no_lookahead"],
         draft_tokens=flags["draft_max"] or 0,
+        lora=flags["lora"],
     )
 
 

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from edgekit.cli.common import cache_type_option, context_option, quiet_option, threads_option, waiting
+from edgekit.cli.common import (
+    cache_type_option,
+    context_option,
+    lora_option,
+    quiet_option,
+    threads_option,
+    waiting,
+)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -25,6 +32,7 @@ from edgekit.cli.common import cache_type_option, context_option, quiet_option, 
 @context_option("Context of each text in tokens.  [default: the model's, at most 2048]")
 @threads_option
 @cache_type_option
+@lora_option
 @click.option("--draft-max", type=click.IntRange(0, 64), default=0, help="Guess up to N tokens from the text so far.")
 @click.option("--queue", type=click.IntRange(0), default=32, show_default=True, help="Most requests that wait.")
 @click.option("--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds for a request.")
@@ -46,6 +54,7 @@ def command(
     context: int,
     threads: int,
     cache_type: str,
+    lora: Path | None,
     draft_max: int,
     queue: int,
     timeout: float,
@@ -73,6 +82,8 @@ def command(
     from edgekit.serve.loopback import is_loopback
     from edgekit.sizes import parse_bytes
 
+    if lora is not None and len(bundles) > 1:
+        raise click.UsageError("A LoRA adapter belongs to one bundle; serve that alone.")
     check_host(host, allow_remote)
     make_app = load_app()
     from edgekit.serve.guard import Guard
@@ -80,7 +91,9 @@ def command(
     from edgekit.serve.scheduler import Limits, Scheduler
 
     guard = Guard(api_key, cors_origin, is_loopback(host), parse_bytes(max_body))
-    options = Options(ram=ram, threads=threads, sessions=parallel, draft_tokens=draft_max, cache_type=cache_type)
+    options = Options(
+        ram=ram, threads=threads, sessions=parallel, draft_tokens=draft_max, cache_type=cache_type, lora=lora
+    )
     if prefix_cache is None and prefix_cache_size is not None:
         raise RuntimeFailure("--prefix-cache-size is of --prefix-cache DIR, which is missing")
     most = parse_bytes(prefix_cache_size or "1G")

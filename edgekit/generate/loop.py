@@ -247,6 +247,7 @@ def load(
     kernels: str | None = None,
     draft_tokens: int = 0,
     sessions: int = 1,
+    lora: str | Path | None = None,
 ) -> TextModel:
     """Opens a bundle.
 
@@ -262,6 +263,7 @@ def load(
         draft_tokens: most tokens drafted from the text so far for one pass; with a draft model, see
             edgekit.generate.speculate.
         sessions: sessions that the budget leaves room for (`TextModel.create_session`).
+        lora: a LoRA adapter to apply: a folder that PEFT saved it to, or a file of `edgekit adapter`.
 
     Raises:
         BudgetError: the budget is below the model's floor, which the message names.
@@ -277,5 +279,6 @@ def load(
         cache_type=cache_type,
         kernels=kernels,
         draft_tokens=draft_tokens,
+        lora=lora,
     )
     return TextModel(path, options)

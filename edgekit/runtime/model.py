@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from edgekit.bundle.adapter import adapter_file
 from edgekit.runtime import native
 from edgekit.runtime.handle import Handle
 from edgekit.runtime.values import Options, Plan, plan_from
@@ -30,8 +31,10 @@ class Model:
             BundleError: not a bundle, or damaged.
             BudgetError: the budget is below the floor, which the message names.
         """
-        opts, opened = (options or Options()).native(), c.c_void_p()
-        native.call("model_open", encoded(path), c.byref(opts), c.byref(opened))
+        chosen, opened = options or Options(), c.c_void_p()
+        with adapter_file(path, chosen.lora) as adapter:
+            opts = chosen.native(adapter)
+            native.call("model_open", encoded(path), c.byref(opts), c.byref(opened))
         self.handle = Handle(opened, "model", native.library().edgekit_model_close)
         self._closing = False
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
@@ -123,8 +126,10 @@ def plan_bundle(path: str | Path, options: Options) -> Plan:
         BudgetError: the budget is below the floor.
         BundleError: not a bundle, or damaged.
     """
-    plan, opts = native.Plan(), options.native()
-    native.call("plan_bundle", encoded(path), c.byref(opts), c.byref(plan))
+    plan = native.Plan()
+    with adapter_file(path, options.lora) as adapter:
+        opts = options.native(adapter)
+        native.call("plan_bundle", encoded(path), c.byref(opts), c.byref(plan))
     return plan_from(plan)
 
 

@@ -68,6 +68,7 @@ class Options(_Struct):
         ("log_user", c.c_void_p),
         ("activations", c.c_uint32),
         ("reserved", c.c_uint32),
+        ("lora", c.c_char_p),
     )
 
 

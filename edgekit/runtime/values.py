@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes as c
 import operator
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import SupportsIndex
 
 from edgekit.errors import RuntimeFailure
@@ -34,10 +36,14 @@ class Options:
     lookahead: bool = True
     compute: str = "all"  # or "feed_forward", "linear": another engine has the rest
     draft_tokens: int = 0  # most tokens drafted for one pass
+    lora: str | Path | None = None  # an adapter: a file of `edgekit adapter`, or a folder of PEFT
     activations: str = "auto"  # "f32", or "int8" where the codec has kernels for that; auto: int8 from 3 bits on
 
-    def native(self) -> native.Options:
+    def native(self, adapter: Path | None = None) -> native.Options:
         """As the C struct.
+
+        Args:
+            adapter: the file of `lora`.
 
         Raises:
             RuntimeFailure: a name that does not exist.
@@ -74,6 +80,7 @@ class Options:
             compute=native.COMPUTE[self.compute],
             draft_tokens=self.draft_tokens,
             activations=native.ACTIVATIONS[self.activations],
+            lora=None if adapter is None else os.fsencode(adapter),
         )
 
 

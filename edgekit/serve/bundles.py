@@ -135,7 +135,8 @@ class Loaded:
         if folder is not None and can_keep(bundle.model, self.model.plan.select):
             path = bundle.path / MANIFEST
             described = (bundle.model, self.model, options.cache_type, options.activations)
-            self._flash = PrefixCache(folder, path, *described)
+            lora = None if options.lora is None else Path(options.lora)
+            self._flash = PrefixCache(folder, path, *described, lora)
 
     @property
     def busy(self) -> bool:

@@ -29,7 +29,7 @@ class PrefixCache:
     are its neighbours.
 
     What makes other keys and values is part of a file's name: the manifest (and with it the weights), the type of
-    cache, the selection and the kind of activations. Sessions look at the tokens again, so nothing hangs on the name.
+    cache, the selection, the kind of activations and an adapter. Sessions look at the tokens again, so nothing hangs on the name.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class PrefixCache:
         model: Model,
         cache_type: str,
         activations: str,
+        lora: Path | None = None,
     ) -> None:
         """Reads the tokens of the files that are there; one that is damaged is removed.
 
@@ -50,10 +51,15 @@ class PrefixCache:
             model: the same, opened.
             cache_type: type of its KV cache.
             activations: as the model was opened with.
+            lora: the adapter that it was opened with, a file or a folder.
         """
         plan = model.plan
         what = hashlib.sha256(manifest.read_bytes())
         what.update(f"{cache_type} {plan.select} {activations}".encode())
+        for file in [] if lora is None else sorted(lora.iterdir()) if lora.is_dir() else [lora]:
+            if file.is_file():
+                with file.open("rb") as opened:
+                    what.update(hashlib.file_digest(opened, "sha256").digest())
         self._folder, self._context, self._begin = folder, plan.context, what.hexdigest()[:16]
         # A session with a sliding window cannot go back to where another prompt goes on.
         self._windows = any(block.get("window") for block in described["blocks"])

@@ -78,8 +78,9 @@ def test_a_palettized_package_has_nearly_the_ideal_size(demo: Path) -> None:
 
 
 def test_check_finds_all_of_them_right(demo: Path) -> None:
-    found = {v.kind: v for v in check(demo, tokens=24)}
-    assert set(found) == set(KINDS)
+    kinds = set(KINDS) - {"gguf"}  # llama.cpp is no package of the tests: test_gguf_export.py
+    found = {v.kind: v for v in check(demo, sorted(kinds), tokens=24)}
+    assert set(found) == kinds
     for kind, verdict in found.items():
         assert verdict.ok
         assert verdict.top1 is not None, verdict.note

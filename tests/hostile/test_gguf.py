@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import struct
 import tracemalloc
 from contextlib import suppress
@@ -15,6 +18,7 @@ from edgekit.checkpoint import open_checkpoint
 from edgekit.checkpoint.gguf_file import read_gguf
 from edgekit.errors import EdgekitError
 from tests import gguf_files, tiny
+from tests.test_gguf import tiny_model
 
 HUGE = (1 << 63, (1 << 64) - 1, 1 << 40)
 RANDOM = np.random.default_rng(11)
@@ -100,8 +104,111 @@ def test_files_cut_or_changed_anywhere_are_refused_or_opened(tmp_path: Path) -> 
             describe_checkpoint(open_checkpoint(path))
 
 
+@pytest.mark.parametrize("name", ["qwen3_next", "qwen3_5_moe", "lfm2_moe"])
+def test_hybrids_with_changed_metadata_are_refused_or_read(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = gguf_files.write(tmp_path / "whole.gguf", tiny_model(name, tmp_path / "model", monkeypatch))
+    raw, path = whole.read_bytes(), tmp_path / "model.gguf"
+    keys = [at.end() for at in re.finditer(rb"\.(ssm|attention|expert|shortconv|rope)[._a-z]+", raw)]
+    for at in keys:
+        kind = struct.unpack_from("<I", raw, at)[0]
+        for value in (0, 1, 3, 1 << 16, (1 << 32) - 1) if kind in (4, 5) else ():
+            path.write_bytes(raw[: at + 4] + struct.pack("<I", value) + raw[at + 8 :])
+            tracemalloc.start()
+            try:
+                with suppress(EdgekitError):  # anything else fails
+                    found = open_checkpoint(path)
+                    describe_checkpoint(found)
+                    for tensor in found.tensors.values():
+                        tensor.read(0, 1)
+                assert tracemalloc.get_traced_memory()[1] < 16 << 20
+            finally:
+                tracemalloc.stop()
+
+
 def test_a_file_of_another_architecture_names_those_that_are_read(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(header(0, 1) + text(b"general.architecture") + struct.pack("<I", 8) + text(b"mamba") + DATA)
     with pytest.raises(EdgekitError, match="'mamba' is not read from GGUF; these are: llama, qwen2"):
         open_checkpoint(path)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
+    """A model in one file, and the same in several."""
+    folder = tmp_path_factory.mktemp("parts")
+    model, more = tiny.make("llama", folder / "model"), gguf_files.vocabulary(199)
+    whole = gguf_files.write(folder / "whole.gguf", model, extra=more)
+    gguf_files.write(folder / "model.gguf", model, extra=more, split=12)
+    return whole, sorted(folder.glob("model-*.gguf"))
+
+
+def copied(files: list[Path], folder: Path) -> list[Path]:
+    return [Path(shutil.copy(file, folder)) for file in files]
+
+
+def changed_key(file: Path, key: bytes, old: bytes, new: bytes) -> None:
+    """Puts another value of a key, with its type, into a file."""
+    raw = file.read_bytes()
+    assert text(key) + old in raw
+    file.write_bytes(raw.replace(text(key) + old, text(key) + new, 1))
+
+
+def u16(value: int) -> bytes:
+    return struct.pack("<IH", 2, value)
+
+
+def test_files_of_one_model_are_read_together(parts: tuple[Path, list[Path]], tmp_path: Path) -> None:
+    whole, files = open_checkpoint(parts[0]), parts[1]
+    assert len(files) == 3
+    for file in (files[0], files[2]):
+        found = open_checkpoint(file)
+        assert found.tensors.keys() == whole.tensors.keys()
+        assert all(np.array_equal(t.read(), whole.tensors[name].read()) for name, t in found.tensors.items())
+        assert found.config == whole.config
+        assert found.file("tokenizer.json") == whole.file("tokenizer.json")
+    assert open_checkpoint(files[0]).identity == open_checkpoint(files[1]).identity != whole.identity
+    here = copied(files, tmp_path)
+    first = open_checkpoint(here[0]).fingerprint
+    os.utime(here[2], ns=(1, 1))
+    assert open_checkpoint(here[0]).fingerprint != first
+
+
+def test_a_missing_file_is_named(parts: tuple[Path, list[Path]], tmp_path: Path) -> None:
+    files = copied(parts[1], tmp_path)
+    files[1].unlink()
+    with pytest.raises(EdgekitError, match=r"has 3 files; missing beside it: model-00002-of-00003\.gguf; download"):
+        open_checkpoint(files[0])
+
+
+def test_files_that_do_not_belong_together_are_refused(parts: tuple[Path, list[Path]], tmp_path: Path) -> None:
+    files = copied(parts[1], tmp_path)
+    shutil.copy(files[1], files[2])
+    with pytest.raises(EdgekitError, match=r"00003-of-00003\.gguf: is not file 3 of 3, as its name says"):
+        open_checkpoint(files[0])
+    changed_key(files[2], b"split.no", u16(1), u16(2))
+    with pytest.raises(EdgekitError, match="is in two files of the model"):
+        open_checkpoint(files[0])
+    alone = Path(shutil.copy(files[0], tmp_path / "alone.gguf"))
+    with pytest.raises(EdgekitError, match="is one of 3 files of a model and does not have the name of one"):
+        open_checkpoint(alone)
+    changed_key(files[0], b"split.tensors.count", struct.pack("<I", 5), struct.pack("<I", 5))
+    shutil.copy(parts[1][2], files[2])
+    raw = files[0].read_bytes()
+    at = raw.index(text(b"split.tensors.count")) + len(text(b"split.tensors.count")) + 4
+    files[0].write_bytes(raw[:at] + struct.pack("<i", -7) + raw[at + 4 :])
+    with pytest.raises(EdgekitError, match="promises -7 tensors, and its 3 files have"):
+        open_checkpoint(files[0])
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [u16(1001), u16(65535), struct.pack("<If", 6, 3.0), struct.pack("<Ih", 3, -1), struct.pack("<IQ", 10, 1 << 63)],
+)
+def test_counts_of_files_that_lie_are_refused(lie: bytes, parts: tuple[Path, list[Path]], tmp_path: Path) -> None:
+    file = copied(parts[1][:1], tmp_path)[0]
+    changed_key(file, b"split.count", u16(3), lie)
+    with pytest.raises(EdgekitError) as found:
+        open_checkpoint(file)
+    assert "\n" not in str(found.value)

@@ -127,6 +127,8 @@ typedef struct edgekit_options {
   void* log_user;
   uint32_t activations; /* EDGEKIT_ACTIVATIONS_* */
   uint32_t reserved;
+  const char* lora; /* path of a LoRA adapter that was made for this bundle (`edgekit adapter`); NULL: none. It is held
+                     * in memory; saved sessions belong to it. EDGEKIT_SELECT_AUTO then stands for EDGEKIT_SELECT_ALL */
 } edgekit_options;
 
 /* What the planner decided, in bytes. */
@@ -309,7 +311,7 @@ EDGEKIT_API uint32_t edgekit_abi_version(void);
 EDGEKIT_API const char* edgekit_version(void);
 /* Comma-separated names of what this build can do, for callers that meet several versions: selections,
  * "budget", "save", "feed_forward", "linear", "log", "draft", "mask", "logprobs", "penalties", "activations",
- * "sessions", "copy", "embed", "uring". Unknown names may appear. */
+ * "sessions", "copy", "embed", "lora", "uring". Unknown names may appear. */
 EDGEKIT_API const char* edgekit_features(void);
 /* Comma-separated names of the kernel sets this CPU can run, best first. */
 EDGEKIT_API const char* edgekit_kernel_sets(void);

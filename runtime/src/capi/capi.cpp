@@ -53,7 +53,7 @@ uint32_t edgekit_abi_version(void) { return EDGEKIT_ABI_VERSION; }
 const char* edgekit_version(void) { return EDGEKIT_VERSION_STRING; }
 const char* edgekit_features(void) {
   return "all,exact,predicted,threshold,prompt,router,budget,save,feed_forward,linear,log,draft,mask,logprobs,"
-         "penalties,activations,sessions,copy,embed"
+         "penalties,activations,sessions,copy,embed,lora"
 #if defined(__linux__)
          ",uring"
 #endif
@@ -88,7 +88,8 @@ edgekit_status edgekit_plan_bundle(const char* path, const edgekit_options* opti
   if (!settings.ok()) return report(settings.error(), error);
   edgekit::Budget budget(0);
   std::unique_ptr<edgekit::Bundle> bundle;
-  auto outcome = edgekit::plan_model(path, settings.value(), budget, bundle, made);
+  std::unique_ptr<edgekit::Adapter> adapter;
+  auto outcome = edgekit::plan_model(path, settings.value(), budget, bundle, adapter, made);
   auto copied = edgekit::copy_out(plan_struct(made), plan, "edgekit_plan");
   return report(outcome.ok() ? copied.error() : outcome.error(), error);
 }

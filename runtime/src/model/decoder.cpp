@@ -8,8 +8,8 @@
 namespace edgekit {
 
 Decoder::Decoder(Weights& weights, Workspace& workspace, ThreadPool& pool, const KernelSet& kernels,
-                 Activations activations, float sparsity, bool look_ahead)
-    : resources_{weights, workspace, pool, kernels, activations},
+                 Activations activations, float sparsity, bool look_ahead, const Adapter* adapter)
+    : resources_{weights, workspace, pool, kernels, activations, adapter},
       w_(weights),
       s_(workspace),
       kernels_(kernels),

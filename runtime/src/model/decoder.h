@@ -15,9 +15,9 @@ namespace edgekit {
 
 class Decoder {
  public:
-  // `sparsity`: share of the neurons that selections by threshold and prompt leave out.
+  // `sparsity`: share of the neurons that selections by threshold and prompt leave out. `adapter` may be null.
   Decoder(Weights& weights, Workspace& workspace, ThreadPool& pool, const KernelSet& kernels, Activations activations,
-          float sparsity, bool look_ahead);
+          float sparsity, bool look_ahead, const Adapter* adapter);
   Decoder(const Decoder&) = delete;  // its parts refer to each other
 
   // Evaluates tokens at positions [position, position + count), count <= the workspace's batch.

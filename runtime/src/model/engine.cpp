@@ -41,12 +41,29 @@ Outcome check_drafts(const Manifest& m, const Plan& plan) {
   }
   return Nothing{};
 }
+
+// Whether an adapter is applied whole.
+Outcome check_adapter(const Adapter& adapter, const Settings& s, const Plan& plan) {
+  if (s.compute != EDGEKIT_COMPUTE_ALL) {
+    return fail(EDGEKIT_INVALID_ARGUMENT, "an adapter needs the whole model; this was opened for parts of it only");
+  }
+  if (adapter.changes_neurons() && plan.select != EDGEKIT_SELECT_ALL && plan.select != EDGEKIT_SELECT_ROUTER) {
+    return fail(EDGEKIT_INVALID_ARGUMENT,
+                s.lora +
+                    ": changes the neurons of feed-forward blocks, which selections leave out; open with the "
+                    "selection 'all', or merge the adapter with convert --lora");
+  }
+  return Nothing{};
+}
 }  // namespace
 
 Outcome plan_model(const std::string& path, const Settings& s, Budget& budget, std::unique_ptr<Bundle>& bundle,
-                   Plan& plan) {
+                   std::unique_ptr<Adapter>& adapter, Plan& plan) {
   EK_ASSIGN(bundle, Bundle::open(path, budget, s.io_mode));
   const Manifest& m = bundle->manifest();
+  if (!s.lora.empty()) {
+    EK_ASSIGN(adapter, Adapter::open(s.lora, m, budget));
+  }
   PlanRequest request;
   request.ram_bytes = s.budget_bytes;
   const uint32_t usual = m.bidirectional ? m.pooling.max_length : m.max_context;
@@ -62,7 +79,7 @@ Outcome plan_model(const std::string& path, const Settings& s, Budget& budget, s
   request.texts = std::min(s.texts(), kMostTexts);
   request.cache_type = s.cache_type;
   request.workspace_bytes = [&](uint32_t batch, uint64_t unit_bytes) {
-    return workspace_bytes(m, s.activations, batch, s.threads, unit_bytes);
+    return workspace_bytes(m, s.activations, batch, s.threads, unit_bytes, adapter.get());
   };
   request.select = s.select;
   request.parts = s.compute;
@@ -70,18 +87,21 @@ Outcome plan_model(const std::string& path, const Settings& s, Budget& budget, s
   request.fixed_bytes = budget.used();
   request.opening_bytes = budget.peak();
   EK_TRY(make_plan(m, request, plan));
+  if (adapter != nullptr) EK_TRY(check_adapter(*adapter, s, plan));
   return s.draft > 0 ? check_drafts(m, plan) : Nothing{};
 }
 
 Result<std::unique_ptr<Model>> Model::open(const std::string& path, const Settings& settings) {
   std::unique_ptr<Model> out(new Model(settings));
   Model& m = *out;
-  auto planned = plan_model(path, settings, m.budget, m.bundle, m.plan);
-  if (planned.error().status == EDGEKIT_OVER_BUDGET && m.bundle == nullptr) {
-    // Not even the manifest fits: look without a limit, to name the floor.
+  auto planned = plan_model(path, settings, m.budget, m.bundle, m.adapter, m.plan);
+  const bool opened = m.bundle != nullptr && (settings.lora.empty() || m.adapter != nullptr);
+  if (planned.error().status == EDGEKIT_OVER_BUDGET && !opened) {
+    // Not even the manifest or the adapter fits: look without a limit, to name the floor.
     Budget unlimited(0);
     std::unique_ptr<Bundle> bundle;
-    EK_TRY(plan_model(path, settings, unlimited, bundle, m.plan));
+    std::unique_ptr<Adapter> adapter;
+    EK_TRY(plan_model(path, settings, unlimited, bundle, adapter, m.plan));
   }
   EK_TRY(std::move(planned));
   EK_TRY(m.pool.start(settings.threads));
@@ -89,9 +109,9 @@ Result<std::unique_ptr<Model>> Model::open(const std::string& path, const Settin
   uint64_t largest_unit = 0;
   for (const Matrix& x : m.bundle->manifest().matrices) largest_unit = std::max(largest_unit, x.unit_stride);
   EK_TRY(allocate_workspace(m.budget, m.bundle->manifest(), settings.activations, m.plan.max_batch, settings.texts(),
-                            settings.threads, largest_unit, m.workspace));
+                            settings.threads, largest_unit, m.adapter.get(), m.workspace));
   m.decoder.reset(new Decoder(*m.weights, m.workspace, m.pool, *settings.kernels, settings.activations,
-                              settings.sparsity, settings.lookahead));
+                              settings.sparsity, settings.lookahead, m.adapter.get()));
   const auto mib = [](uint64_t bytes) { return std::to_string(bytes >> 20) + " MiB"; };
   m.log(EDGEKIT_LOG_INFO, path + ": " + mib(m.plan.resident_bytes) + " of " + mib(m.plan.weight_bytes) +
                               " resident, window " + mib(m.plan.window_bytes) + ", kernels " + settings.kernels->name +
@@ -107,6 +127,11 @@ Result<std::unique_ptr<Model>> Model::open(const std::string& path, const Settin
 
 void Model::log(int32_t level, const std::string& message) const {
   if (settings.log != nullptr) settings.log(level, message.c_str(), settings.log_user);
+}
+
+uint64_t Model::identity() const {
+  const uint64_t manifest = bundle->manifest().checksum;
+  return adapter == nullptr ? manifest : manifest * 0x9E3779B97F4A7C15 + adapter->checksum();
 }
 
 Plan Model::current_plan() const {

@@ -27,6 +27,7 @@ struct Settings {
   CacheType cache_type = CacheType::f16;
   const KernelSet* kernels = nullptr;
   Activations activations = Activations::automatic;
+  std::string lora;  // path of a LoRA adapter; empty: none
   edgekit_log_callback log = nullptr;
   void* log_user = nullptr;
 
@@ -47,12 +48,15 @@ struct Model {
   // What the window learned, to a file and back (cache/warm.h).
   Outcome save_warm(const std::string& path);
   Outcome load_warm(const std::string& path);
+  // What ties saved sessions to this model: its manifest, and its adapter.
+  uint64_t identity() const;
   Plan current_plan() const;  // from any thread; a pass reads `plan` within its turn
   void log(int32_t level, const std::string& message) const;
 
   Settings settings;
   Budget budget;  // declared before everything that is charged to it
   std::unique_ptr<Bundle> bundle;
+  std::unique_ptr<Adapter> adapter;  // null: none
   Plan plan;
   mutable std::mutex plan_mutex;
   ThreadPool pool;
@@ -62,9 +66,9 @@ struct Model {
   Turns turn;  // one forward pass at a time
 };
 
-// Opens the bundle's manifest in `budget` and plans; `plan` is filled even when over budget.
+// Opens the bundle's manifest and an adapter in `budget` and plans; `plan` is filled even when over budget.
 Outcome plan_model(const std::string& path, const Settings& settings, Budget& budget, std::unique_ptr<Bundle>& bundle,
-                   Plan& plan);
+                   std::unique_ptr<Adapter>& adapter, Plan& plan);
 
 class Session {
  public:

@@ -44,6 +44,9 @@ Outcome FeedForward::add_for_tokens(const Block& b, int32_t matrix, int32_t expe
                                     float* out) {
   linear_.prepare(x, s_.width.hidden, tokens, s_.width.hidden);
   if (b.selector != kNone) EK_TRY(neurons_.activate_selector(b, x, tokens));
+  LowRankSums& low_rank = linear_.low_rank();
+  const uint32_t down = w_.matrix(matrix).part_count - 1u;
+  low_rank.begin_neurons(matrix, down + 1, x, s_.width.hidden, tokens);
   neurons_.begin_output(tokens);
   EK_TRY(w_.visit(matrix, expert != kNone, [&](const Rows& rows) -> Outcome {
     if (tokens == 1) {
@@ -56,8 +59,10 @@ Outcome FeedForward::add_for_tokens(const Block& b, int32_t matrix, int32_t expe
     return Nothing{};
   }));
   neurons_.end_output(tokens, out);
+  low_rank.end_neurons();
+  low_rank.add(matrix, down, s_.h.data(), s_.width.ffn, tokens, out, s_.width.hidden);
   linear_.show_input(matrix, 0, x, s_.width.hidden, tokens);
-  linear_.show_input(matrix, w_.matrix(matrix).part_count - 1, s_.h.data(), s_.width.ffn, tokens);
+  linear_.show_input(matrix, down, s_.h.data(), s_.width.ffn, tokens);
   return Nothing{};
 }
 
@@ -95,8 +100,8 @@ void FeedForward::project_in_tile(const Block& b, const Rows& rows, int32_t expe
   const uint32_t ldx = s_.width.hidden, step = s_.width.widest;
   float* unpacked = s_.tiles.plane(worker);          // [kTileRows][hidden]
   float* ups = unpacked + size_t{kTileRows} * step;  // [step][kTileRows]
-  const auto add_bias = [](float value, const float* bias, size_t at) {
-    return value + (bias != nullptr ? bias[at] : 0.0f);
+  const auto plus = [](float value, const float* more, size_t at) {
+    return value + (more != nullptr ? more[at] : 0.0f);
   };
   const Part &first = rows.matrix->parts[0], &second = rows.matrix->parts[activated ? 0 : 1];
   const size_t bias_at = size_t{static_cast<uint32_t>(std::max(expert, 0))} * b.size + r0;
@@ -111,9 +116,13 @@ void FeedForward::project_in_tile(const Block& b, const Rows& rows, int32_t expe
     if (b.gated) tile.multiply(x, ldx, t0, count, ups, kTileRows);
     for (uint32_t t = 0; t < count; ++t) {
       float* h = s_.h.row(t0 + t) + r0;
+      const float* first_more = activated ? nullptr : linear_.low_rank().of_neurons(0, t0 + t);
+      const float* up_more = b.gated ? linear_.low_rank().of_neurons(activated ? 0 : 1, t0 + t) : nullptr;
       for (uint32_t i = 0; i < n; ++i) {
-        const float value = activated ? h[i] : activate_gate(b, add_bias(h[i], first_bias, bias_at + i));
-        const float up = b.gated ? limit_up(b, add_bias(ups[t * kTileRows + i], up_bias, bias_at + i)) : 1.0f;
+        const float in = activated ? h[i] : plus(plus(h[i], first_bias, bias_at + i), first_more, r0 + i);
+        const float value = activated ? in : activate_gate(b, in);
+        const float product = b.gated ? plus(ups[t * kTileRows + i], up_bias, bias_at + i) : 0.0f;
+        const float up = b.gated ? limit_up(b, plus(product, up_more, r0 + i)) : 1.0f;
         h[i] = value * up;
       }
     }

@@ -94,21 +94,23 @@ Outcome Linear::multiply(int32_t matrix, const float* x, uint32_t ldx, uint32_t 
   EK_TRY(w_.poll());
   show_input(matrix, 0, x, ldx, tokens);
   prepare(x, ldx, tokens, padded_cols(w_.matrix(matrix).parts[0].cols));
-  return w_.visit(matrix, false, [&](const Rows& rows) -> Outcome {
+  EK_TRY(w_.visit(matrix, false, [&](const Rows& rows) -> Outcome {
     if (tokens == 1) {
       multiply_one(rows, x, bias, y);
     } else {
       multiply_rows(rows, x, ldx, tokens, bias, y, ldy);
     }
     return Nothing{};
-  });
+  }));
+  low_rank_.add(matrix, 0, x, ldx, tokens, y, ldy);
+  return Nothing{};
 }
 
 Outcome Linear::multiply_to_each(int32_t matrix, const float* x, uint32_t ldx, uint32_t tokens, const float* bias,
                                  float* const* y) {
   EK_TRY(w_.poll());
   prepare(x, ldx, tokens, padded_cols(w_.matrix(matrix).parts[0].cols));
-  return w_.visit(matrix, false, [&](const Rows& rows) -> Outcome {
+  EK_TRY(w_.visit(matrix, false, [&](const Rows& rows) -> Outcome {
     for_each_tile(rows, tokens, [&](const Tile& tile, uint32_t r0, uint32_t n) {
       float products[kMostTexts * kTileRows];
       tile.multiply(x, ldx, 0, tokens, products, kTileRows);
@@ -119,7 +121,9 @@ Outcome Linear::multiply_to_each(int32_t matrix, const float* x, uint32_t ldx, u
       }
     });
     return Nothing{};
-  });
+  }));
+  low_rank_.add_to_each(matrix, x, ldx, tokens, y);
+  return Nothing{};
 }
 
 // x [columns], y [rows of the matrix].

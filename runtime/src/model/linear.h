@@ -2,6 +2,7 @@
 // alone, of a draft, of a prompt and of a pass of several texts are the same.
 #pragma once
 
+#include "model/low_rank.h"
 #include "model/resources.h"
 #include "select/selection_state.h"
 
@@ -47,7 +48,7 @@ class Tile {
 class Linear {
  public:
   explicit Linear(const Resources& r)
-      : w_(r.weights), s_(r.workspace), pool_(r.pool), kernels_(r.kernels), activations_(r.activations) {}
+      : w_(r.weights), s_(r.workspace), pool_(r.pool), kernels_(r.kernels), activations_(r.activations), low_rank_(r) {}
 
   // y[t][row] = W x[t] + bias for x [tokens][ldx], zeros past the matrix's columns, and y [tokens][ldy];
   // bias [rows] or null. Prepares x.
@@ -61,6 +62,9 @@ class Linear {
   void prepare(const float* x, uint32_t ldx, uint32_t tokens, uint32_t width);
   // A row, number r of its matrix, times the one prepared token, which is x [columns].
   float dot(const Part& p, const uint8_t* row, uint32_t r, const float* x) const;
+  // What an adapter adds to products; `multiply` and `multiply_to_each` add it themselves.
+  LowRankSums& low_rank() { return low_rank_; }
+  const LowRankSums& low_rank() const { return low_rank_; }
   // Whoever wants the inputs of matrices gets those of the pass: `tapped` is the state of its session, or null.
   void begin_pass(const SelectionState* tapped) { tapped_ = tapped; }
   void end_pass() { tapped_ = nullptr; }
@@ -82,6 +86,7 @@ class Linear {
   const KernelSet& kernels_;
   const SelectionState* tapped_ = nullptr;
   const Activations activations_;
+  LowRankSums low_rank_;
 };
 
 }  // namespace edgekit

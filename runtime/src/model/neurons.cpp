@@ -70,13 +70,15 @@ float Neurons::value(const Block& b, const Matrix& m, const uint8_t* row, uint32
     const Part& first = m.parts[0];
     const float* bias = b.gated ? w_.vector(b.gate_bias) : up_bias;
     const float in = linear_.dot(first, row, r, x);
-    value = activate_gate(b, in + (bias != nullptr ? bias[neuron] : 0.0f));
+    const float* more = linear_.low_rank().of_neurons(0, 0);
+    value = activate_gate(b, in + (bias != nullptr ? bias[neuron] : 0.0f) + (more != nullptr ? more[r] : 0.0f));
     up = 1;
   }
   if (!b.gated || value == 0.0f) return value;
   const Part& second = m.parts[up];
   const float in = linear_.dot(second, row + second.offset, r, x);
-  return value * limit_up(b, in + (up_bias != nullptr ? up_bias[neuron] : 0.0f));
+  const float* more = linear_.low_rank().of_neurons(up, 0);
+  return value * limit_up(b, in + (up_bias != nullptr ? up_bias[neuron] : 0.0f) + (more != nullptr ? more[r] : 0.0f));
 }
 
 void Neurons::begin_output(uint32_t tokens) {

@@ -3,6 +3,7 @@
 
 #include "cache/weights.h"
 #include "core/threads.h"
+#include "format/adapter.h"
 #include "kernels/kernels.h"
 #include "model/workspace.h"
 
@@ -14,6 +15,7 @@ struct Resources {
   ThreadPool& pool;
   const KernelSet& kernels;
   Activations activations = Activations::f32;
+  const Adapter* adapter = nullptr;  // null: none
 };
 
 }  // namespace edgekit

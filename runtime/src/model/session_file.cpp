@@ -14,7 +14,8 @@ constexpr char kMagic[8] = {'E', 'K', 'S', 'E', 'S', 'S', '0', '3'};
 
 struct Header {
   char magic[8];
-  uint64_t manifest;  // checksum of the bundle's manifest.json: of its weights and of all that says how to compute
+  uint64_t manifest;  // checksum of the bundle's manifest.json: of its weights and of all that says how to compute;
+                      // with an adapter, of both
   uint64_t bytes;     // of the whole file
   uint32_t position, cache_type, blocks;
   uint32_t earliest;  // position to which the session can go back
@@ -141,12 +142,12 @@ Outcome read_header(const std::string& path, int fd, Header& header, uint64_t& s
 
 }  // namespace
 
-Outcome save_session(const std::string& path, const Manifest& m, const int32_t* tokens, uint32_t position,
-                     KvCache& cache, Checkpoints& checkpoints) {
+Outcome save_session(const std::string& path, const Manifest& m, uint64_t identity, const int32_t* tokens,
+                     uint32_t position, KvCache& cache, Checkpoints& checkpoints) {
   const uint32_t earliest = cache.earliest_copied(position);
   Header header{};
   std::memcpy(header.magic, kMagic, sizeof(kMagic));
-  header.manifest = m.checksum;
+  header.manifest = identity;
   header.checkpoints = static_cast<uint32_t>(checkpoints.positions().size());
   header.bytes = file_bytes(m, position, earliest, cache, header.checkpoints, checkpoints.bytes());
   header.position = position;
@@ -161,15 +162,16 @@ Outcome save_session(const std::string& path, const Manifest& m, const int32_t* 
   });
 }
 
-Result<uint32_t> restore_session(const std::string& path, const Manifest& m, int32_t* tokens, KvCache& cache,
-                                 Checkpoints& checkpoints) {
+Result<uint32_t> restore_session(const std::string& path, const Manifest& m, uint64_t identity, int32_t* tokens,
+                                 KvCache& cache, Checkpoints& checkpoints) {
   Handle file(open_to_read(path));
   Header header{};
   uint64_t size = 0;
   EK_TRY(read_header(path, file.fd, header, size));
-  if (header.manifest != m.checksum || header.blocks != m.blocks.size()) {
-    return fail(EDGEKIT_INVALID_ARGUMENT,
-                path + ": was saved with another bundle, or before this one's manifest.json changed; remove it");
+  if (header.manifest != identity || header.blocks != m.blocks.size()) {
+    return fail(
+        EDGEKIT_INVALID_ARGUMENT,
+        path + ": was saved with another bundle or adapter, or before this one's manifest.json changed; remove it");
   }
   if (header.cache_type != static_cast<uint32_t>(cache.type())) {
     return fail(EDGEKIT_INVALID_ARGUMENT, path + ": was saved with another type of KV cache");

@@ -16,14 +16,15 @@
 
 namespace edgekit {
 
+// `identity` is that of the model: of its manifest, and of its adapter if it has one.
 // Writes `path` beside its place first; it appears when it is whole.
-Outcome save_session(const std::string& path, const Manifest& manifest, const int32_t* tokens, uint32_t position,
-                     KvCache& cache, Checkpoints& checkpoints);
+Outcome save_session(const std::string& path, const Manifest& manifest, uint64_t identity, const int32_t* tokens,
+                     uint32_t position, KvCache& cache, Checkpoints& checkpoints);
 
 // Fills tokens [at most the cache's context] the cache and the checkpoints; returns the position. Nothing in the file
 // is believed before it is checked. On an error the cache holds nothing of use.
-Result<uint32_t> restore_session(const std::string& path, const Manifest& manifest, int32_t* tokens, KvCache& cache,
-                                 Checkpoints& checkpoints);
+Result<uint32_t> restore_session(const std::string& path, const Manifest& manifest, uint64_t identity, int32_t* tokens,
+                                 KvCache& cache, Checkpoints& checkpoints);
 
 // How many tokens a saved session of any bundle has; they themselves if there is room for them. Keys and values are not
 // read, so this says nothing of them.

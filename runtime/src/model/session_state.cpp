@@ -37,14 +37,15 @@ Outcome Session::save(const std::string& path) {
     EK_TRY(recover());
     cache_.states().settle(position_, *model_.settings.kernels);
   }
-  return save_session(path, model_.bundle->manifest(), history(), position_, cache_, checkpoints_);
+  return save_session(path, model_.bundle->manifest(), model_.identity(), history(), position_, cache_, checkpoints_);
 }
 
 Outcome Session::restore(const std::string& path) {
   EK_TRY(check_whole());
   reset();
   uint32_t position;
-  EK_ASSIGN(position, restore_session(path, model_.bundle->manifest(), history(), cache_, checkpoints_));
+  EK_ASSIGN(position,
+            restore_session(path, model_.bundle->manifest(), model_.identity(), history(), cache_, checkpoints_));
   position_ = position;
   return Nothing{};
 }

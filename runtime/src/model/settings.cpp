@@ -40,6 +40,7 @@ Result<Settings> settings_from(const edgekit_options& o) {
   s.draft = o.draft_tokens;
   if (o.activations > EDGEKIT_ACTIVATIONS_INT8) return fail(EDGEKIT_INVALID_ARGUMENT, "activations is out of range");
   s.activations = static_cast<Activations>(o.activations);
+  if (o.lora != nullptr) s.lora = o.lora;
   s.log = o.log;
   s.log_user = o.log_user;
   const bool known = s.select <= EDGEKIT_SELECT_ROUTER && s.io.engine <= EDGEKIT_IO_ENGINE_THREADS && s.sparsity > 0 &&
@@ -47,7 +48,8 @@ Result<Settings> settings_from(const edgekit_options& o) {
   if (!known)
     return fail(EDGEKIT_INVALID_ARGUMENT,
                 "select, io_engine, io_depth (<= 4096), compute or sparsity (0 to 1) is out of range");
-  if (s.draft > 0 && s.select == EDGEKIT_SELECT_AUTO) s.select = EDGEKIT_SELECT_ALL;  // what checks drafts
+  if (s.draft > 0 && s.select == EDGEKIT_SELECT_AUTO) s.select = EDGEKIT_SELECT_ALL;      // what checks drafts
+  if (!s.lora.empty() && s.select == EDGEKIT_SELECT_AUTO) s.select = EDGEKIT_SELECT_ALL;  // which an adapter needs
   if (s.draft > kMostDraft) return fail(EDGEKIT_INVALID_ARGUMENT, "draft_tokens is out of range (0 to 64)");
   if (s.threads > 256 || s.io.threads > 64 || s.max_batch > 65536 || s.sessions > 1024 ||
       s.io_mode > EDGEKIT_IO_BUFFERED || o.cache_type > EDGEKIT_CACHE_Q4) {

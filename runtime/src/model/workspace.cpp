@@ -13,7 +13,7 @@ uint32_t pad(uint64_t n) { return static_cast<uint32_t>((n + kBlock - 1) / kBloc
 // Calls each(array, shape) for every array, so that a shape stands in one place.
 template <class Each>
 void for_each_array(const Manifest& m, const Widths& w, uint32_t batch, uint32_t threads, uint64_t unit_bytes,
-                    Workspace& s, const Each& each) {
+                    const Adapter* adapter, Workspace& s, const Each& each) {
   const uint64_t b = batch, mixed = w.experts != 0 ? b : 0;
   const uint64_t ahead = w.rank != 0 || w.experts != 0 ? std::max(w.ffn, w.experts) : 0;
   each(s.x, Shape(b, w.hidden));
@@ -36,6 +36,8 @@ void for_each_array(const Manifest& m, const Widths& w, uint32_t batch, uint32_t
   each(s.tiles, Shape(threads, kTileNeurons, w.widest));
   each(s.attention, Shape(threads, w.attention));
   each(s.scores, Shape(m.bidirectional ? threads : 0, b * kQueries));
+  each(s.low_rank, Shape(adapter != nullptr ? b : 0, adapter != nullptr ? pad(adapter->most_rank()) : 0));
+  each(s.low_rank_neurons, Shape(adapter != nullptr && adapter->changes_neurons() ? 2 : 0, b, w.ffn));
   each(s.unit, Shape(unit_bytes));
   each(s.rank, Shape(w.rank));
   each(s.ahead_x, Shape(ahead != 0 ? w.hidden : 0));
@@ -99,21 +101,22 @@ void Workspace::clear_tails(uint32_t tokens, uint32_t used) {
 }
 
 uint64_t workspace_bytes(const Manifest& m, Activations activations, uint32_t batch, uint32_t threads,
-                         uint64_t unit_bytes) {
+                         uint64_t unit_bytes, const Adapter* adapter) {
   uint64_t total = 0;
   Workspace none;
-  for_each_array(m, widths_of(m, activations), batch, threads, unit_bytes, none,
+  for_each_array(m, widths_of(m, activations), batch, threads, unit_bytes, adapter, none,
                  [&](auto& array, Shape shape) { total += array.charge(shape); });
   return total;
 }
 
 Outcome allocate_workspace(Budget& budget, const Manifest& m, Activations activations, uint32_t batch,
-                           uint32_t sessions, uint32_t threads, uint64_t unit_bytes, Workspace& out) {
+                           uint32_t sessions, uint32_t threads, uint64_t unit_bytes, const Adapter* adapter,
+                           Workspace& out) {
   out.width = widths_of(m, activations);
   out.batch = batch;
   out.texts = std::min({batch, sessions, kMostTexts});
   Error first;
-  for_each_array(m, out.width, batch, threads, unit_bytes, out, [&](auto& array, Shape shape) {
+  for_each_array(m, out.width, batch, threads, unit_bytes, adapter, out, [&](auto& array, Shape shape) {
     if (first.status != EDGEKIT_OK) return;
     auto made = array.allocate(budget, shape, "work buffers");
     if (made.ok()) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/array.h"
+#include "format/adapter.h"
 #include "format/manifest.h"
 #include "kernels/integer.h"
 
@@ -53,6 +54,8 @@ struct Workspace {
   Array<float> tiles;                 // [threads][kTileNeurons][widest]: decoded rows
   Array<float> attention;             // [threads][attention]: a tile of keys and values, and the heads that see it
   Array<float> scores;                // [threads][batch * kQueries]: of some queries of an encoder
+  Array<float> low_rank;              // [batch][an adapter's most ranks]: its inner values
+  Array<float> low_rank_neurons;      // [2][batch][ffn]: what it adds to gates and ups, if it does
   Array<uint8_t> unit;                // [largest unit's bytes], for single rows of streamed matrices
   Array<float> rank;                  // [rank]: a predictor's inner values, only with predictors
   Array<float> ahead_x;               // [hidden]: a later block's input, as far as it is known
@@ -71,10 +74,12 @@ struct Workspace {
   void clear_tails(uint32_t tokens, uint32_t used);
 };
 
+// `adapter` may be null.
 uint64_t workspace_bytes(const Manifest& manifest, Activations activations, uint32_t batch, uint32_t threads,
-                         uint64_t unit_bytes);
+                         uint64_t unit_bytes, const Adapter* adapter);
 // `sessions`: conversations that may be continued together.
 Outcome allocate_workspace(Budget& budget, const Manifest& manifest, Activations activations, uint32_t batch,
-                           uint32_t sessions, uint32_t threads, uint64_t unit_bytes, Workspace& out);
+                           uint32_t sessions, uint32_t threads, uint64_t unit_bytes, const Adapter* adapter,
+                           Workspace& out);
 
 }  // namespace edgekit

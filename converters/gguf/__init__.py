@@ -1,0 +1,1 @@
+"""Exporting to GGUF, the format of llama.cpp."""
