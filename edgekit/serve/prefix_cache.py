@@ -29,7 +29,8 @@ class PrefixCache:
     are its neighbours.
 
     What makes other keys and values is part of a file's name: the manifest (and with it the weights), the type of
-    cache, the selection, the kind of activations and an adapter. Sessions look at the tokens again, so nothing hangs on the name.
+    cache, the selection, the kind of activations and an adapter. Sessions look at the tokens again, so nothing hangs on
+    the name.
     """
 
     def __init__(
