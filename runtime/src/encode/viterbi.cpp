@@ -28,6 +28,18 @@ float dot(const float* a, const float* b, uint32_t count) {
   return total;
 }
 
+// The place of the least of `count` numbers, a multiple of 16; of equal ones the first.
+uint32_t least_of(const float* values, uint32_t count) {
+  constexpr uint32_t kLanes = 16;
+  float least[kLanes];
+  std::copy_n(values, kLanes, least);
+  for (uint32_t i = kLanes; i < count; i += kLanes) {
+    for (uint32_t k = 0; k < kLanes; ++k) least[k] = values[i + k] < least[k] ? values[i + k] : least[k];
+  }
+  const float found = *std::min_element(least, least + kLanes);
+  return static_cast<uint32_t>(std::find(values, values + count, found) - values);
+}
+
 }  // namespace
 
 TrellisTables::TrellisTables(const TrellisShape& given, const float* feed, const float* pivot)
@@ -36,13 +48,12 @@ TrellisTables::TrellisTables(const TrellisShape& given, const float* feed, const
   values.resize(size_t{1} << shape.state_bits);
   for (uint32_t s = 0; s < values.size(); ++s) values[s] = kTrellisUnit * static_cast<float>(trellis_value(s));
   if (feedback == nullptr) return;
-  within.assign(static_cast<size_t>(shape.cols) * kTrellisRecord, 0.0f);
+  within.assign(static_cast<size_t>(shape.cols) * kTrellisBlock, 0.0f);
   ahead.assign(static_cast<size_t>(shape.cols) * shape.history, 0.0f);
   for (uint32_t j = 0; j < shape.cols; ++j) {
     const uint32_t next = (j / kTrellisBlock + 1) * kTrellisBlock;  // the next block's first column
-    float* record = within.data() + static_cast<size_t>(j) * kTrellisRecord;
+    float* record = within.data() + static_cast<size_t>(j) * kTrellisBlock;
     float* later = ahead.data() + static_cast<size_t>(j) * shape.history;
-    record[kTrellisBlock + j % kTrellisBlock] = 1;
     for (uint32_t i = j + 1; i < std::min(shape.cols, next + shape.history); ++i) {
       (i < next ? record[i % kTrellisBlock] : later[i - next]) = feedback[static_cast<size_t>(i) * shape.cols + j];
     }
@@ -57,18 +68,19 @@ TrellisSearch::TrellisSearch(const TrellisTables& tables)
   for (uint32_t half = 0; half < 2; ++half) cost_[half] = aligned(costs_) + half * states_;
   if (alike()) return;
   wanted_.resize(2 * states_ + 16);
-  records_.resize(2 * states_ * kTrellisRecord + 16);
+  records_.resize(2 * states_ * kTrellisBlock + 16);
   errors_.resize(states_ * kTrellisBlock);
   far_.resize(2 * states_ * far_width());
   settled_.resize(tables.shape.cols);
-  origins_.resize(2 * states_);
+  origins_.resize(states_);
+  paths_.resize(2 * states_);
   parents_.resize(states_);
   lineage_.resize(2 * states_ * blocks());
   marked_.resize(states_);
   for (uint32_t half = 0; half < 2; ++half) {
     want_[half] = aligned(wanted_) + half * states_;
-    record_[half] = aligned(records_) + half * states_ * kTrellisRecord;
-    origin_[half] = origins_.data() + half * states_;
+    record_[half] = aligned(records_) + half * states_ * kTrellisBlock;
+    path_[half] = paths_.data() + half * states_;
     far_at_[half] = far_.data() + half * states_ * far_width();
     lineage_at_[half] = lineage_.data() + half * states_ * blocks();
   }
@@ -82,13 +94,13 @@ void TrellisSearch::begin(const float* targets, float scale, int64_t ends) {
     const float error = targets[0] - scale * tables_.values[s];
     cost_[0][s] = allowed ? tables_.pivots[0] * error * error : kNever;
     if (alike()) continue;
-    float* record = record_[0] + static_cast<size_t>(s) * kTrellisRecord;
-    for (uint32_t i = 0; i < kTrellisRecord; ++i) record[i] = error * tables_.within[i];
+    static_assert(record_width(1) == kTrellisBlock);
+    float* record = record_[0] + static_cast<size_t>(s) * kTrellisBlock;
+    for (uint32_t i = 0; i < kTrellisBlock; ++i) record[i] = error * tables_.within[i];
     want_[0][s] = targets[1] + record[1];
   }
   if (alike()) return;
   // Before the row all paths were at one place, where nothing was added.
-  std::fill(origins_.begin(), origins_.end(), uint16_t{0});
   std::fill_n(errors_.begin(), kTrellisBlock, 0.0f);
   std::fill_n(far_at_[0], far_width(), 0.0f);
   std::fill_n(lineage_at_[0], blocks(), uint16_t{0});
@@ -106,7 +118,7 @@ uint32_t TrellisSearch::before(uint32_t step, uint32_t state) const {
 
 uint32_t TrellisSearch::best_state(int64_t ends) const {
   const float* cost = cost_[0];
-  if (ends == kAnyEnds) return static_cast<uint32_t>(std::min_element(cost, cost + states_) - cost);
+  if (ends == kAnyEnds) return least_of(cost, states_);
   uint32_t best = static_cast<uint32_t>(ends);
   for (uint32_t s = best; s < states_; s += states_ >> tables_.shape.bits) {
     if (cost[s] < cost[best]) best = s;
@@ -114,11 +126,13 @@ uint32_t TrellisSearch::best_state(int64_t ends) const {
   return best;
 }
 
-// The anchors that are left, each with where its path was when earlier blocks began.
-void TrellisSearch::trace_anchors() {
+// Before column i: the anchors that are left, each with where its path was when earlier blocks began.
+void TrellisSearch::trace_anchors(uint32_t i) {
   anchors_.clear();
   for (uint32_t s = 0; s < states_; ++s) {
-    const uint16_t anchor = origin_[0][s];
+    const uint32_t then = state_before(path_[0][s], s, tables_.shape.state_bits, tables_.shape.bits, kTrellisBlock);
+    const uint16_t anchor = i == kTrellisBlock ? uint16_t{0} : static_cast<uint16_t>(then);
+    origins_[s] = anchor;
     if (marked_[anchor] != 0) continue;
     marked_[anchor] = 1;
     anchors_.push_back(anchor);
@@ -140,11 +154,11 @@ void TrellisSearch::settle(uint32_t i, const float* targets, float scale) {
   const float least = cost_[0][best];
   for (uint32_t s = 0; s < states_; ++s) cost_[0][s] -= least;  // so that long rows lose no digits
   if (alike()) return;
-  trace_anchors();
+  trace_anchors(i);
   std::copy_n(targets + i, kTrellisBlock, block_targets_);
   if (i <= shape.history) return;
   const auto past = [&](uint32_t s) {
-    return lineage_at_[0][static_cast<size_t>(origin_[0][s]) * blocks() + blocks() - 1];
+    return lineage_at_[0][static_cast<size_t>(origins_[s]) * blocks() + blocks() - 1];
   };
   const bool near_end = i + 2 * shape.state_bits / shape.bits + 2 > shape.cols;
   const uint16_t agreed = past(best);
@@ -163,10 +177,11 @@ void TrellisSearch::settle(uint32_t i, const float* targets, float scale) {
   }
 }
 
-void TrellisSearch::renew(uint32_t i) {
+void TrellisSearch::renew(uint32_t i, const float* targets, float scale) {
   const size_t stride = tables_.shape.history;
   Renewal r;
-  r.states = states_;
+  r.state_bits = tables_.shape.state_bits;
+  r.bits = tables_.shape.bits;
   r.blocks = blocks() - 1;
   r.anchors = anchors_.data();
   r.anchor_count = static_cast<uint32_t>(anchors_.size());
@@ -178,15 +193,18 @@ void TrellisSearch::renew(uint32_t i) {
   r.newer = tables_.ahead.data() + last * stride;
   // Before the first block there were no errors: any factors do.
   r.older = (last == 0 ? r.newer : r.newer - kTrellisBlock * stride) + kTrellisBlock;
-  r.origin = origin_[0];
-  r.records = record_[0];
+  r.origin = origins_.data();
+  r.path = path_[0];
+  r.values = tables_.values.data();
+  r.scale = scale;
+  std::copy_n(targets + last, kTrellisBlock, r.passed);
   r.errors = errors_.data();
+  r.records = record_[0];
   r.target = block_targets_[0];
   r.wanted = want_[0];
   steps_.renew(r);
   std::swap(far_at_[0], far_at_[1]);
-  std::copy_n(origin_[0], states_, parents_.data());
-  for (uint32_t s = 0; s < states_; ++s) origin_[0][s] = static_cast<uint16_t>(s);
+  parents_.swap(origins_);
 }
 
 void TrellisSearch::advance(uint32_t i, float target, float scale) {
@@ -207,19 +225,19 @@ void TrellisSearch::advance(uint32_t i, float target, float scale) {
     step.oldest = oldest_.data() + static_cast<size_t>(i) * states_;
     step.next_slot = (i + 1) % kTrellisBlock;  // where a block ends, `wanted` is made anew
     step.next_target = block_targets_[step.next_slot];
-    step.spread = tables_.within.data() + static_cast<size_t>(i) * kTrellisRecord;
+    step.spread = tables_.within.data() + static_cast<size_t>(i) * kTrellisBlock;
     step.wanted = want_[0];
     step.next_wanted = want_[1];
     step.records = record_[0];
     step.next_records = record_[1];
-    step.origin = origin_[0];
-    step.next_origin = origin_[1];
+    step.path = path_[0];
+    step.next_path = path_[1];
   }
   steps_.step(step);
   std::swap(cost_[0], cost_[1]);
   std::swap(want_[0], want_[1]);
   std::swap(record_[0], record_[1]);
-  std::swap(origin_[0], origin_[1]);
+  std::swap(path_[0], path_[1]);
 }
 
 void TrellisSearch::find(const float* targets, float scale, int64_t ends, uint8_t* codes) {
@@ -228,7 +246,7 @@ void TrellisSearch::find(const float* targets, float scale, int64_t ends, uint8_
   for (uint32_t i = 1; i < shape.cols; ++i) {
     if (i % kTrellisBlock == 0) {
       settle(i, targets, scale);
-      if (!alike()) renew(i);
+      if (!alike()) renew(i, targets, scale);
     }
     advance(i, targets[i], scale);
   }

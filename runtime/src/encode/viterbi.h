@@ -33,7 +33,7 @@ class TrellisTables {
   std::vector<float> pivots;    // [cols], in the order of search
   std::vector<float> values;    // [states], with kTrellisUnit in them
   // What the error of a column adds to the targets of later ones, if there is feedback.
-  std::vector<float> within;  // [cols][kTrellisRecord]: of its own block, see Step
+  std::vector<float> within;  // [cols][kTrellisBlock]: of its own block, see Step
   std::vector<float> ahead;   // [cols][history]: from the next block on, see Renewal
 };
 
@@ -59,9 +59,9 @@ class TrellisSearch {
   uint32_t blocks() const { return tables_.shape.history / kTrellisBlock; }
   size_t far_width() const { return tables_.shape.history - kTrellisBlock; }
   void begin(const float* targets, float scale, int64_t ends);
-  void trace_anchors();
+  void trace_anchors(uint32_t i);
   void settle(uint32_t i, const float* targets, float scale);
-  void renew(uint32_t i);
+  void renew(uint32_t i, const float* targets, float scale);
   void advance(uint32_t i, float target, float scale);
   uint32_t best_state(int64_t ends) const;
   uint32_t before(uint32_t step, uint32_t state) const;
@@ -77,9 +77,12 @@ class TrellisSearch {
   std::vector<uint8_t> marked_;  // [states]: anchors that were met
   // Two halves each; [0] is before the next step, or block.
   std::vector<float> costs_, wanted_, records_, far_;
-  std::vector<uint16_t> origins_, lineage_;  // lineage_ [states][blocks]: where an anchor's path was as blocks began
+  std::vector<uint16_t> origins_;  // [states]: where the path to each was when the last block began
+  std::vector<uint32_t> paths_;    // see state_before
+  std::vector<uint16_t> lineage_;  // [states][blocks]: where an anchor's path was as blocks began
   float *cost_[2] = {}, *want_[2] = {}, *record_[2] = {}, *far_at_[2] = {};
-  uint16_t *origin_[2] = {}, *lineage_at_[2] = {};
+  uint32_t* path_[2] = {};
+  uint16_t* lineage_at_[2] = {};
 };
 
 }  // namespace edgekit

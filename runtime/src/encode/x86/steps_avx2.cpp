@@ -12,16 +12,20 @@
 namespace edgekit {
 namespace {
 
-typedef float Floats128 __attribute__((vector_size(16)));
-inline void keep_least(Floats128& best, const Floats128& cost) {
-  best = (Floats128)_mm_min_ps((__m128)cost, (__m128)best);
-}
-typedef float Floats256 __attribute__((vector_size(32)));
-inline void keep_least(Floats256& best, const Floats256& cost) {
-  best = (Floats256)_mm256_min_ps((__m256)cost, (__m256)best);
-}
 typedef float Floats512 __attribute__((vector_size(64)));  // two registers
-inline void keep_least(Floats512& best, const Floats512& cost) { best = cost < best ? cost : best; }
+inline void keep_least(Floats512& best, const Floats512& cost) {
+  __m256 halves[2], others[2];
+  __builtin_memcpy(halves, &best, sizeof(best));
+  __builtin_memcpy(others, &cost, sizeof(cost));
+  for (int i = 0; i < 2; ++i) halves[i] = _mm256_min_ps(others[i], halves[i]);
+  __builtin_memcpy(&best, halves, sizeof(best));
+}
+
+// out = table[at], for 16 states.
+template <class I>
+inline void look_up(I& out, const uint32_t* table, const I& at) {
+  for (int k = 0; k < 16; ++k) out[k] = static_cast<int32_t>(table[at[k]]);
+}
 
 #define EK_STEPS kAvx2Steps
 #include "encode/steps.inc"

@@ -13,17 +13,15 @@
 namespace edgekit {
 namespace {
 
-typedef float Floats128 __attribute__((vector_size(16)));
-inline void keep_least(Floats128& best, const Floats128& cost) {
-  best = (Floats128)_mm_min_ps((__m128)cost, (__m128)best);
-}
-typedef float Floats256 __attribute__((vector_size(32)));
-inline void keep_least(Floats256& best, const Floats256& cost) {
-  best = (Floats256)_mm256_min_ps((__m256)cost, (__m256)best);
-}
 typedef float Floats512 __attribute__((vector_size(64)));
 inline void keep_least(Floats512& best, const Floats512& cost) {
   best = (Floats512)_mm512_min_ps((__m512)cost, (__m512)best);
+}
+
+// out = table[at], for 16 states.
+typedef int32_t Ints512 __attribute__((vector_size(64)));
+inline void look_up(Ints512& out, const uint32_t* table, const Ints512& at) {
+  out = (Ints512)_mm512_i32gather_epi32((__m512i)at, table, 4);
 }
 
 #define EK_STEPS kAvx512Steps
