@@ -25,7 +25,7 @@ from edgekit.errors import ConvertError
 @click.option(
     "--learning-rate",
     type=click.FloatRange(0, min_open=True),
-    default=0.01,
+    default=0.02,
     show_default=True,
     help="Relative to the size of what is trained.",
 )

@@ -37,6 +37,7 @@ from edgekit.train.weights import BundleTensors
 # Of each weight: of the original, in full precision, decoded, its gradient, two moments, and what torch keeps.
 COPIES = 8
 LOGITS = 8  # copies of a batch's logits
+BETAS = (0.9, 0.99)  # of Adam's moments: with a second one of 0.999, hundreds of steps remember how they began
 Progress = Callable[[int, int], None]
 
 
@@ -59,7 +60,7 @@ class Tuning:
     steps: int = 400
     batch: int = 4
     length: int = 256
-    learning_rate: float = 0.01
+    learning_rate: float = 0.02
     codes: bool = True
     search_every: int = 4
     evaluate: int = 20
@@ -88,7 +89,7 @@ class _Trainer:
         self.decoder = Decoder(student.model, student)
         self.named = {name: p for name, (p, _) in student.parameters().items()}
         groups = [{"params": [p], "size": size} for p, size in student.parameters().values()]
-        self.optimizer = torch.optim.Adam(groups, lr=tuning.learning_rate)
+        self.optimizer = torch.optim.Adam(groups, lr=tuning.learning_rate, betas=BETAS)
 
     def resume(self, state: State) -> None:
         """Goes on from what an interrupted call left.

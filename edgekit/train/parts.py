@@ -142,16 +142,21 @@ class _TrainedTrellis(TrainedPart):
 
 
 class _TrainedPalette(TrainedPart):
-    """Codes of a scaled palette, its table, and a scale for each group of columns."""
+    """Codes of a scaled palette, its table, and a scale for each group of columns.
+
+    Weights in full precision are kept in units of their scales, so that codes do not change with a scale: its gradient
+    is then the true one.
+    """
 
     def __init__(self, codec: ScaledPalette, arrays: Arrays, cols: int, codes_too: bool) -> None:
         self.codes = torch.tensor(arrays["codes"].astype(np.int64))
         self.group = torch.arange(cols) // codec.group_size
         scale = torch.tensor(arrays["scale"].astype(np.float32)).requires_grad_(True)
-        table = torch.tensor(arrays["lut"].reshape(-1).astype(np.float32)).requires_grad_(True)
+        lut = arrays["lut"].reshape(-1).astype(np.float32)
+        table = torch.tensor(lut).requires_grad_(True)
         self.parameters = {"scale": (scale, STEPS), "table": (table, float(table.detach().square().mean().sqrt()))}
         if codes_too:
-            self.parameters["weight"] = _latent(codec.values(arrays, cols).dense(), codec.bits)
+            self.parameters["weight"] = _latent(lut[arrays["codes"]], codec.bits)
 
     def _table(self) -> Tensor:
         """The table as it is stored: ascending multiples of 1/128."""
@@ -163,14 +168,13 @@ class _TrainedPalette(TrainedPart):
         if "weight" not in self.parameters:
             return table[self.codes] * scale
         latent = self.parameters["weight"][0]
-        self.codes = self._nearest(latent.detach(), table.detach(), scale.detach())
-        return table[self.codes] * scale + (latent - latent.detach())
+        self.codes = self._nearest(latent.detach(), table.detach())
+        return (table[self.codes] + (latent - latent.detach())) * scale
 
     @staticmethod
-    def _nearest(weight: Tensor, table: Tensor, scale: Tensor) -> Tensor:
+    def _nearest(latent: Tensor, table: Tensor) -> Tensor:
         ordered, order = table.sort()
-        middle = (ordered[1:] + ordered[:-1]) / 2
-        return order[torch.bucketize(torch.where(scale > 0, weight / scale, 0.0), middle)]
+        return order[torch.bucketize(latent, (ordered[1:] + ordered[:-1]) / 2)]
 
     @torch.no_grad()
     def arrays(self) -> Made:
