@@ -8,7 +8,7 @@ from typing import Any
 
 from edgekit.errors import RecipeError
 
-KEYS = ("match", "method", "bits", "group_size", "symmetric", "solver")  # of a rule
+KEYS = ("match", "method", "bits", "group_size", "symmetric", "state_bits", "solver")  # of a rule
 LARGEST = 1 << 20  # bytes of a file
 LONGEST = 200  # characters of a name or a pattern
 DIGITS = 1_000_000_000  # numbers are below
@@ -71,7 +71,7 @@ def _check(rule: object, where: str) -> None:
         if key not in rule:
             raise RecipeError(f"{where}: has no '{key}'; each rule needs match and method")
         _text(rule[key], key, where)
-    for key in ("bits", "group_size"):
+    for key in ("bits", "group_size", "state_bits"):
         value = rule.get(key, 0)
         if type(value) is not int or abs(value) >= DIGITS:  # true is an int to Python
             raise RecipeError(f"{where}: '{key}' must be a whole number of at most nine digits")
