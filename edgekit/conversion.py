@@ -17,6 +17,7 @@ from edgekit.bundle.writer import Progress, Writer
 from edgekit.calibrate.calibration import Calibration, Note, apply, extend
 from edgekit.calibrate.curvature import check_torch
 from edgekit.calibrate.learned import Learned
+from edgekit.calibrate.samples import with_samples
 from edgekit.calibrate.target import Target, targeted
 from edgekit.checkpoint import locate, open_checkpoint
 from edgekit.checkpoint.gguf import SUFFIX
@@ -159,6 +160,9 @@ def convert(
     learned: Learned | None = None
     with workspace(place, resumes=True) as space:
         _check_place(place, overwrite)  # another process may have made it since
+        if calibration is not None and calibration.samples:
+            key = hashed(f"{__version__}:{opened.fingerprint}")
+            calibration = with_samples(calibration, opened, model, space.folder / "samples", key, workers, report)
         text_key = hashed(f"{__version__}:{opened.fingerprint}:{calibration.key() if calibration else None}")
         curvature = space.folder / f"curvature-{text_key}"
         if target is not None:
@@ -170,7 +174,8 @@ def convert(
         provenance |= {"recipe": chosen.name, "rules": chosen.table()}
         key_text = f"{__version__}:{opened.fingerprint}:{chosen.fingerprint()}:{layout}:{unit_size}"
         if calibration is not None:
-            provenance["calibration"] = {"text": [p.name for p in calibration.text], "tokens": calibration.tokens}
+            text = ["written by the model"] if calibration.samples else [p.name for p in calibration.text]
+            provenance["calibration"] = {"text": text, "tokens": calibration.tokens}
             key_text += calibration.key()
             key, folder = hashed(key_text), space.folder / "calibration"
             learned = Learned(opened, model, chosen, folder, calibration, key, curvature)

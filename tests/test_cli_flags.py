@@ -32,6 +32,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         ("--layout", "auto"),
         ("--unit-size", "16K"),
         ("--calibration", "text.txt"),
+        ("--self-calibration", None),
         ("--calibration-tokens", "8192"),
         ("--predictor", None),
         ("--keep-order", None),

@@ -50,6 +50,7 @@ class Calibration:
         active: for activations that are never zero, the share of neurons to call active.
         seed: of the training.
         gradients: learn from a backward pass, too, how much each output matters (needs torch).
+        samples: there is no text yet: the model writes it (`edgekit.calibrate.samples`).
     """
 
     text: tuple[Path, ...]
@@ -63,6 +64,7 @@ class Calibration:
     active: float = 0.5
     seed: int = 0
     gradients: bool = False
+    samples: bool = False
 
     def per_unit(self, source: Selecting) -> int:
         """Neurons that a unit will hold in the bundle layout."""

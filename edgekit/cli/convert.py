@@ -26,6 +26,7 @@ OF_MODELS = (
     "layout",
     "unit_size",
     "calibration",
+    "self_calibration",
     *LEARNING,
     "targets",
     "context",
@@ -67,6 +68,11 @@ OF_MODELS = (
     multiple=True,
     help="Text file to learn from: order of neurons, cuts for threshold selection; may be repeated.",
 )
+@click.option(
+    "--self-calibration",
+    is_flag=True,
+    help="Without text: learn from texts that the model itself writes, --calibration-tokens long in all.",
+)
 @click.option("--calibration-tokens", type=click.IntRange(256), default=8192, show_default=True)
 @click.option(
     "--gradients",
@@ -104,6 +110,7 @@ def command(
     layout: str,
     unit_size: str | None,
     calibration: tuple[Path, ...],
+    self_calibration: bool,
     calibration_tokens: int,
     gradients: bool,
     lora: Path | None,
@@ -149,7 +156,9 @@ def command(
     sized = target_bpw is not None or target_size is not None
     target = Target(target_bpw, parse_bytes(target_size) or None, method or METHODS[0]) if sized else None
     kinds = parse_kinds(targets)
-    if not calibration:
+    if calibration and self_calibration:
+        raise ConvertError("give text with --calibration, or let the model write it with --self-calibration, not both")
+    if not calibration and not self_calibration:
         refuse_flags(LEARNING, "learned from text; give some with --calibration FILE")
     if not predictor:
         refuse_flags(("false_negatives",), "of predictors only; add --predictor")
@@ -165,6 +174,7 @@ def command(
         order=not keep_order,
         false_negatives=false_negatives,
         gradients=gradients,
+        samples=self_calibration,
     )
     with progress_bar("converting", quiet or as_json) as progress:
         done = convert(
@@ -180,7 +190,7 @@ def command(
             layout=layout,
             unit_size=parse_bytes(unit_size) or None,
             target=target,
-            calibration=learn if calibration else None,
+            calibration=learn if calibration or self_calibration else None,
             lora=lora,
             progress=progress,
             note=lambda what, done, total: progress(done, total),
