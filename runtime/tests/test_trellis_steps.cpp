@@ -170,8 +170,7 @@ TEST(trellis_renewals_match_the_portable_one) {
   const std::vector<float> want = renew_with(kPortableSteps);
   // What the errors between an anchor and its parent add, and the last block's errors, in plain sums.
   float sum = far[parents[7] * kWidth + kTrellisBlock];
-  for (uint32_t k = 0; k < kTrellisBlock; ++k)
-    sum += errors[7 * kTrellisBlock + k] * older[k * kStride + kTrellisBlock];
+  for (uint32_t k = 0; k < kTrellisBlock; ++k) sum += errors[k * kStates + 7] * older[k * kStride + kTrellisBlock];
   for (uint32_t k = 0; k < kTrellisBlock; ++k) {
     const float value = values[state_before(path[0], 0, kStateBits, 3, kTrellisBlock - 1 - k)];
     sum += (targets[k] - 1.1f * value) * newer[k * kStride];

@@ -65,7 +65,7 @@ struct Renewal {
   const float* values = nullptr;     // [states]
   float scale = 0;                   // of the values
   float passed[kTrellisBlock] = {};  // targets of the last block's columns
-  float* errors = nullptr;           // [states][kTrellisBlock]: in, those before the last block; out, of the last
+  float* errors = nullptr;           // [kTrellisBlock][states]: in, those before the last block; out, of the last
   float* records = nullptr;          // out [states][kTrellisBlock]
   float target = 0;                  // of the block's first column
   float* wanted = nullptr;           // out [states]

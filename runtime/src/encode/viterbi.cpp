@@ -101,7 +101,7 @@ void TrellisSearch::begin(const float* targets, float scale, int64_t ends) {
   }
   if (alike()) return;
   // Before the row all paths were at one place, where nothing was added.
-  std::fill_n(errors_.begin(), kTrellisBlock, 0.0f);
+  for (uint32_t k = 0; k < kTrellisBlock; ++k) errors_[static_cast<size_t>(k) * states_] = 0;
   std::fill_n(far_at_[0], far_width(), 0.0f);
   std::fill_n(lineage_at_[0], blocks(), uint16_t{0});
   parents_[0] = 0;

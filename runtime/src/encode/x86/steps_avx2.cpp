@@ -22,9 +22,14 @@ inline void keep_least(Floats512& best, const Floats512& cost) {
 }
 
 // out = table[at], for 16 states.
+template <class V, class T, class I>
+inline void look_up(V& out, const T* table, const I& at) {
+  for (int k = 0; k < 16; ++k) out[k] = table[at[k]];
+}
+
 template <class I>
-inline void look_up(I& out, const uint32_t* table, const I& at) {
-  for (int k = 0; k < 16; ++k) out[k] = static_cast<int32_t>(table[at[k]]);
+inline void widen(I& out, const uint8_t* bytes) {
+  for (int k = 0; k < 16; ++k) out[k] = bytes[k];
 }
 
 #define EK_STEPS kAvx2Steps

@@ -23,6 +23,13 @@ typedef int32_t Ints512 __attribute__((vector_size(64)));
 inline void look_up(Ints512& out, const uint32_t* table, const Ints512& at) {
   out = (Ints512)_mm512_i32gather_epi32((__m512i)at, table, 4);
 }
+inline void look_up(Floats512& out, const float* table, const Ints512& at) {
+  out = (Floats512)_mm512_i32gather_ps((__m512i)at, table, 4);
+}
+
+inline void widen(Ints512& out, const uint8_t* bytes) {
+  out = (Ints512)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes)));
+}
 
 #define EK_STEPS kAvx512Steps
 #include "encode/steps.inc"
