@@ -47,3 +47,18 @@ def test_uncovered_tensors_and_contradictions_are_refused(tmp_path: Path) -> Non
         load_recipe("q4", bits=3)
     with pytest.raises(RecipeError, match="palette4"):
         load_recipe("palette7")
+
+
+def test_a_trellis_may_have_more_bits_of_state(tmp_path: Path) -> None:
+    path = tmp_path / "trellis.toml"
+    rule = "[[tensors]]\nmatch = '*'\nmethod = '{}'\nbits = 2\nstate_bits = {}\n"
+    path.write_text(rule.format("trellis", 14))
+    assert load_recipe(path).rule_for("head").codec.manifest()["state_bits"] == 14
+    for method, state_bits, why in (
+        ("trellis", 17, "12 to 16 bits of state"),
+        ("trellis", "'a'", "'state_bits' must be a whole number"),
+        ("palette", 14, "does not take"),
+    ):
+        path.write_text(rule.format(method, state_bits))
+        with pytest.raises(RecipeError, match=why):
+            load_recipe(path)
