@@ -106,6 +106,21 @@ def test_what_outputs_matter_is_heeded(inputs_are_rows: bool) -> None:
     assert cost(Statistics(h.astype(np.float32), inputs_are_rows, g.astype(np.float32))) < 0.85 * one_side
 
 
+@pytest.mark.parametrize("inputs_are_rows", [False, True])
+def test_more_sweeps_cost_less(inputs_are_rows: bool) -> None:
+    weights, codec = gaussian(32, 32), make_codec("trellis", 2)
+    h, g = hessian(32), hessian(32)[::-1, ::-1]
+    statistics = Statistics(h.astype(np.float32), inputs_are_rows, g.astype(np.float32))
+
+    def cost(solver: str) -> float:
+        made = encode(codec, weights, solver_for(codec, solver), statistics)
+        e = codec.decode(made.records, 32) - weights
+        e = e.T if inputs_are_rows else e
+        return float(np.trace(g @ e @ h @ e.T))
+
+    assert cost("ldlq8") < cost("ldlq")
+
+
 def test_a_singular_hessian_and_odd_rows_are_no_trouble() -> None:
     weights = np.stack([np.zeros(33), np.full(33, 0.5), np.full(33, 1e9)]).astype(np.float32)
     codec = make_codec("trellis", 2)

@@ -97,3 +97,4 @@ def _mutual(hessian: F64) -> F32:
 
 register(Viterbi())
 register(Viterbi(name="ldlq", needs_text=True, sweeps=2))
+register(Viterbi(name="ldlq8", needs_text=True, sweeps=8))  # three times as long, and a little closer
