@@ -21,7 +21,7 @@ from edgekit.errors import ConvertError
 @click.option("--held-out", type=click.Path(path_type=Path), multiple=True, help="Text to measure on.")
 @click.option("--steps", type=click.IntRange(0), default=400, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=4, show_default=True, help="Texts of a step.")
-@click.option("--max-tokens", type=click.IntRange(16), default=256, show_default=True, help="Of a text.")
+@click.option("--max-tokens", type=click.IntRange(16), default=512, show_default=True, help="Of a text.")
 @click.option(
     "--learning-rate",
     type=click.FloatRange(0, min_open=True),

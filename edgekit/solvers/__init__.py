@@ -1,5 +1,5 @@
-"""Solvers by name, in the order in which they are preferred: nearest, kmeans, search, gptq, viterbi, ldlq, ldlq8. A new one
-is a new file and a line here."""
+"""Solvers by name, in the order in which they are preferred: nearest, kmeans, search, gptq, viterbi, ldlq, ldlq8. A
+new one is a new file and a line here."""
 
 from edgekit.solvers import nearest  # isort: skip
 from edgekit.solvers import kmeans  # isort: skip

@@ -31,7 +31,7 @@ from edgekit.train.decoder import Decoder
 from edgekit.train.memory import available_memory
 from edgekit.train.state import State, optimizer_state, restore_optimizer
 from edgekit.train.student import Student
-from edgekit.train.text import batches, rate, sequences
+from edgekit.train.text import rate, sequences, similar_batches
 from edgekit.train.weights import BundleTensors
 
 # Of each weight: of the original, in full precision, decoded, its gradient, two moments, and what torch keeps.
@@ -59,7 +59,7 @@ class Tuning:
 
     steps: int = 400
     batch: int = 4
-    length: int = 256
+    length: int = 512
     learning_rate: float = 0.02
     codes: bool = True
     search_every: int = 4
@@ -131,7 +131,7 @@ class _Trainer:
         """Runs the steps that are left."""
         t = self.tuning
         progress(self.step, t.steps)
-        for ids, mask in batches(data, range(self.step, t.steps), t.batch, t.seed):
+        for ids, mask in similar_batches(data, range(self.step, t.steps), t.batch, t.seed):
             for group in self.optimizer.param_groups:
                 group["lr"] = rate(t.learning_rate, self.step, t.steps) * group["size"]
             self.student.changed()

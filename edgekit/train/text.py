@@ -25,9 +25,23 @@ def batches(data: Sequence[Tensor], steps: range, size: int, seed: int) -> Itera
     for step in steps:
         rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
         picked = [data[i] for i in torch.randint(len(data), (size,), generator=rng).tolist()]
-        longest = max(len(p) for p in picked)
-        ids = torch.stack([F.pad(p, (0, longest - len(p))) for p in picked])
-        yield ids, torch.stack([torch.arange(longest) < len(p) for p in picked])
+        yield _filled(picked)
+
+
+def similar_batches(data: Sequence[Tensor], steps: range, size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """As `batches`, of texts of similar length, so that little is filled up: neighbours when ordered by length."""
+    ordered = sorted(data, key=len)
+    starts = max(1, len(ordered) - size + 1)
+    for step in steps:
+        rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        start = int(torch.randint(starts, (1,), generator=rng))
+        yield _filled(ordered[start : start + size])
+
+
+def _filled(picked: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    longest = max(len(p) for p in picked)
+    ids = torch.stack([F.pad(p, (0, longest - len(p))) for p in picked])
+    return ids, torch.stack([torch.arange(longest) < len(p) for p in picked])
 
 
 def rate(peak: float, step: int, steps: int) -> float:
