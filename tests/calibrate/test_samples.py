@@ -18,6 +18,7 @@ from edgekit.errors import ConvertError
 from edgekit.generate.tokenizer import Tokenizer
 from edgekit.runtime.session import Session
 from edgekit.runtime.values import Options
+from tests import encoders
 
 OWN = Calibration((), tokens=1024, length=128, samples=True)
 RECIPE = '[[tensors]]\nmatch = "*"\nmethod = "scaled_palette"\nbits = 3\ngroup_size = 64\n'
@@ -94,6 +95,13 @@ def test_a_model_that_only_ends_its_texts_is_refused(
     with pytest.raises(ConvertError, match="ends its texts after a few tokens"):
         convert(source, tmp_path / "own", recipe, calibration=replace(OWN, length=16))
     assert not (tmp_path / "own.edgekit").exists()
+
+
+def test_a_model_that_writes_no_text_is_refused(recipe: Path, tmp_path: Path) -> None:
+    encoders.make("bert", tmp_path / "checkpoint")
+    encoders.add_tokenizer(tmp_path / "checkpoint")
+    with pytest.raises(ConvertError, match="writes no text to learn from; give some with --calibration"):
+        convert(tmp_path / "checkpoint", tmp_path / "own", recipe, calibration=OWN)
 
 
 def test_text_of_both_kinds_is_refused(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
