@@ -13,7 +13,7 @@ namespace {
 
 constexpr char kMagic[8] = {'E', 'K', 'L', 'O', 'R', 'A', '0', '1'};
 constexpr uint32_t kMostRank = 4096, kMostEntries = 1u << 16;
-constexpr uint64_t kMostBytes = uint64_t{1} << 36;
+constexpr uint64_t kMostAdapterBytes = uint64_t{1} << 36;
 
 struct Header {
   char magic[8];
@@ -56,7 +56,7 @@ Result<std::unique_ptr<Adapter>> Adapter::open(const std::string& path, const Ma
   File file;
   EK_TRY(file.open(path, EDGEKIT_IO_BUFFERED));
   out->size_ = file.size();
-  if (out->size_ < sizeof(Header) || out->size_ > kMostBytes) return damaged(path, "its size");
+  if (out->size_ < sizeof(Header) || out->size_ > kMostAdapterBytes) return damaged(path, "its size");
   EK_ASSIGN(out->data_, Buffer::allocate(budget, out->size_, "a LoRA adapter"));
   EK_TRY(file.read(0, out->size_, out->data_.data()));
   EK_TRY(out->read(path, manifest));
