@@ -34,6 +34,15 @@ std::vector<uint8_t> quantized(const IntegerKernels& kernels, const std::vector<
   return out;
 }
 
+// The same as the set's `dots` take them.
+std::vector<uint8_t> arranged(const IntegerKernels& kernels, const std::vector<float>& x, uint32_t padded) {
+  std::vector<uint8_t> out = quantized(kernels, x, padded);
+  for (size_t at = 0; kernels.arrange != nullptr && at < out.size(); at += quantized_bytes(padded)) {
+    kernels.arrange(padded, out.data() + at);
+  }
+  return out;
+}
+
 // Eight rows through a panel.
 std::vector<float> through_panel(const IntegerKernels& kernels, const std::vector<RowCase>& cases, uint32_t n,
                                  const std::vector<uint8_t>& x, uint32_t tokens) {
@@ -102,13 +111,15 @@ TEST(integer_products_match_the_portable_ones_bit_for_bit) {
     const Part& part = rows[0].part;
     const uint32_t padded = padded_cols(part.cols);
     const size_t stride = quantized_bytes(padded);
-    const std::vector<uint8_t> x = quantized(kPortableIntegers, activations(part.cols, kTokens, random), padded);
+    const std::vector<float> numbers = activations(part.cols, kTokens, random);
+    const std::vector<uint8_t> expected = quantized(kPortableIntegers, numbers, padded);
     std::vector<std::vector<float>> want(kPanelRows, std::vector<float>(kTokens));
     for (uint32_t r = 0; r < kPanelRows; ++r) {
-      kPortableIntegers.dots[k](part, rows[r].row.data(), rows[r].lut.data(), x.data(), stride, kTokens, want[r].data(),
-                                1);
+      kPortableIntegers.dots[k](part, rows[r].row.data(), rows[r].lut.data(), expected.data(), stride, kTokens,
+                                want[r].data(), 1);
     }
     for (const KernelSet* set : all_sets()) {
+      const std::vector<uint8_t> x = arranged(*set->integers, numbers, padded);
       for (uint32_t tokens : {1u, 2u, 16u, kTokens}) {  // how many tokens come together changes no bit
         std::vector<float> y(kTokens);
         const uint32_t first = kTokens - tokens;
@@ -117,7 +128,7 @@ TEST(integer_products_match_the_portable_ones_bit_for_bit) {
         CHECK(same_bits(y.data(), want[0].data() + first, tokens));
       }
       for (uint32_t n : {1u, 5u, 8u}) {
-        const std::vector<float> y = through_panel(*set->integers, rows, n, x, kTokens);
+        const std::vector<float> y = through_panel(*set->integers, rows, n, expected, kTokens);
         bool same = true;
         for (uint32_t t = 0; t < kTokens; ++t) {
           for (uint32_t r = 0; r < n; ++r) same = same && same_bits(&y[t * n + r], &want[r][t], 1);
@@ -142,8 +153,9 @@ TEST(integer_products_have_the_scale_of_every_byte) {
     kPortableIntegers.dots[k](c.part, c.row.data(), c.lut.data(), bytes.data(), 0, 1, &want, 1);
     CHECK((want == 0.0f) == (g == 0));
     for (const KernelSet* set : all_sets()) {
+      const std::vector<uint8_t> own = arranged(*set->integers, x, padded);
       float y = 7;
-      set->integers->dots[k](c.part, c.row.data(), c.lut.data(), bytes.data(), 0, 1, &y, 1);
+      set->integers->dots[k](c.part, c.row.data(), c.lut.data(), own.data(), 0, 1, &y, 1);
       CHECK(same_bits(&y, &want, 1));
     }
   }
@@ -179,7 +191,7 @@ TEST(integer_products_of_numbers_that_are_not_finite_are_not_finite) {
   x[40] = std::numeric_limits<float>::infinity();
   const RowCase c = make_case(Codec::affine4, 96, 32, true, random);
   for (const KernelSet* set : all_sets()) {
-    const std::vector<uint8_t> bytes = quantized(*set->integers, x, 96);
+    const std::vector<uint8_t> bytes = arranged(*set->integers, x, 96);
     float y = 0;
     set->integers->dots[static_cast<int>(Codec::affine4)](c.part, c.row.data(), nullptr, bytes.data(), bytes.size(), 1,
                                                           &y, 1);

@@ -65,6 +65,9 @@ struct IntegerKernels {
   // y[t * ldy + r] = row r . x[t] for n rows of a panel: the same bits as `dots`.
   void (*multiply_panel)(const Panel& panel, size_t padded, uint32_t n, const uint8_t* x, size_t stride,
                          uint32_t tokens, float* y, size_t ldy);
+  // Gives the q of a token's activations, in place, the order in which this set's `dots` take them; null where that is
+  // the order of columns, which panels always take. x86: of every eight blocks [8 fours of columns][8 blocks][4].
+  void (*arrange)(size_t padded, uint8_t* x);
 };
 
 extern const IntegerKernels kPortableIntegers;

@@ -6,3 +6,6 @@
 #else
 #define EK_UNROLL _Pragma("GCC unroll 16")
 #endif
+
+// For what must stay in registers of the caller's loop, however large the compiler thinks it is.
+#define EK_ALWAYS_INLINE inline __attribute__((always_inline))

@@ -66,9 +66,12 @@ void Linear::prepare(const float* x, uint32_t ldx, uint32_t tokens, uint32_t wid
   if (width > s_.width.quantized) return;  // no matrix with an input of this width wants them
   constexpr uint32_t kGrain = 8;
   const size_t stride = quantized_bytes(width);
+  const auto arrange = tokens <= kFewIntegerTokens ? kernels_.integers->arrange : nullptr;  // panels take more, as is
   pool_.parallel_for(tokens, kGrain, [&](uint32_t begin, uint32_t end, uint32_t) {
     for (uint32_t t = begin; t < end; ++t) {
-      kernels_.integers->quantize(x + size_t{t} * ldx, width, s_.quantized.data() + t * stride);
+      uint8_t* to = s_.quantized.data() + t * stride;
+      kernels_.integers->quantize(x + size_t{t} * ldx, width, to);
+      if (arrange != nullptr) arrange(width, to);
     }
   });
 }

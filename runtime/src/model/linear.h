@@ -57,8 +57,8 @@ class Linear {
   // The same with each token's products at a place of its own, y[t] [rows], for at most kMostTexts.
   Outcome multiply_to_each(int32_t matrix, const float* x, uint32_t ldx, uint32_t tokens, const float* bias,
                            float* const* y);
-  // Leaves in the workspace what products with x [tokens][ldx] need: activations of 8 bits [width]. It holds until
-  // something else is prepared.
+  // Leaves in the workspace what products with x [tokens][ldx] need: activations of 8 bits [width], in the order that
+  // products of so many tokens take. It holds until something else is prepared.
   void prepare(const float* x, uint32_t ldx, uint32_t tokens, uint32_t width);
   // A row, number r of its matrix, times the one prepared token, which is x [columns].
   float dot(const Part& p, const uint8_t* row, uint32_t r, const float* x) const;

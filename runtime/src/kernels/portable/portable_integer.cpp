@@ -12,6 +12,8 @@ namespace {
 
 #include "kernels/portable/planes.inc"
 
+constexpr void (*kArrange)(size_t, uint8_t*) = nullptr;
+
 void quantize(const float* x, size_t padded, uint8_t* to) {
   const size_t blocks = padded / kBlock, room = quantized_blocks(padded);
   auto* q = reinterpret_cast<int8_t*>(to);
