@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.bundle import encoding
 from edgekit.bundle.layout import MANIFEST
 from edgekit.calibrate.calibration import Calibration
 from edgekit.conversion import convert
@@ -102,12 +103,22 @@ def test_an_interrupted_conversion_goes_on(address: str, tmp_path: Path) -> None
     assert contents(done.path) == contents(convert(DEMO, tmp_path / "here", "q4").path)
 
 
+def test_a_worker_that_sees_another_checkpoint_says_so(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "source_file", lambda path: encoding.SourceFile(path, 1, ""))  # here, not there
+    with pytest.raises(ConvertError, match="a worker has another file under this path"):
+        convert(DEMO, tmp_path / "m", "q4", cluster=address)
+
+
 def test_a_missing_scheduler_and_another_version_are_told(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "TIMEOUT", 1)
     with pytest.raises(ConvertError, match="no Dask scheduler answers"):
         convert(DEMO, tmp_path / "m", "q4", cluster="tcp://127.0.0.1:9")
+    with pytest.raises(ConvertError, match="give the scheduler's address"):
+        convert(DEMO, tmp_path / "m", "q4", cluster="nonsense")
     monkeypatch.setattr(room, "__version__", "9.9")
     with pytest.raises(ConvertError, match=r"has edgekit .*, this is 9\.9"):
         convert(DEMO, tmp_path / "m", "q4", cluster=address)

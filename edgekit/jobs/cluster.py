@@ -8,6 +8,8 @@ on a network of one's own.
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +18,7 @@ from edgekit.errors import ConvertError, MissingPackageError
 from edgekit.jobs.base import Executor, Item, Job, Piece, Result
 from edgekit.version import __version__
 
+ADDRESS = re.compile(r"(tcp|tls)://[^/\s]+:\d{1,5}")
 TIMEOUT = 10  # seconds until a scheduler counts as absent
 
 
@@ -43,7 +46,7 @@ class Cluster(Executor):
             while pending or running:
                 while pending and len(running) < self._slots():
                     item = pending.pop(0)
-                    future = self.client.submit(_pieces, work, prepare(item), pure=False)
+                    future = self._submitted(work, prepare(item))
                     running[future] = item
                     finished.add(future)
                 future = next(finished)
@@ -60,6 +63,12 @@ class Cluster(Executor):
         finally:
             self.client.cancel(list(running))
 
+    def _submitted(self, work: Callable[[Job], Iterator[Piece]], job: Job) -> Any:
+        """A future. The job travels whole, so that another worker can do it again when one dies."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sending large graph")  # Hessians are
+            return self.client.submit(_pieces, work, job, pure=False)
+
     def _slots(self) -> int:
         """Jobs under way at once: a next one waits at each worker."""
         threads = self.client.nthreads().values()
@@ -74,6 +83,8 @@ def connected(address: str) -> Iterator[Cluster]:
         ConvertError: no scheduler there, no workers, or workers without this version of edgekit.
         MissingPackageError: the extra is not installed.
     """
+    if not ADDRESS.fullmatch(address):
+        raise ConvertError(f"--cluster {address!r}: give the scheduler's address, as in tcp://HOST:8786")
     try:
         from distributed import Client
     except ImportError as error:
