@@ -25,6 +25,7 @@ from edgekit.bundle.layout import Arrangement, plan_layout
 from edgekit.bundle.writer import Writer
 from edgekit.calibrate.calibration import apply, extend
 from edgekit.checkpoint import open_checkpoint
+from edgekit.jobs import Threads
 from edgekit.plan import device
 from edgekit.recipe import load_recipe
 from edgekit.runtime.model import plan_bundle
@@ -83,7 +84,7 @@ def build(shape: planted.Shape, work: Path, recipe: str, layout: str) -> Path:
     if not shape.experts:
         opened, model = extend(opened, file), apply(model, file)
     placed = plan_layout(model, load_recipe(recipe), Arrangement(layout))
-    Writer(opened, model, placed, out, {"layout": layout}, recipe).run(2, lambda done, total: None)
+    Writer(opened, model, placed, out, {"layout": layout}, recipe).run(Threads(2), lambda done, total: None)
     return out
 
 

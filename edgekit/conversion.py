@@ -25,6 +25,7 @@ from edgekit.checkpoint.lora import with_adapter
 from edgekit.cores import usable_cores
 from edgekit.errors import ConvertError
 from edgekit.generate.tokenizer import missing_tokenizer
+from edgekit.jobs import executor_for
 from edgekit.recipe import Recipe, load_recipe
 from edgekit.recipe.allocation import Choice, recipe_text
 from edgekit.recipe.recipe import KEEP
@@ -72,6 +73,7 @@ def convert(
     group_size: int | None = None,
     revision: str | None = None,
     threads: int | None = None,
+    cluster: str | None = None,
     overwrite: bool = False,
     layout: str = "auto",
     unit_size: int | None = None,
@@ -92,6 +94,7 @@ def convert(
         method: with `bits` and `group_size`, a recipe in three words.
         revision: of a hub id.
         threads: matrices encoded at once; all cores if not given.
+        cluster: address of a Dask scheduler whose workers encode the matrices, as in tcp://HOST:8786.
         overwrite: replace an existing bundle.
         layout: "bundle" (all of a neuron side by side), "split" (what decides whether it is active apart
             from the rest, for exact and threshold selection) or "auto".
@@ -123,7 +126,7 @@ def convert(
     _check_place(place, overwrite)
     source = locate(str(checkpoint), revision)
     check_apart(source.path, place)
-    opened = open_checkpoint(source.path)
+    opened = open_checkpoint(source.path if cluster is None else source.path.absolute())  # workers stand elsewhere
     if lora is not None:
         opened = with_adapter(opened, Path(lora))
     model, warnings = describe_checkpoint(opened)
@@ -158,7 +161,7 @@ def convert(
     arrangement = Arrangement(layout, unit_size)
     choices: dict[str, Choice] = {}
     learned: Learned | None = None
-    with workspace(place, resumes=True) as space:
+    with executor_for(workers, cluster) as executor, workspace(place, resumes=True) as space:
         _check_place(place, overwrite)  # another process may have made it since
         if calibration is not None and calibration.samples:
             key = hashed(f"{__version__}:{opened.fingerprint}")
@@ -184,7 +187,7 @@ def convert(
         placed = plan_layout(model, chosen, arrangement)
         statistics = learned.statistics(opened) if learned is not None else None
         writer = Writer(opened, model, placed, space.output, provenance, hashed(key_text), statistics, chat)
-        writer.run(workers, progress or (lambda done, total: None))
+        writer.run(executor, progress or (lambda done, total: None))
         losses = measure(opened, placed, space.output) if keeps else None
         space.place()
     parameters = sum(p.rows * p.cols for m in placed.matrices for p in m.parts)

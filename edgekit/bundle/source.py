@@ -12,6 +12,7 @@ from edgekit.checkpoint import Checkpoint, to_f32
 from edgekit.errors import CheckpointError
 
 F32 = npt.NDArray[np.float32]
+Order = npt.NDArray[np.int64]
 FEW = 4  # times as many rows are read as are wanted, before all are read once
 
 
@@ -22,10 +23,12 @@ class RowSource:
     need all of it: it is read once, in the stored dtype, and kept until `close`.
     """
 
-    def __init__(self, checkpoint: Checkpoint, matrix: Matrix, by_column: bool, order: str | None = None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, matrix: Matrix, by_column: bool, order: str | Order | None = None
+    ) -> None:
         stored = checkpoint.tensor(matrix.tensor)
         self.tensor = stored if matrix.index is None else stored.item(matrix.index)
-        self.order = None if order is None else read_order(checkpoint, order)
+        self.order = read_order(checkpoint, order) if isinstance(order, str) else order
         self.ranges, self.step = matrix.ranges or ((0, matrix.rows),), matrix.step
         self.sideways = matrix.transposed != by_column
         if by_column:  # columns are inputs: all of them, whatever rows of a fused tensor are meant

@@ -11,8 +11,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from edgekit.arch.spec import Model, Vector
 from edgekit.bundle import manifest
 from edgekit.bundle.checksum import lane64
 from edgekit.bundle.disk import sync, sync_tree, write_all, write_file
+from edgekit.bundle.encoding import EncodeJob, Tables, Units, encode_job, encoded
 from edgekit.bundle.journal import Done, Journal, append
 from edgekit.bundle.layout import (
     FLASH,
@@ -31,12 +32,11 @@ from edgekit.bundle.layout import (
     Layout,
     MatrixPlan,
     PartPlan,
-    round_up,
-    rows_per_step,
 )
-from edgekit.bundle.source import RowSource, read_vector
+from edgekit.bundle.source import read_vector
 from edgekit.checkpoint import Checkpoint
 from edgekit.errors import ConvertError
+from edgekit.jobs import Executor
 from edgekit.solvers import NOTHING, Statistics
 
 TOKENIZER = "tokenizer"
@@ -74,7 +74,7 @@ class Writer:
 
     # --- the whole ---------------------------------------------------------------------------
 
-    def run(self, threads: int, progress: Progress) -> None:
+    def run(self, executor: Executor, progress: Progress) -> None:
         """Writes the bundle.
 
         Raises:
@@ -84,7 +84,7 @@ class Writer:
         """
         done = self._prepare()
         self._write_vectors()
-        self._encode_all(done, threads, progress)
+        self._encode_all(done, executor, progress)
         self._finish(done)
 
     def _prepare(self) -> dict[str, Done]:
@@ -159,66 +159,37 @@ class Writer:
                     file.seek(v.offset)
                     write_all(file, _vector_bytes(self.checkpoint, v.source))
 
-    def _encode_all(self, done: dict[str, Done], threads: int, progress: Progress) -> None:
+    def _encode_all(self, done: dict[str, Done], executor: Executor, progress: Progress) -> None:
         total = sum(_weight(m) for m in self.layout.matrices)
         finished = sum(_weight(m) for m in self.layout.matrices if m.name in done)
         progress(finished, total)
         pending = [m for m in self.layout.matrices if m.name not in done]
-        with ThreadPoolExecutor(threads) as pool, self.journal.path.open("a") as journal:
-            running: dict[Future[Done], MatrixPlan] = {}
-            try:
-                while pending or running:
-                    while pending and len(running) < threads:
-                        plan = pending.pop(0)
-                        running[pool.submit(self._encode, plan)] = plan
-                    ready, _ = wait(running, return_when=FIRST_COMPLETED)
-                    for future in ready:
-                        plan = running.pop(future)
-                        done[plan.name] = future.result()
-                        append(journal, plan.name, done[plan.name])
-                        finished += _weight(plan)
-                        progress(finished, total)
-            except BaseException:
-                for future in running:
-                    future.cancel()
-                raise
+        work = executor.run(pending, self._job, encoded, self._write)
+        with self.journal.path.open("a") as journal, closing(work):
+            for plan, made in work:
+                done[plan.name] = made
+                append(journal, plan.name, made)
+                finished += _weight(plan)
+                progress(finished, total)
 
-    def _encode(self, plan: MatrixPlan) -> Done:
-        """Encodes one matrix and writes it in its place."""
-        sources = [RowSource(self.checkpoint, p.source, p.by_column, p.order) for p in plan.parts]
-        statistics = [self.statistics(p) for p in plan.parts]
-        whole = any(p.solver.whole(p.codec, s) for p, s in zip(plan.parts, statistics, strict=True))
-        step = round_up(plan.rows, plan.rows_per_unit) if whole else rows_per_step(plan)
-        shared = [
-            source.tensor.shared
-            if p.rule.kept
-            else p.solver.shared(
-                p.codec, (source.rows(r, min(r + step, plan.rows)) for r in range(0, plan.rows, step)), s
-            )
-            for p, source, s in zip(plan.parts, sources, statistics, strict=True)
-        ]
-        luts: list[list[np.ndarray[Any, Any]]] = [[] for _ in plan.parts]
+    def _job(self, plan: MatrixPlan) -> EncodeJob:
+        return encode_job(self.checkpoint, plan, [self.statistics(p) for p in plan.parts])
+
+    def _write(self, plan: MatrixPlan, pieces: Iterator[Units | Tables]) -> Done:
+        """Writes one encoded matrix in its place."""
         checksums: list[int] = []
+        sums: dict[str, int] = {}
         with (self.folder / plan.file).open("r+b", buffering=0) as file:
-            for begin in range(0, plan.rows, step):
-                end = min(begin + step, plan.rows)
-                records = []
-                for i, (part, source) in enumerate(zip(plan.parts, sources, strict=True)):
-                    if part.rule.kept:
-                        made = source.arrays(begin, end)
-                    else:
-                        made = part.solver.solve(part.codec, source.rows(begin, end), shared[i], statistics[i])
-                    records.append(part.codec.pack(made, part.cols))
-                    if "lut" in made:
-                        luts[i].append(made["lut"])
-                block = _units(plan, np.concatenate(records, axis=1))
-                file.seek(plan.offset + begin // plan.rows_per_unit * plan.unit_stride)
-                write_all(file, block.data)
-                checksums += [lane64(unit) for unit in block]
-        luts = [[s["lut"]] if "lut" in s else tables for s, tables in zip(shared, luts, strict=True)]
-        return Done(checksums, self._write_luts(plan.parts, luts))
+            for piece in pieces:
+                if isinstance(piece, Tables):
+                    sums = self._write_luts(plan.parts, piece.luts)
+                    continue
+                file.seek(plan.offset + piece.first * plan.unit_stride)
+                write_all(file, piece.block.data)
+                checksums += [lane64(unit) for unit in piece.block]
+        return Done(checksums, sums)
 
-    def _write_luts(self, parts: tuple[PartPlan, ...], luts: list[list[Any]]) -> dict[str, int]:
+    def _write_luts(self, parts: tuple[PartPlan, ...], luts: tuple[list[Any], ...]) -> dict[str, int]:
         sums = {}
         with (self.folder / RESIDENT).open("r+b") as file:
             for part, tables in zip(parts, luts, strict=True):
@@ -232,19 +203,6 @@ class Writer:
 
 def _vector_bytes(checkpoint: Checkpoint, vector: Vector) -> bytes:
     return read_vector(checkpoint, vector).astype("<f4").tobytes()
-
-
-def _units(plan: MatrixPlan, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Rows [n, row_stride] as units [m, unit_stride]; the last may be partly empty."""
-    per, stride = plan.rows_per_unit, plan.unit_stride
-    units = -(-len(rows) // per)
-    out = np.zeros((units, stride), dtype=np.uint8)
-    whole = len(rows) // per
-    out[:whole, : per * plan.row_stride] = rows[: whole * per].reshape(whole, per * plan.row_stride)
-    rest = rows[whole * per :].reshape(-1)
-    if len(rest):
-        out[whole, : len(rest)] = rest
-    return out
 
 
 def _weight(plan: MatrixPlan) -> int:

@@ -22,6 +22,7 @@ from edgekit.calibrate.curvature import read_curvature
 from edgekit.calibrate.hessians import Hessians
 from edgekit.checkpoint import Checkpoint
 from edgekit.generate.tokenizer import Tokenizer
+from edgekit.jobs import Threads
 from edgekit.recipe import Recipe, load_recipe
 from edgekit.runtime.model import plan_bundle
 from edgekit.runtime.values import Options
@@ -65,7 +66,7 @@ class Learned:
         self.folder.mkdir(exist_ok=True)
         if not done.is_file() or self.recipe.needs_text():
             writer = Writer(self.checkpoint, self.model, self._layout(), self._plain, {}, self.key)
-            writer.run(threads, lambda d, t: note("preparing", d, t))
+            writer.run(Threads(threads), lambda d, t: note("preparing", d, t))
         if not done.is_file():
             calibrate(self._plain, self.model, self.settings, done, self._ram(self.settings.length), note)
         if not self.recipe.needs_text():

@@ -23,6 +23,7 @@ from edgekit.calibrate.calibration import Calibration, Note
 from edgekit.checkpoint import Checkpoint
 from edgekit.errors import ConvertError
 from edgekit.generate.tokenizer import Tokenizer
+from edgekit.jobs import Threads
 from edgekit.recipe import load_recipe
 from edgekit.runtime.model import plan_bundle
 from edgekit.runtime.session import Session
@@ -58,7 +59,7 @@ def with_samples(
         folder.mkdir()
         plain = folder / "plain.edgekit"
         layout = plan_layout(model, load_recipe("f16"))
-        Writer(checkpoint, model, layout, plain, {}, key).run(threads, lambda d, t: note("preparing", d, t))
+        Writer(checkpoint, model, layout, plain, {}, key).run(Threads(threads), lambda d, t: note("preparing", d, t))
         write_file(done, _written(plain, settings, model.max_context, note).encode())
         shutil.rmtree(plain)
     return dataclasses.replace(settings, text=(done,))

@@ -21,6 +21,7 @@ from edgekit.checkpoint import Checkpoint
 from edgekit.codecs import make_codec
 from edgekit.errors import RecipeError
 from edgekit.generate.tokenizer import Tokenizer
+from edgekit.jobs import Threads
 from edgekit.recipe import Recipe, Rule, load_recipe
 from edgekit.recipe.allocation import METHODS, Choice, Tensor, allocate, from_json, to_json
 from edgekit.runtime.model import plan_bundle
@@ -134,7 +135,7 @@ def _tensors(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     plain = folder / "plain.edgekit"
-    Writer(checkpoint, model, layout, plain, {}, key).run(threads, lambda d, t: note("preparing", d, t))
+    Writer(checkpoint, model, layout, plain, {}, key).run(Threads(threads), lambda d, t: note("preparing", d, t))
     length = min(text.length, model.max_context)
     tokenizer = Tokenizer(plain / "tokenizer")
 

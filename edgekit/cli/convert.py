@@ -22,6 +22,7 @@ OF_MODELS = (
     "target_size",
     "revision",
     "threads",
+    "cluster",
     "lora",
     "layout",
     "unit_size",
@@ -54,6 +55,12 @@ OF_MODELS = (
 @click.option("--target-size", help="Instead of a recipe: bytes of the bundle's weights, as in 300M.")
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
 @click.option("-t", "--threads", type=click.IntRange(1, 256), help="Tensors encoded at once.  [default: all cores]")
+@click.option(
+    "--cluster",
+    metavar="ADDRESS",
+    help="Have the workers of a Dask cluster encode the tensors: its scheduler, as in tcp://HOST:8786. They must see "
+    "the checkpoint under the same path. Needs edgekit[cluster].",
+)
 @click.option(
     "--layout",
     type=click.Choice(["auto", "bundle", "split"]),
@@ -107,6 +114,7 @@ def command(
     target_size: str | None,
     revision: str | None,
     threads: int | None,
+    cluster: str | None,
     layout: str,
     unit_size: str | None,
     calibration: tuple[Path, ...],
@@ -186,6 +194,7 @@ def command(
             group_size=group_size,
             revision=revision,
             threads=threads,
+            cluster=cluster,
             overwrite=overwrite,
             layout=layout,
             unit_size=parse_bytes(unit_size) or None,

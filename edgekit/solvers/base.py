@@ -35,6 +35,10 @@ class Statistics:
     outputs: F32 | None = None
     memory: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process gets: all but `memory`, which it computes again."""
+        return {**self.__dict__, "memory": {}}
+
     def column_weights(self, cols: int) -> F32 | None:
         """How much an error in each column costs, f32 [cols]; None if all cost the same."""
         if self.hessian is None or self.inputs_are_rows:

@@ -26,6 +26,7 @@ from edgekit.checkpoint import open_checkpoint
 from edgekit.cores import usable_cores
 from edgekit.errors import ConvertError
 from edgekit.generate.tokenizer import Tokenizer
+from edgekit.jobs import Threads
 from edgekit.recipe import load_recipe
 from edgekit.train.decoder import Decoder
 from edgekit.train.memory import available_memory
@@ -243,7 +244,7 @@ def _teacher(source: Path, student: Student, folder: Path) -> BundleTensors:
     if model.vocab_size != student.model["vocab_size"]:
         raise ConvertError(f"{source}: is not the original of the bundle: its vocabulary has {model.vocab_size} tokens")
     Writer(opened, model, plan_layout(model, load_recipe("f32")), folder, {}, opened.fingerprint).run(
-        usable_cores(), lambda done, total: None
+        Threads(usable_cores()), lambda done, total: None
     )
     return BundleTensors(folder)
 
