@@ -106,7 +106,7 @@ def pack_adapter(bundle: Path, folder: Path) -> tuple[int, bytes]:
         if name not in places:
             raise UnsupportedModelError(f"{folder}: changes '{name}', which is no matrix of the bundle")
     entries.sort(key=lambda e: e[:2])
-    return len(entries), _file(_checksum(bundle), entries)
+    return len(entries), adapter_bytes(_checksum(bundle), entries)
 
 
 @contextmanager
@@ -189,7 +189,8 @@ def _factors(tensor: Merged, source: Matrix, folder: Path) -> tuple[F32, F32]:
     return np.ascontiguousarray(floats(a), "<f4"), np.ascontiguousarray(up, "<f4")
 
 
-def _file(checksum: int, entries: list[tuple[int, int, F32, F32]]) -> bytes:
+def adapter_bytes(checksum: int, entries: list[tuple[int, int, F32, F32]]) -> bytes:
+    """A file: the checksum of a manifest, and (matrix, part, A [rank, inputs], scaled B [rank, outputs]), ascending."""
     at = _aligned(HEADER + ROW * len(entries))
     table, values = b"", b""
     for matrix, part, a, up in entries:

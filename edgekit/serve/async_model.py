@@ -31,7 +31,14 @@ class AsyncModel:
     """
 
     def __init__(
-        self, path: str | Path, ram: str | int | None = None, *, context: int = 0, threads: int = 0, sessions: int = 4
+        self,
+        path: str | Path,
+        ram: str | int | None = None,
+        *,
+        context: int = 0,
+        threads: int = 0,
+        sessions: int = 4,
+        lora: str | Path | None = None,
     ) -> None:
         """Opens a bundle; its weights are read with the first text.
 
@@ -41,13 +48,14 @@ class AsyncModel:
             context: most tokens of prompt and text together; 0 for the model's, at most 2048.
             threads: compute threads; 0 for one per core.
             sessions: most texts at a time.
+            lora: a LoRA adapter to apply: a folder that PEFT saved it to, or a file of `edgekit adapter`.
 
         Raises:
             BudgetError: the budget is below the model's floor, which the message names.
             BundleError: not a bundle, or damaged.
         """
         self._bundle = open_bundle(Path(path), context)
-        options = Options(ram=ram, threads=threads, sessions=sessions)
+        options = Options(ram=ram, threads=threads, sessions=sessions, lora=lora)
         self._scheduler = Scheduler(Bundles([self._bundle], options), Limits(NO_LIMIT, NO_LIMIT))
 
     async def __aenter__(self) -> AsyncModel:

@@ -14,6 +14,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+
+from edgekit.bundle.adapter import adapter_bytes
 from edgekit.bundle.layout import MANIFEST, UNITS
 from edgekit.bundle.manifest import FIRST_LINE
 from edgekit.conversion import convert
@@ -45,7 +48,7 @@ group_size = 32
 """
 # Kinds of blocks: mixtures beside dense ones, sliding windows, and neurons chosen by a selector.
 BUNDLES = {"qwen3_moe": "auto", "gemma3": "auto", "opt_wide": "split"}
-ON_BUNDLES = ("bundle", "session")  # targets that work on a bundle
+ON_BUNDLES = ("bundle", "session", "adapter")  # targets that work on a bundle
 ZERO = "0" * 16
 
 
@@ -69,6 +72,7 @@ def make(folder: Path, build: Path | None = None, names: tuple[str, ...] = tuple
         for target in ON_BUNDLES:
             (folder / "seeds" / target / name).mkdir(parents=True)
         (folder / "seeds" / "bundle" / name / "whole").write_bytes(text[FIRST_LINE:])
+        (folder / "seeds" / "adapter" / name / "whole").write_bytes(_adapter(bundle))
         if build is not None:
             _save_session(bundle, build, folder / "seeds" / "session" / name / "whole")
 
@@ -89,6 +93,29 @@ def _bundle(folder: Path, name: str) -> Path:
     (bundle / MANIFEST).write_bytes(CHECKSUM.sub(rf'\1"{ZERO}"'.encode(), line + body))
     (bundle / UNITS).write_bytes(bytes((bundle / UNITS).stat().st_size))
     return bundle
+
+
+def _adapter(bundle: Path) -> bytes:
+    """An adapter of rank 2 for the first layer, under checksums that are zero; it is put beside the bundle too."""
+    data = json.loads((bundle / MANIFEST).read_bytes())
+    entries = []
+    for number, matrix in enumerate(data["matrices"]):
+        if matrix["name"].startswith("layers.0.") and not matrix["name"].endswith(("router", "up", "down")):
+            parts = matrix["parts"]
+            for i, part in enumerate(parts):
+                inputs, outputs = part["cols"], matrix["rows"]
+                if len(parts) > 1 and i + 1 == len(parts):
+                    inputs, outputs = outputs, inputs
+                shape = ((2, inputs), (2, outputs))
+                entries.append((number, i, *(np.full(s, 0.01, np.float32) for s in shape)))
+    kinds = {b["kind"] for b in data["model"]["blocks"][:2]}
+    taken = [
+        e for e in entries if "experts" not in kinds or not data["matrices"][e[0]]["name"].startswith("layers.0.ffn")
+    ]
+    raw = bytearray(adapter_bytes(0, taken))
+    raw[32:40] = raw[56:64] = bytes(8)
+    (bundle / "whole.lora").write_bytes(raw)
+    return bytes(raw)
 
 
 def _save_session(bundle: Path, build: Path, out: Path) -> None:

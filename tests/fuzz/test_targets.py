@@ -12,7 +12,7 @@ from tests.fuzz import seeds
 from tests.native_build import build
 
 CORPUS = Path(__file__).parent / "corpus"
-RUNS = {"json": 20_000, "manifest": 5_000, "bundle": 1_000, "session": 500}
+RUNS = {"json": 20_000, "manifest": 5_000, "bundle": 1_000, "session": 500, "adapter": 500}
 
 
 @pytest.fixture(scope="module")

@@ -5,38 +5,38 @@
 namespace edgekit {
 
 namespace {
-constexpr uint32_t kLanes = 16, kGrain = 512;
-
-// Sums side by side, in an order that depends on n alone.
-float dot(const float* a, const float* b, uint32_t n) {
-  float lanes[kLanes] = {};
-  uint32_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (uint32_t j = 0; j < kLanes; ++j) lanes[j] += a[i + j] * b[i + j];
-  }
-  float sum = 0;
-  for (float lane : lanes) sum += lane;
-  for (; i < n; ++i) sum += a[i] * b[i];
-  return sum;
-}
+constexpr uint32_t kGrain = 8 * kBlock;
 }  // namespace
+
+// inner[t] [rank] = down x[t]. Kernels take whole blocks of columns; what is left is added one by one.
+void LowRankSums::shrink(const LowRank& v, const float* x, uint32_t ldx, uint32_t tokens) {
+  const uint32_t whole = v.inputs / kBlock * kBlock, stride = static_cast<uint32_t>(s_.low_rank.columns());
+  float* inner = s_.low_rank.data();
+  pool_.parallel_for(v.rank, kTileRows, [&](uint32_t begin, uint32_t end, uint32_t) {
+    const float* rows = v.down + size_t{begin} * v.inputs;
+    kernels_.gemm(rows, v.inputs, end - begin, x, ldx, tokens, whole, inner + begin, stride);
+    for (uint32_t t = 0; t < tokens; ++t) {
+      for (uint32_t j = begin; j < end; ++j) {
+        const float *row = v.down + size_t{j} * v.inputs, *in = x + size_t{t} * ldx;
+        for (uint32_t i = whole; i < v.inputs; ++i) inner[size_t{t} * stride + j] += row[i] * in[i];
+      }
+    }
+  });
+}
 
 // row_of(t): where the sums of token t are [outputs].
 template <class RowOf>
 void LowRankSums::add_rows(const LowRank& v, const float* x, uint32_t ldx, uint32_t tokens, const RowOf& row_of) {
-  pool_.parallel_for(tokens * v.rank, 4, [&](uint32_t begin, uint32_t end, uint32_t) {
-    for (uint32_t i = begin; i < end; ++i) {
-      const uint32_t t = i / v.rank, j = i % v.rank;
-      s_.low_rank.row(t)[j] = dot(v.down + size_t{j} * v.inputs, x + size_t{t} * ldx, v.inputs);
-    }
-  });
+  shrink(v, x, ldx, tokens);
   pool_.parallel_for(v.outputs, kGrain, [&](uint32_t begin, uint32_t end, uint32_t) {
+    const uint32_t whole = (end - begin) / kBlock * kBlock;
     for (uint32_t t = 0; t < tokens; ++t) {
       const float* inner = s_.low_rank.row(t);
       float* y = row_of(t);
+      kernels_.accumulate(v.up + begin, v.outputs, v.rank, inner, 0, 1, whole, y + begin, 0);
       for (uint32_t j = 0; j < v.rank; ++j) {
         const float* up = v.up + size_t{j} * v.outputs;
-        for (uint32_t r = begin; r < end; ++r) y[r] += inner[j] * up[r];
+        for (uint32_t r = begin + whole; r < end; ++r) y[r] += inner[j] * up[r];
       }
     }
   });

@@ -9,7 +9,7 @@ namespace edgekit {
 
 class LowRankSums {
  public:
-  explicit LowRankSums(const Resources& r) : adapter_(r.adapter), s_(r.workspace), pool_(r.pool) {}
+  explicit LowRankSums(const Resources& r) : adapter_(r.adapter), s_(r.workspace), pool_(r.pool), kernels_(r.kernels) {}
 
   // y[t] += what the adapter adds to a part of a matrix, for x [tokens][ldx] and y [tokens][ldy].
   void add(int32_t matrix, uint32_t part, const float* x, uint32_t ldx, uint32_t tokens, float* y, uint32_t ldy);
@@ -25,12 +25,14 @@ class LowRankSums {
   }
 
  private:
+  void shrink(const LowRank& values, const float* x, uint32_t ldx, uint32_t tokens);
   template <class RowOf>
   void add_rows(const LowRank& values, const float* x, uint32_t ldx, uint32_t tokens, const RowOf& row_of);
 
   const Adapter* adapter_;
   Workspace& s_;
   ThreadPool& pool_;
+  const KernelSet& kernels_;
   bool active_[2] = {false, false};
 };
 
