@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import stat
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,9 +117,9 @@ class PrefixFolder:
 
     def added(self, name: str) -> None:
         """A file is there now; the least recently used ones make room for it."""
-        found = (self.path / name).stat()
-        self._files[name] = _File(found.st_size, found.st_mtime_ns)
-        self.counts.bytes_written += found.st_size
+        size = (self.path / name).stat().st_size
+        self._files[name] = _File(size, self._touch(name))
+        self.counts.bytes_written += size
         self.trim()
 
     def loaded(self, name: str, tokens: int) -> None:
@@ -128,10 +129,15 @@ class PrefixFolder:
         self.counts.tokens += tokens
         self.counts.bytes_read += file.size
         try:
-            os.utime(self.path / name)
-            file.used = (self.path / name).stat().st_mtime_ns
+            file.used = self._touch(name)
         except OSError:  # it was removed by hand; the next load says so
             return
+
+    def _touch(self, name: str) -> int:
+        """Notes that a file is used now; returns when. The system's own times are ticks, within which much happens."""
+        now = max([time.time_ns(), *(file.used + 1 for file in self._files.values())])
+        os.utime(self.path / name, ns=(now, now))
+        return now
 
     def remove(self, name: str) -> None:
         """Takes a file away."""
