@@ -47,7 +47,9 @@ def _softmax(x: F64) -> F64:
 class Reference:
     """The model of a bundle, decoded to doubles."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, sinks: int = 0, window: int = 0) -> None:
+        """Opens a bundle. `sinks`, `window`: what the KV policy "sinks" keeps; a window of 0 stands for "full"."""
+        self._sinks, self._window = sinks, window
         self.weights = BundleWeights(Path(path))
         self.model: Json = self.weights.data["model"]
         self._cache: dict[str, list[F64]] = {}
@@ -182,6 +184,8 @@ class Reference:
         distance = np.arange(n)[:, None] - np.arange(n)[None, :]
         distance = distance if b.get("causal", True) else np.abs(distance)
         hidden = (distance < 0) | ((distance >= b["window"]) if b["window"] else False)
+        if self._window and not b["window"]:
+            hidden |= (distance >= self._window) & (np.arange(n)[None, :] >= self._sinks)
         scores = np.where(hidden, -np.inf, scores)
         if "sinks" in b:  # a position that takes weight and gives nothing
             sinks = np.broadcast_to(self._vector(b["sinks"]), (1, n, b["heads"])).transpose(2, 1, 0)

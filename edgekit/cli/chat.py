@@ -18,6 +18,7 @@ from edgekit.cli.common import (
     waiting,
 )
 from edgekit.cli.grammar import grammar_from, grammar_options
+from edgekit.cli.kv_policy import kv_policy_from, kv_policy_options
 from edgekit.cli.sampling import sampling_from, sampling_options
 
 
@@ -45,6 +46,7 @@ from edgekit.cli.sampling import sampling_from, sampling_options
 @click.option("--draft-max", type=click.IntRange(0, 64), default=0, help="Guess up to N tokens from the text so far.")
 @lora_option
 @cache_type_option
+@kv_policy_options
 @grammar_options
 @quiet_option
 def command(bundle: Path, system: str | None, load_file: Path | None, quiet: bool, **flags: Any) -> None:
@@ -79,6 +81,7 @@ def command(bundle: Path, system: str | None, load_file: Path | None, quiet: boo
         draft_tokens=flags["draft_max"],
         cache_type=flags["cache_type"],
         lora=flags["lora"],
+        **kv_policy_from(flags),
     )
     with waiting(f"loading {bundle}", quiet):
         model = TextModel(bundle, options)

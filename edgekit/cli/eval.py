@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import click
 
 from edgekit.cli.common import cache_type_option, json_option, print_json, progress_bar, quiet_option, threads_option
+from edgekit.cli.kv_policy import kv_policy_from, kv_policy_options
 from edgekit.errors import ConvertError
 
 
@@ -33,6 +35,7 @@ from edgekit.errors import ConvertError
 @click.option("-c", "--context", "--ctx-size", type=click.IntRange(0), default=0, help="Most tokens of a text.")
 @threads_option
 @cache_type_option
+@kv_policy_options
 @json_option
 @quiet_option
 def command(
@@ -46,6 +49,7 @@ def command(
     cache_type: str,
     as_json: bool,
     quiet: bool,
+    **kv: Any,
 ) -> None:
     """Measure the quality of MODEL, a bundle or checkpoint, on text: perplexity, and the distance from another model.
 
@@ -64,7 +68,8 @@ def command(
     silent = quiet or as_json
     with _bundle(model, silent) as bundle, _bundle(against, silent) as other:
         assert bundle is not None
-        with TextModel(bundle, Options(ram=ram, context=context, threads=threads, cache_type=cache_type)) as opened:
+        options = Options(ram=ram, context=context, threads=threads, cache_type=cache_type, **kv_policy_from(kv))
+        with TextModel(bundle, options) as opened:
             require_writer(opened.manifest["model"])
             length = opened.plan.context
             runs = token_runs(opened.tokenizer, documents(text), tokens or 1 << 40, length)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.common import cache_type_option, context_option, human, json_option, print_json, threads_option
+from edgekit.cli.kv_policy import kv_policy_from, kv_policy_options
 from edgekit.cli.profile import profile_figures, profile_lines
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 @context_option("Context in tokens.  [default: the model's, at most 2048]")
 @threads_option
 @cache_type_option
+@kv_policy_options
 @click.option("--profile", "profile_path", type=click.Path(path_type=Path), help="A profile of another place.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw tok/s against the budget (needs matplotlib).")
 @json_option
@@ -42,6 +44,7 @@ def command(
     profile_path: Path | None,
     plot: Path | None,
     as_json: bool,
+    **kv: Any,
 ) -> None:
     """Say what will be in memory, what will be read, and how fast it will be, before running.
 
@@ -60,7 +63,7 @@ def command(
     path = profile_path or device.default_path()
     profile = device.load(path)
     corrections = load_corrections(path, profile.made)
-    base = Options(context=context, threads=threads, select=select, cache_type=cache_type)
+    base = Options(context=context, threads=threads, select=select, cache_type=cache_type, **kv_policy_from(kv))
     budgets: list[int] = [parse_bytes(r) for r in ram]
     if sweep:
         whole = plan_bundle(bundle, base)

@@ -26,6 +26,7 @@ from edgekit.cli.common import (
     waiting,
 )
 from edgekit.cli.grammar import grammar_from, grammar_options
+from edgekit.cli.kv_policy import kv_policy_from, kv_policy_options
 from edgekit.cli.report import runtime_figures, summarize
 from edgekit.cli.sampling import sampling_from, sampling_options
 from edgekit.converters.kinds import KINDS
@@ -90,6 +91,7 @@ INTERRUPTED = "interrupted"  # a finish_reason: Ctrl-C
 )
 @lora_option
 @cache_type_option
+@kv_policy_options
 @click.option(
     "--select",
     type=click.Choice(["auto", "all", "exact", "predicted", "threshold", "prompt", "router"]),
@@ -178,8 +180,8 @@ def command(
         raise click.UsageError("A LoRA adapter needs the native backend; convert --lora merges it.")
     if drafts and flags["backend"] != "native":
         raise click.UsageError("Drafts need the native backend.")
-    if flags["warm"] is not None and flags["backend"] != "native":
-        raise click.UsageError("--warm needs the native backend.")
+    if (flags["warm"] is not None or flags["kv_policy"] != "full") and flags["backend"] != "native":
+        raise click.UsageError("--warm and --kv-policy need the native backend.")
     if flags["draft_model"] is not None and flags["draft_max"] == 0:
         raise click.UsageError("--draft-max 0 leaves --draft-model nothing to do.")
 
@@ -277,6 +279,7 @@ def _options(bundle: Path, ids: list[int], flags: dict[str, Any]) -> Options:
         batch=flags["batch"],
         io=flags["io"],
         cache_type=flags["cache_type"],
+        **kv_policy_from(flags),
         kernels=flags["kernels"],
         activations=flags["activations"],
         select=flags["select"],

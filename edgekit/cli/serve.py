@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,6 +15,7 @@ from edgekit.cli.common import (
     threads_option,
     waiting,
 )
+from edgekit.cli.kv_policy import kv_policy_from, kv_policy_options
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,6 +35,7 @@ from edgekit.cli.common import (
 @threads_option
 @cache_type_option
 @lora_option
+@kv_policy_options
 @click.option("--draft-max", type=click.IntRange(0, 64), default=0, help="Guess up to N tokens from the text so far.")
 @click.option("--queue", type=click.IntRange(0), default=32, show_default=True, help="Most requests that wait.")
 @click.option("--timeout", type=click.FloatRange(1), default=600.0, show_default=True, help="Seconds for a request.")
@@ -62,6 +65,7 @@ def command(
     prefix_cache: Path | None,
     prefix_cache_size: str | None,
     quiet: bool,
+    **kv: Any,
 ) -> None:
     """Answer HTTP requests with the models of BUNDLE..., within --ram.
 
@@ -92,7 +96,13 @@ def command(
 
     guard = Guard(api_key, cors_origin, is_loopback(host), parse_bytes(max_body))
     options = Options(
-        ram=ram, threads=threads, sessions=parallel, draft_tokens=draft_max, cache_type=cache_type, lora=lora
+        ram=ram,
+        threads=threads,
+        sessions=parallel,
+        draft_tokens=draft_max,
+        cache_type=cache_type,
+        lora=lora,
+        **kv_policy_from(kv),
     )
     if prefix_cache is None and prefix_cache_size is not None:
         raise RuntimeFailure("--prefix-cache-size is of --prefix-cache DIR, which is missing")

@@ -14,6 +14,8 @@ from edgekit.errors import BudgetError, BundleError, ContextFullError, EdgekitEr
 ABI_VERSION = 2
 IO_MODES = {"auto": 0, "direct": 1, "buffered": 2}
 CACHE_TYPES = {"f16": 0, "f32": 1, "q8": 2, "q4": 3}
+KV_POLICIES = {"full": 0, "sinks": 1}
+KV_NO_SINKS = (1 << 32) - 1
 ACTIVATIONS = {"auto": 0, "f32": 1, "int8": 2}
 IO_ENGINES = {"auto": 0, "uring": 1, "threads": 2}
 SELECTIONS = {"auto": 0, "all": 1, "exact": 2, "predicted": 3, "threshold": 4, "prompt": 5, "router": 6}
@@ -67,7 +69,9 @@ class Options(_Struct):
         ("log", Log),
         ("log_user", c.c_void_p),
         ("activations", c.c_uint32),
-        ("reserved", c.c_uint32),
+        ("kv_policy", c.c_uint32),
+        ("kv_window", c.c_uint32),
+        ("kv_sinks", c.c_uint32),
         ("lora", c.c_char_p),
     )
 

@@ -37,6 +37,9 @@ class Options:
     compute: str = "all"  # or "feed_forward", "linear": another engine has the rest
     draft_tokens: int = 0  # most tokens drafted for one pass
     lora: str | Path | None = None  # an adapter: a file of `edgekit adapter`, or a folder of PEFT
+    kv_policy: str = "full"  # or "sinks": the cache keeps the first kv_sinks positions and the last kv_window
+    kv_window: int = 0
+    kv_sinks: int | None = None
     activations: str = "auto"  # "f32", or "int8" where the codec has kernels for that; auto: int8 from 3 bits on
 
     def native(self, adapter: Path | None = None) -> native.Options:
@@ -55,10 +58,22 @@ class Options:
             ("select", native.SELECTIONS),
             ("compute", native.COMPUTE),
             ("activations", native.ACTIVATIONS),
+            ("kv_policy", native.KV_POLICIES),
         ):
             if getattr(self, name) not in choices:
                 raise RuntimeFailure(f"{name} is {getattr(self, name)!r}; it is one of {', '.join(choices)}")
-        for name in ("context", "threads", "batch", "sessions", "io_threads", "io_depth", "window", "draft_tokens"):
+        for name in (
+            "context",
+            "threads",
+            "batch",
+            "sessions",
+            "io_threads",
+            "io_depth",
+            "window",
+            "draft_tokens",
+            "kv_window",
+            "kv_sinks",
+        ):
             if not 0 <= (getattr(self, name) or 0) < 1 << 31:
                 raise RuntimeFailure(f"{name} is {getattr(self, name)}, which is out of range")
         return native.Options(
@@ -81,6 +96,9 @@ class Options:
             draft_tokens=self.draft_tokens,
             activations=native.ACTIVATIONS[self.activations],
             lora=None if adapter is None else os.fsencode(adapter),
+            kv_policy=native.KV_POLICIES[self.kv_policy],
+            kv_window=self.kv_window,
+            kv_sinks=0 if self.kv_sinks is None else self.kv_sinks or native.KV_NO_SINKS,
         )
 
 

@@ -134,9 +134,7 @@ class Loaded:
         self._flash: PrefixCache | None = None
         if folder is not None and can_keep(bundle.model, self.model.plan.select):
             path = bundle.path / MANIFEST
-            described = (bundle.model, self.model, options.cache_type, options.activations)
-            lora = None if options.lora is None else Path(options.lora)
-            self._flash = PrefixCache(folder, path, *described, lora)
+            self._flash = PrefixCache(folder, path, bundle.model, self.model, options)
 
     @property
     def busy(self) -> bool:

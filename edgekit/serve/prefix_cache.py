@@ -14,6 +14,7 @@ from edgekit.errors import BundleError, RuntimeFailure
 from edgekit.generate.reuse import depends_on_length, shared_tokens
 from edgekit.runtime.model import Model, saved_tokens
 from edgekit.runtime.session import Session
+from edgekit.runtime.values import Options
 from edgekit.serve.prefix_folder import PrefixFolder
 
 LEAST = 64  # tokens that a load or a file must save; fewer are evaluated about as fast
@@ -29,8 +30,8 @@ class PrefixCache:
     are its neighbours.
 
     What makes other keys and values is part of a file's name: the manifest (and with it the weights), the type of
-    cache, the selection, the kind of activations and an adapter. Sessions look at the tokens again, so nothing hangs on
-    the name.
+    cache, what it keeps, the selection, the kind of activations and an adapter. Sessions look at the tokens again, so
+    nothing hangs on the name.
     """
 
     def __init__(
@@ -39,9 +40,7 @@ class PrefixCache:
         manifest: Path,
         described: Mapping[str, Any],
         model: Model,
-        cache_type: str,
-        activations: str,
-        lora: Path | None = None,
+        options: Options,
     ) -> None:
         """Reads the tokens of the files that are there; one that is damaged is removed.
 
@@ -50,20 +49,20 @@ class PrefixCache:
             manifest: file of the bundle's manifest.
             described: its model.
             model: the same, opened.
-            cache_type: type of its KV cache.
-            activations: as the model was opened with.
-            lora: the adapter that it was opened with, a file or a folder.
+            options: how it was opened.
         """
         plan = model.plan
         what = hashlib.sha256(manifest.read_bytes())
-        what.update(f"{cache_type} {plan.select} {activations}".encode())
+        policy = (options.kv_policy, options.kv_window, options.kv_sinks)
+        what.update(f"{options.cache_type} {plan.select} {options.activations} {policy}".encode())
+        lora = None if options.lora is None else Path(options.lora)
         for file in [] if lora is None else sorted(lora.iterdir()) if lora.is_dir() else [lora]:
             if file.is_file():
                 with file.open("rb") as opened:
                     what.update(hashlib.file_digest(opened, "sha256").digest())
         self._folder, self._context, self._begin = folder, plan.context, what.hexdigest()[:16]
         # A session with a sliding window cannot go back to where another prompt goes on.
-        self._windows = any(block.get("window") for block in described["blocks"])
+        self._windows = options.kv_policy != "full" or any(block.get("window") for block in described["blocks"])
         # A longer text serves for its beginnings too, if its session can go back to them at no cost.
         self._replaces = not self._windows and not any(b["kind"] in _WITH_STATE for b in described["blocks"])
         self._texts: list[bytes] = []  # sorted; tokens as 4 bytes, the high one first, so that their order is the ids'

@@ -165,7 +165,9 @@ def test_a_session_of_another_computation_is_refused(
     body = json.dumps(data)[1:].encode()
     (other / "manifest.json").write_bytes(f'{{"checksum":"{lane64(body):016x}",\n'.encode() + body)
     with Session(other, Options(context=128)) as session:
-        with pytest.raises(RuntimeFailure, match=r"another bundle, or before this one's manifest\.json changed"):
+        with pytest.raises(
+            RuntimeFailure, match=r"another bundle or adapter, or before this one's manifest\.json changed"
+        ):
             session.restore(tmp_path / "saved")
         assert session.position == 0
 

@@ -16,6 +16,7 @@ from edgekit.conversion import convert
 from edgekit.errors import BundleError, RuntimeFailure
 from edgekit.runtime.model import Model, saved_tokens
 from edgekit.runtime.session import F32, Session
+from edgekit.runtime.values import Options
 from edgekit.serve import prefix_cache
 from edgekit.serve.prefix_cache import LEAST, PrefixCache
 from edgekit.serve.prefix_folder import LOCK, PrefixFolder
@@ -107,7 +108,7 @@ class Kept:
         self.folder = PrefixFolder(folder, most, self.lines.append)
         self.model = Model(bundle)
         described = manifest.read(bundle).data["model"]
-        self.cache = PrefixCache(self.folder, bundle / "manifest.json", described, self.model, "f16", "auto")
+        self.cache = PrefixCache(self.folder, bundle / "manifest.json", described, self.model, Options())
         self.session = Session(self.model)
 
     def save(self, ids: Sequence[int]) -> None:

@@ -59,6 +59,11 @@ typedef struct edgekit_error {
 enum { EDGEKIT_IO_AUTO = 0, EDGEKIT_IO_DIRECT = 1, EDGEKIT_IO_BUFFERED = 2 };
 /* Keys and values: 16 or 32 bits, or 8 or 4 bits with a scale (16 bits) for every 32; 4 bits after a rotation. */
 enum { EDGEKIT_CACHE_F16 = 0, EDGEKIT_CACHE_F32 = 1, EDGEKIT_CACHE_Q8 = 2, EDGEKIT_CACHE_Q4 = 3 };
+/* Which positions of a text the KV cache keeps. sinks: the first kv_sinks and the last kv_window of them (StreamingLLM,
+ * arXiv 2309.17453), at the positions that they have in the text; older ones are forgotten. For layers without a
+ * sliding window of their own; others keep theirs. A text still ends where the context does. */
+enum { EDGEKIT_KV_FULL = 0, EDGEKIT_KV_SINKS = 1 };
+#define EDGEKIT_KV_NO_SINKS UINT32_MAX
 /* What matrices are multiplied with. int8: activations of 8 bits with a scale for every 32, where the codec has kernels
  * for that (affine and scaled_palette); faster, and the text may differ from that of f32. auto: int8 where that changes
  * little, which is from 3 bits on, else f32. Every kernel set computes the same bits of a product with int8. */
@@ -126,7 +131,9 @@ typedef struct edgekit_options {
   edgekit_log_callback log; /* NULL: nothing is said */
   void* log_user;
   uint32_t activations; /* EDGEKIT_ACTIVATIONS_* */
-  uint32_t reserved;
+  uint32_t kv_policy;   /* EDGEKIT_KV_* */
+  uint32_t kv_window;   /* sinks: latest positions that are seen, the newest included; 0: 512 */
+  uint32_t kv_sinks;    /* sinks: first positions that stay; 0: 4; EDGEKIT_KV_NO_SINKS: none */
   const char* lora; /* path of a LoRA adapter that was made for this bundle (`edgekit adapter`); NULL: none. It is held
                      * in memory; saved sessions belong to it. EDGEKIT_SELECT_AUTO then stands for EDGEKIT_SELECT_ALL */
 } edgekit_options;

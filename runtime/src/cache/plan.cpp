@@ -146,9 +146,9 @@ uint32_t kv_parts(const Block& b) {
   return b.kind == Block::convolution ? 1 : 0;
 }
 
-uint32_t kv_rows(const Block& b, uint32_t context, uint32_t batch) {
-  if (b.window == 0) return context;
-  const uint64_t rows = uint64_t{b.window} - 1 + std::max(batch, kRewindRoom);
+uint32_t kv_rows(const KvKept& kept, uint32_t context, uint32_t batch) {
+  if (kept.window == 0) return context;
+  const uint64_t rows = uint64_t{kept.sinks} + kept.window - 1 + std::max(batch, kRewindRoom);
   return static_cast<uint32_t>(std::min<uint64_t>(rows, context));
 }
 
@@ -156,11 +156,12 @@ CacheType kv_type(const Block& b, CacheType type) {
   return b.kind == Block::convolution && type != CacheType::f32 ? CacheType::f16 : type;
 }
 
-uint64_t kv_cache_bytes(const Manifest& m, uint32_t context, uint32_t batch, CacheType type) {
+uint64_t kv_cache_bytes(const Manifest& m, uint32_t context, uint32_t batch, CacheType type, const KvPolicy& policy) {
   uint64_t bytes = 0;
   for (const Block& b : m.blocks) {
     if (kv_parts(b) != 0) {
-      bytes += kv_parts(b) * b.kv_heads * cache_row_bytes(kv_type(b, type), b.head_dim) * kv_rows(b, context, batch);
+      bytes += kv_parts(b) * b.kv_heads * cache_row_bytes(kv_type(b, type), b.head_dim) *
+               kv_rows(policy.kept(b), context, batch);
     }
   }
   // A forged manifest may ask for the absurd: stay far from overflow, no budget has that much.
@@ -174,7 +175,7 @@ Outcome make_plan(const Manifest& m, const PlanRequest& r, Plan& plan) {
   for (const Matrix& x : m.matrices) plan.largest_unit = std::max(plan.largest_unit, x.unit_stride);
   const uint64_t largest_unit = plan.largest_unit;
   const auto kv = [&](uint32_t batch) {
-    return r.parts != EDGEKIT_COMPUTE_ALL ? 0 : kv_cache_bytes(m, r.context, batch, r.cache_type);
+    return r.parts != EDGEKIT_COMPUTE_ALL ? 0 : kv_cache_bytes(m, r.context, batch, r.cache_type, r.kv_policy);
   };
   const auto fixed = [&](uint32_t batch) {
     return r.fixed_bytes + Buffer::charge(m.vectors_bytes) + (kv(batch) + r.session_bytes) * r.sessions;

@@ -4,6 +4,7 @@
 #include <functional>
 #include <vector>
 
+#include "cache/kv_policy.h"
 #include "core/result.h"
 #include "format/manifest.h"
 #include "kernels/cache_rows.h"
@@ -17,6 +18,7 @@ struct PlanRequest {
   uint32_t least_batch = 1;  // that a pass must hold, however tight the budget
   uint32_t sessions = 1;
   CacheType cache_type = CacheType::f16;
+  KvPolicy kv_policy;
   uint32_t select = 0;  // EDGEKIT_SELECT_*
   uint32_t parts = 0;   // EDGEKIT_COMPUTE_*
   // Work buffers of a pass of `batch` tokens, with room for a unit of `unit_bytes`.
@@ -54,12 +56,13 @@ Outcome change_budget(const Manifest& manifest, uint64_t ram_bytes, Plan& plan);
 constexpr uint32_t kRewindRoom = 32;
 // What a block keeps of a position: keys and values, the input of a convolution, or nothing.
 uint32_t kv_parts(const Block& block);
-// Positions that a block keeps: with a sliding window, what the first token of a pass looks back
+// Positions that a block keeps: with a window, its sinks, what the first token of a pass looks back
 // to, and the tokens of the pass, which are stored before any of them looks.
-uint32_t kv_rows(const Block& block, uint32_t context, uint32_t batch);
+uint32_t kv_rows(const KvKept& kept, uint32_t context, uint32_t batch);
 // The type of a block's rows where the cache's is `type`: a convolution's inputs are few, and have 16 bits at least.
 CacheType kv_type(const Block& block, CacheType type);
 // Bytes of one session's KV cache.
-uint64_t kv_cache_bytes(const Manifest& manifest, uint32_t context, uint32_t batch, CacheType type);
+uint64_t kv_cache_bytes(const Manifest& manifest, uint32_t context, uint32_t batch, CacheType type,
+                        const KvPolicy& policy);
 
 }  // namespace edgekit

@@ -62,8 +62,10 @@ void end_queries(const Block& b, const Queries& in, size_t d, const Work& w) {
   }
 }
 
-uint32_t first_seen(const Block& b, uint32_t position) {
-  return b.window != 0 && position + 1 > b.window ? position + 1 - b.window : 0;
+// The first position behind the sinks that a position sees.
+uint32_t first_seen(const KvKept& kept, uint32_t position) {
+  const uint32_t first = kept.window != 0 && position + 1 > kept.window ? position + 1 - kept.window : 0;
+  return std::max(first, kept.sinks);
 }
 
 }  // namespace
@@ -79,27 +81,34 @@ void attend(const KernelSet& kernels, const Block& b, CacheType type, const Head
   const size_t d = padded_cols(b.head_dim);
   const Work w(work, d);
   const auto decode = kernels.cache_decode[static_cast<size_t>(type)];
-  const uint32_t end = in.position + in.tokens, begin = first_seen(b, in.position);
+  const KvKept& kept = keys.kept;
   begin_queries(b, in, d, w);
-  // Tiles begin at multiples of their size, so that a token's sums are taken in the same steps in every pass.
-  for (uint32_t tile = begin / kTilePositions * kTilePositions; tile < end; tile += kTilePositions) {
-    const uint32_t from = std::max(tile, begin), rows = std::min(tile + kTilePositions, end) - from;
-    for (uint32_t i = 0; i < rows; ++i) decode(keys.row(from + i), b.head_dim, w.rows + i * d);
-    kernels.gemm(w.rows, d, rows, w.q, d, in.tokens * in.heads, d, w.scores, kTilePositions);
-    for (uint32_t i = 0; i < rows; ++i) decode(values.row(from + i), b.head_dim, w.rows + i * d);
-    for (uint32_t t = 0; t < in.tokens; ++t) {
-      const uint32_t position = in.position + t, first = std::max(from, first_seen(b, position));
-      const uint32_t last = std::min(from + rows, position + 1);
-      if (first >= last) continue;
-      const size_t i = size_t{t} * in.heads;
-      float* scores = w.scores + i * kTilePositions + (first - from);
-      for (uint32_t h = 0; h < in.heads; ++h) {
-        weigh(b, scores + h * kTilePositions, last - first, d, w.most[i + h], w.total[i + h], w.out + (i + h) * d);
+  // Positions [seen, until), of which a token sees those from `first_of` of its own position on. Tiles begin at
+  // multiples of their size, so that a token's sums are taken in the same steps in every pass.
+  const auto attend_to = [&](uint32_t seen, uint32_t until, const auto& first_of) {
+    for (uint32_t tile = seen / kTilePositions * kTilePositions; tile < until; tile += kTilePositions) {
+      const uint32_t from = std::max(tile, seen), rows = std::min(tile + kTilePositions, until) - from;
+      for (uint32_t i = 0; i < rows; ++i) decode(keys.row(from + i), b.head_dim, w.rows + i * d);
+      kernels.gemm(w.rows, d, rows, w.q, d, in.tokens * in.heads, d, w.scores, kTilePositions);
+      for (uint32_t i = 0; i < rows; ++i) decode(values.row(from + i), b.head_dim, w.rows + i * d);
+      for (uint32_t t = 0; t < in.tokens; ++t) {
+        const uint32_t position = in.position + t, first = std::max(from, first_of(position));
+        const uint32_t last = std::min(from + rows, position + 1);
+        if (first >= last) continue;
+        const size_t i = size_t{t} * in.heads;
+        float* scores = w.scores + i * kTilePositions + (first - from);
+        for (uint32_t h = 0; h < in.heads; ++h) {
+          weigh(b, scores + h * kTilePositions, last - first, d, w.most[i + h], w.total[i + h], w.out + (i + h) * d);
+        }
+        kernels.accumulate(w.rows + (first - from) * d, d, last - first, scores, kTilePositions, in.heads, d,
+                           w.out + i * d, d);
       }
-      kernels.accumulate(w.rows + (first - from) * d, d, last - first, scores, kTilePositions, in.heads, d,
-                         w.out + i * d, d);
     }
-  }
+  };
+  const uint32_t end = in.position + in.tokens;
+  if (kept.sinks > 0) attend_to(0, std::min(kept.sinks, end), [](uint32_t) { return 0u; });
+  const uint32_t begin = first_seen(kept, in.position);
+  if (begin < end) attend_to(begin, end, [&](uint32_t position) { return first_seen(kept, position); });
   end_queries(b, in, d, w);
 }
 

@@ -78,6 +78,8 @@ Outcome plan_model(const std::string& path, const Settings& s, Budget& budget, s
   request.sessions = s.sessions;
   request.texts = std::min(s.texts(), kMostTexts);
   request.cache_type = s.cache_type;
+  request.kv_policy = s.kv_policy;
+  if (s.compute == EDGEKIT_COMPUTE_ALL) EK_TRY(check_kv_policy(s.kv_policy, m));
   request.workspace_bytes = [&](uint32_t batch, uint64_t unit_bytes) {
     return workspace_bytes(m, s.activations, batch, s.threads, unit_bytes, adapter.get());
   };
@@ -171,7 +173,7 @@ Result<std::unique_ptr<Session>> Session::create(Model& model) {
   out->draft_most_ = model.settings.draft;
   if (model.settings.compute == EDGEKIT_COMPUTE_ALL && !m.bidirectional) {
     EK_ASSIGN(out->cache_, KvCache::allocate(model.budget, m, model.plan.context, model.plan.max_batch,
-                                             model.settings.cache_type, out->draft_most_));
+                                             model.settings.cache_type, model.settings.kv_policy, out->draft_most_));
     EK_ASSIGN(out->state_,
               Buffer::allocate(model.budget, state_bytes(m, model.plan.context, out->draft_most_), "session state"));
     EK_ASSIGN(out->checkpoints_, Checkpoints::allocate(model.budget, m, out->cache_.type()));

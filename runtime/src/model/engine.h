@@ -25,6 +25,7 @@ struct Settings {
   uint32_t draft = 0;    // most tokens drafted for one pass, at most kMostDraft
   uint64_t budget_bytes = 0;
   CacheType cache_type = CacheType::f16;
+  KvPolicy kv_policy;
   const KernelSet* kernels = nullptr;
   Activations activations = Activations::automatic;
   std::string lora;  // path of a LoRA adapter; empty: none

@@ -7,10 +7,11 @@
 namespace edgekit {
 
 Result<KvCache> KvCache::allocate(Budget& budget, const Manifest& manifest, uint32_t context, uint32_t batch,
-                                  CacheType type, uint32_t drafted) {
+                                  CacheType type, const KvPolicy& policy, uint32_t drafted) {
   KvCache out;
   out.context_ = context;
   out.type_ = type;
+  out.policy_ = policy;
   uint64_t total = 0;
   for (const Block& b : manifest.blocks) {
     Layout l;
@@ -20,8 +21,9 @@ Result<KvCache> KvCache::allocate(Budget& budget, const Manifest& manifest, uint
       l.row_bytes = cache_row_bytes(l.type, b.head_dim);
       l.heads = b.kv_heads;
       l.head_dim = b.head_dim;
-      l.rows = kv_rows(b, context, batch);
-      l.window = b.window;
+      l.kept = policy.kept(b);
+      l.rows = kv_rows(l.kept, context, batch);
+      l.kept.sinks = std::min(l.kept.sinks, l.rows - 1);  // one row is left for a ring, which then never turns
       l.parts = kv_parts(b);
       total += uint64_t{l.parts} * l.heads * l.rows * l.row_bytes;
     }
@@ -37,8 +39,10 @@ void KvCache::begin_pass(uint32_t position, uint32_t count, uint32_t drafted) {
   states_.begin_pass(position, count - drafted, drafted);
   written_ = std::max(written_, position + count);
   for (const Layout& l : layout_) {
-    // Positions below written_ - rows are gone, and a pass at p looks back to p - (window - 1).
-    if (written_ > l.rows && l.rows > 0) earliest_ = std::max(earliest_, written_ - l.rows + (l.window - 1));
+    // Of the ring, positions below written_ - (rows - sinks) are gone, and a pass at p looks back to p - (window - 1).
+    if (written_ > l.rows && l.rows > 0) {
+      earliest_ = std::max(earliest_, written_ - (l.rows - l.kept.sinks) + (l.kept.window - 1));
+    }
   }
 }
 
@@ -56,14 +60,14 @@ void KvCache::put(size_t block, uint32_t position, const float* k, const float* 
 uint32_t KvCache::earliest_copied(uint32_t position) const {
   uint32_t out = earliest_;
   for (const Layout& l : layout_) {
-    const uint64_t held_anywhere = uint64_t{l.window} + kRewindRoom - 1;
-    if (l.window != 0 && position > held_anywhere) out = std::max(out, position - kRewindRoom);
+    const uint64_t held_anywhere = uint64_t{l.kept.window} + kRewindRoom - 1;
+    if (l.kept.window != 0 && position > held_anywhere) out = std::max(out, position - kRewindRoom);
   }
   return out;
 }
 
 uint32_t KvCache::first_kept(size_t block, uint32_t earliest) const {
-  const uint32_t window = layout_[block].window;
+  const uint32_t window = layout_[block].kept.window;
   return window != 0 && earliest >= window ? earliest - (window - 1) : 0;
 }
 

@@ -1,11 +1,12 @@
-// Keys and values of one session, in rows of a CacheType. A block that attends to everything keeps [kv_heads][context]
-// [head_dim]; one with a sliding window keeps a ring of its last rows (kv_rows in cache/plan.h), so that
-// position p lies in row p % rows. A convolution keeps its inputs as the keys of one head, with its taps as window.
-// Linear attention keeps no rows but a state (model/linear_state.h).
+// Keys and values of one session, in rows of a CacheType. A block that keeps everything (KvPolicy) has [kv_heads]
+// [context][head_dim]; one with a window keeps its sinks, and a ring of its last rows (kv_rows in cache/plan.h), so
+// that position p behind the sinks lies in row sinks + (p - sinks) % (rows - sinks). A convolution keeps its inputs as
+// the keys of one head, with its taps as window. Linear attention keeps no rows but a state (model/linear_state.h).
 #pragma once
 
 #include <vector>
 
+#include "cache/kv_policy.h"
 #include "core/array.h"
 #include "format/manifest.h"
 #include "kernels/cache_rows.h"
@@ -18,8 +19,13 @@ struct HeadRows {
   const uint8_t* data = nullptr;  // [rows][row_bytes]
   uint32_t rows = 0;
   uint64_t row_bytes = 0;
+  KvKept kept;
 
-  const uint8_t* row(uint32_t position) const { return data + (position % rows) * row_bytes; }
+  const uint8_t* row(uint32_t position) const { return data + row_of(kept.sinks, rows, position) * row_bytes; }
+  // Where a position lies: the sinks, then the ring.
+  static uint32_t row_of(uint32_t sinks, uint32_t rows, uint32_t position) {
+    return position < sinks ? position : sinks + (position - sinks) % (rows - sinks);
+  }
 };
 
 class KvCache {
@@ -29,8 +35,9 @@ class KvCache {
   // `batch`: most tokens of one pass; a ring holds what all of them may look at. `drafted`: those of them that may be
   // drafts.
   static Result<KvCache> allocate(Budget& budget, const Manifest& manifest, uint32_t context, uint32_t batch,
-                                  CacheType type, uint32_t drafted);
+                                  CacheType type, const KvPolicy& policy, uint32_t drafted);
 
+  const KvPolicy& policy() const { return policy_; }
   CacheType type() const { return type_; }
   // Of a block's rows; not every kind of block can have every type (cache/plan.h).
   CacheType type(size_t block) const { return layout_[block].type; }
@@ -41,13 +48,21 @@ class KvCache {
   uint32_t rows(size_t block) const { return layout_[block].rows; }
 
   HeadRows head_rows(size_t block, Part part, uint32_t head) const {
-    return {data_.data() + first(block, part, head), layout_[block].rows, layout_[block].row_bytes};
+    const Layout& l = layout_[block];
+    return {data_.data() + first(block, part, head), l.rows, l.row_bytes, l.kept};
   }
   // One row, of row_bytes(block) bytes.
   uint8_t* row(size_t block, Part part, uint32_t head, uint32_t position) {
     const Layout& l = layout_[block];
-    return data_.data() + first(block, part, head) + (position % l.rows) * l.row_bytes;
+    return data_.data() + first(block, part, head) + HeadRows::row_of(l.kept.sinks, l.rows, position) * l.row_bytes;
   }
+  // How many positions from one on lie in rows that follow each other.
+  uint32_t rows_together(size_t block, uint32_t position) const {
+    const Layout& l = layout_[block];
+    return l.rows - HeadRows::row_of(l.kept.sinks, l.rows, position);
+  }
+  // A block's first positions that stay whatever the text's length.
+  uint32_t sinks(size_t block) const { return layout_[block].kept.sinks; }
   uint64_t row_bytes(size_t block) const { return layout_[block].row_bytes; }
 
   // Whether blocks have states, which remember no earlier position.
@@ -88,7 +103,8 @@ class KvCache {
  private:
   struct Layout {
     uint64_t first = 0, row_bytes = 0;  // byte of the keys of head 0
-    uint32_t heads = 0, head_dim = 0, rows = 0, window = 0, parts = 0;
+    uint32_t heads = 0, head_dim = 0, rows = 0, parts = 0;
+    KvKept kept;
     CacheType type = CacheType::f16;
   };
   uint64_t first(size_t block, Part part, uint32_t head) const {
@@ -101,6 +117,7 @@ class KvCache {
   uint32_t context_ = 0;
   uint32_t earliest_ = 0, written_ = 0;  // positions below `written_` were stored once
   CacheType type_ = CacheType::f16;
+  KvPolicy policy_;
 };
 
 }  // namespace edgekit

@@ -20,12 +20,17 @@ struct Header {
   uint32_t position, cache_type, blocks;
   uint32_t earliest;  // position to which the session can go back
   uint32_t checkpoints;
-  uint32_t unused[3];
-  uint64_t checksum;  // of everything before it
+  uint32_t kv_policy, kv_window, kv_sinks;  // what the cache kept
+  uint64_t checksum;                        // of everything before it
 };
 static_assert(sizeof(Header) == 64, "the header is 64 bytes");
 
 uint64_t header_checksum(const Header& h) { return lane64(bytes_of(&h), sizeof(h) - sizeof(h.checksum)); }
+
+// Rows of a block that precede the window from `first` on.
+uint32_t sinks_before(const KvCache& cache, size_t block, uint32_t first) {
+  return std::min(cache.sinks(block), first);
+}
 
 // Bytes of a file with this many tokens; they fit the cache, so nothing overflows.
 uint64_t file_bytes(const Manifest& m, uint32_t position, uint32_t earliest, const KvCache& cache, uint32_t checkpoints,
@@ -34,7 +39,8 @@ uint64_t file_bytes(const Manifest& m, uint32_t position, uint32_t earliest, con
   for (size_t i = 0; i < m.blocks.size(); ++i) {
     const Block& b = m.blocks[i];
     if (cache.parts(i) == 0) continue;
-    const uint64_t rows = position - cache.first_kept(i, earliest);
+    const uint32_t first = cache.first_kept(i, earliest);
+    const uint64_t rows = uint64_t{position} - first + sinks_before(cache, i, first);
     total += uint64_t{cache.parts(i)} * b.kv_heads * (8 + rows * cache.row_bytes(i));
   }
   return total + (cache.recurrent() ? 8 + cache.states().bytes() : 0);
@@ -45,7 +51,7 @@ struct HeadSpan {
   KvCache& cache;
   size_t block;
   KvCache::Part part;
-  uint32_t head, begin, end;  // positions [begin, end)
+  uint32_t head, sinks, begin, end;  // positions [0, sinks) and [begin, end)
   uint64_t row_bytes;
 
   uint8_t* row(uint32_t position) const { return cache.row(block, part, head, position); }
@@ -53,14 +59,18 @@ struct HeadSpan {
   // Row by row, as a ring may begin anywhere and another plan's ring elsewhere.
   uint64_t checksum() const {
     uint64_t sum = 0;
-    for (uint32_t p = begin; p < end; ++p) sum = sum * 0x9E3779B97F4A7C15 + lane64(row(p), row_bytes);
+    const auto add = [&](uint32_t p) { sum = sum * 0x9E3779B97F4A7C15 + lane64(row(p), row_bytes); };
+    for (uint32_t p = 0; p < sinks; ++p) add(p);
+    for (uint32_t p = begin; p < end; ++p) add(p);
     return sum;
   }
-  // In runs: one, or two if the ring wraps.
   bool transfer_rows(int fd, bool writing) const {
-    const uint32_t rows = cache.rows(block);
-    for (uint32_t p = begin; p < end;) {
-      const uint32_t count = std::min(end - p, rows - p % rows);
+    return transfer_run(fd, 0, sinks, writing) && transfer_run(fd, begin, end, writing);
+  }
+  // In pieces: one, or more if the ring wraps.
+  bool transfer_run(int fd, uint32_t from, uint32_t to, bool writing) const {
+    for (uint32_t p = from; p < to;) {
+      const uint32_t count = std::min(to - p, cache.rows_together(block, p));
       if (!transfer(fd, row(p), count * row_bytes, writing)) return false;
       p += count;
     }
@@ -76,7 +86,9 @@ bool for_each_head(const Manifest& m, uint32_t position, uint32_t earliest, KvCa
     const uint32_t parts = cache.parts(i);
     for (uint32_t n = 0; n < parts * b.kv_heads; ++n) {
       const KvCache::Part part = n % parts == 0 ? KvCache::keys : KvCache::values;
-      if (!each(HeadSpan{cache, i, part, n / parts, cache.first_kept(i, earliest), position, cache.row_bytes(i)})) {
+      const uint32_t first = cache.first_kept(i, earliest);
+      if (!each(HeadSpan{cache, i, part, n / parts, sinks_before(cache, i, first), first, position,
+                         cache.row_bytes(i)})) {
         return false;
       }
     }
@@ -125,7 +137,9 @@ bool read_checkpoints(int fd, uint32_t count, uint32_t most, Checkpoints& checkp
 bool fits(const Manifest& m, uint32_t position, uint32_t earliest, const KvCache& cache) {
   bool out = earliest <= position;
   for (size_t i = 0; i < m.blocks.size() && out; ++i) {
-    out = cache.parts(i) == 0 || position - cache.first_kept(i, earliest) <= cache.rows(i);
+    out = cache.parts(i) == 0 ||
+          position - std::max(cache.first_kept(i, earliest), cache.sinks(i)) <= cache.rows(i) - cache.sinks(i) ||
+          position <= cache.rows(i);
   }
   return out;
 }
@@ -154,6 +168,9 @@ Outcome save_session(const std::string& path, const Manifest& m, uint64_t identi
   header.cache_type = static_cast<uint32_t>(cache.type());
   header.blocks = static_cast<uint32_t>(m.blocks.size());
   header.earliest = earliest;
+  header.kv_policy = cache.policy().kind;
+  header.kv_window = cache.policy().window;
+  header.kv_sinks = cache.policy().sinks;
   header.checksum = header_checksum(header);
   return write_whole(path, [&](int fd) {
     return transfer(fd, bytes_of(&header), sizeof(header), true) && write_chunk(fd, tokens, uint64_t{position} * 4) &&
@@ -175,6 +192,9 @@ Result<uint32_t> restore_session(const std::string& path, const Manifest& m, uin
   }
   if (header.cache_type != static_cast<uint32_t>(cache.type())) {
     return fail(EDGEKIT_INVALID_ARGUMENT, path + ": was saved with another type of KV cache");
+  }
+  if (!(KvPolicy{header.kv_policy, header.kv_sinks, header.kv_window} == cache.policy())) {
+    return fail(EDGEKIT_INVALID_ARGUMENT, path + ": was saved with another KV policy");
   }
   if (header.position > cache.context()) {
     return fail(EDGEKIT_CONTEXT_FULL, path + ": has " + std::to_string(header.position) + " tokens, the context " +

@@ -4,9 +4,10 @@
 //   | states of linear attention, if there are: checksum, f32 | per checkpoint: checksum, position (8 bytes), checksum,
 //   copy (model/checkpoints.h)
 //
-// Keys and values are a checksum and the rows [first, position)[head_dim]: first is 0, or with a sliding window
-// the earliest position that the session may still look at. Checksums have 8 bytes, all numbers are little-endian.
-// The header ties the file to the whole manifest.json, as another eps or window makes other keys.
+// Keys and values are a checksum and the rows [first, position)[head_dim]: first is 0, or with a window the earliest
+// position that the session may still look at; before them those sinks of a KV policy that precede it. Checksums have 8
+// bytes, all numbers are little-endian. The header ties the file to the whole manifest.json, as another eps or window
+// makes other keys.
 #pragma once
 
 #include <string>

@@ -62,7 +62,7 @@ Outcome Session::rewind(uint32_t position) {
     if (checkpoints_.serve() || cache_.recurrent()) return go_back(position);
     return fail(EDGEKIT_INVALID_ARGUMENT, "the session can go back to token " + std::to_string(cache_.earliest()) +
                                               ", not to " + std::to_string(position) +
-                                              ": layers with a sliding window keep only their window; reset the "
+                                              ": layers with a window keep only their window; reset the "
                                               "session and evaluate the text again");
   }
   checkpoints_.forget_behind(position);

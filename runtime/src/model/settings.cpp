@@ -41,6 +41,7 @@ Result<Settings> settings_from(const edgekit_options& o) {
   if (o.activations > EDGEKIT_ACTIVATIONS_INT8) return fail(EDGEKIT_INVALID_ARGUMENT, "activations is out of range");
   s.activations = static_cast<Activations>(o.activations);
   if (o.lora != nullptr) s.lora = o.lora;
+  EK_ASSIGN(s.kv_policy, kv_policy_from(o));
   s.log = o.log;
   s.log_user = o.log_user;
   const bool known = s.select <= EDGEKIT_SELECT_ROUTER && s.io.engine <= EDGEKIT_IO_ENGINE_THREADS && s.sparsity > 0 &&
