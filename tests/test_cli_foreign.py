@@ -35,8 +35,8 @@ RUN = {
     "--system-prompt": "--system",
     "-hf": "edgekit convert",
     "--prompt-cache-file": "--prompt-cache",
-    "--adapter-path": "adapters",
-    "--lora": "adapters",
+    "--adapter-path": "--lora",
+    "--lora-scaled": "--lora",
 }
 CONVERT = {
     "--hf-path": "CHECKPOINT",

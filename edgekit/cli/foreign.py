@@ -41,7 +41,7 @@ _RUN: Answers = (
     ("--no-display-prompt", "the prompt is never printed; leave this out."),
     ("--verbose/--perf/--show-timings", "figures are printed after the text; for an object of them there is --json."),
     ("--no-perf", "text without the figures is what --quiet gives."),
-    ("--lora/--lora-scaled/--adapter-path", "adapters are not supported; merge them into the checkpoint and convert."),
+    ("--lora-scaled/--adapter-path", "an adapter is given with --lora, which applies it with the scale of its own."),
     (
         "--mirostat/--typical/--dry-multiplier/--xtc-probability/--samplers",
         "sampling takes --temp, --top-k, --top-p, --min-p and penalties, as --repeat-penalty.",
