@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.cli.main import main
 from edgekit.conversion import convert
+from edgekit.generate.loop import TextModel
+from edgekit.runtime.values import Stats
 from tests.conftest import ROOT
 
 MOST = 50_000  # tokens: minutes of work
@@ -72,3 +75,22 @@ def test_an_interrupted_run_prints_its_json_object(endless: Path, tmp_path: Path
     assert report["prompt_tokens"] > 0
     assert report["peak_memory_bytes"] > 0
     assert b"Traceback" not in err
+
+
+def test_ctrl_c_between_the_prompt_and_the_first_token_prints_the_report_too(
+    endless: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counters = TextModel.stats
+    calls: list[TextModel] = []
+
+    def interrupted(model: TextModel) -> Stats:
+        """The counters; the first time that they are asked for, just after the prompt, Ctrl-C comes."""
+        calls.append(model)
+        if len(calls) == 1:
+            signal.raise_signal(signal.SIGINT)
+        return counters.__get__(model)
+
+    monkeypatch.setattr(TextModel, "stats", property(interrupted))
+    status = main(["run", str(endless), "-p", "Once upon a time", "-n", "5", "--json"])
+    assert status == 130
+    assert json.loads(capsys.readouterr().out)["finish_reason"] == "interrupted"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from edgekit.converters.kinds import KINDS
 
 if TYPE_CHECKING:
     from edgekit.cli.token_log import TokenLog
+    from edgekit.generate.generation import Piece
     from edgekit.generate.loop import TextModel
     from edgekit.runtime.model import Model
     from edgekit.runtime.values import Options, Sampling, Stats
@@ -325,9 +326,28 @@ def _generate(
     model: TextModel, ids: list[int], sampling: Sampling, flags: dict[str, Any], log: TokenLog | None
 ) -> _Text:
     """Continues a prompt and prints as it goes, until it ends or the person presses Ctrl-C."""
-    out, hidden = _Text(), flags["quiet"] or flags["as_json"]
-    short = len(ids) < 2 * model.plan.max_batch
-    with progress_bar("reading the prompt", hidden or short) as progress:
+    out = _Text()
+    try:
+        stream = _read_prompt(model, ids, sampling, flags, out)
+        for piece in stream:
+            out.pieces.append(piece.text)
+            out.tokens += [piece.token] if piece.token >= 0 else []
+            if log is not None:
+                log.note(piece.token)
+            if not flags["as_json"]:
+                click.echo(piece.text, nl=False)
+                sys.stdout.flush()
+    except KeyboardInterrupt:  # also in the moments between two tokens, and between the prompt and the first
+        out.finish_reason = INTERRUPTED
+    return out
+
+
+def _read_prompt(
+    model: TextModel, ids: list[int], sampling: Sampling, flags: dict[str, Any], out: _Text
+) -> Iterator[Piece]:
+    """Reads the prompt, with a progress bar; the pieces that follow, of which the first is there already."""
+    hidden = flags["quiet"] or flags["as_json"] or len(ids) < 2 * model.plan.max_batch
+    with progress_bar("reading the prompt", hidden) as progress:
         stream = model.generate(
             ids,
             flags["max_tokens"],
@@ -338,26 +358,12 @@ def _generate(
             flags["prompt_cache"],
             grammar=grammar_from(model, flags),
         )
-        try:
-            first = next(stream, None)
-        except KeyboardInterrupt:
-            out.finish_reason = INTERRUPTED
-            return out
-    out.prompt_stats = model.stats
-    try:
-        for piece in itertools.chain([] if first is None else [first], stream):
-            out.pieces.append(piece.text)
-            out.tokens += [piece.token] if piece.token >= 0 else []
-            if log is not None:
-                log.note(piece.token)
-            if not flags["as_json"]:
-                click.echo(piece.text, nl=False)
-                sys.stdout.flush()
-        out.finish_reason = stream.finish_reason
-    except KeyboardInterrupt:
-        out.finish_reason = INTERRUPTED
+        first = next(stream, None)
     out.cached_tokens = stream.cached_tokens
-    return out
+    out.prompt_stats = model.stats
+    yield from [] if first is None else [first]
+    yield from stream
+    out.finish_reason = stream.finish_reason
 
 
 def _warm_start(model: TextModel, flags: dict[str, Any]) -> Model | None:
