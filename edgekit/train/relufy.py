@@ -97,7 +97,7 @@ def _load(path: Path) -> nn.Module:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()
     open_checkpoint(path)  # refuses pickles and damaged files with our own words
     model: nn.Module = AutoModelForCausalLM.from_pretrained(
         path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True

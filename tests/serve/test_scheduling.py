@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -303,7 +304,9 @@ def test_many_clients_come_and_go(narrow: Running) -> None:
     def visit(number: int) -> None:
         connection = send(narrow, {**ASKED, "stream": number % 2 == 0})
         if number % 3 == 0:
-            connection.recv(10)
+            connection.settimeout(0.5)  # an answer that is not streamed comes when its 11,000 tokens are there
+            with suppress(TimeoutError):
+                connection.recv(10)
         connection.close()
 
     threads = [threading.Thread(target=visit, args=(i,)) for i in range(60)]
