@@ -24,6 +24,7 @@ COMMANDS = {
     "serve": ("serve", "Answer requests over HTTP, as OpenAI's API does."),
     "bench": ("bench", "Measure speed, reads and quality."),
     "eval": ("eval", "Measure quality on text, and the distance from the original."),
+    "compare": ("compare", "Set recipes side by side: size, quality, speed."),
     "plan": ("plan", "Say what a budget will give, before running."),
     "profile": ("profile", "Measure this device."),
     "export": ("export", "Make Core ML, ONNX, MLX or Core AI artifacts of a bundle."),
