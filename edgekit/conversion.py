@@ -16,6 +16,7 @@ from edgekit.bundle.workspace import check_apart, check_replaceable, output_path
 from edgekit.bundle.writer import Progress, Writer
 from edgekit.calibrate.calibration import Calibration, Note, apply, extend
 from edgekit.calibrate.curvature import check_torch
+from edgekit.calibrate.fitting import Fitted
 from edgekit.calibrate.learned import Learned
 from edgekit.calibrate.samples import with_samples
 from edgekit.calibrate.target import Target, targeted
@@ -27,7 +28,7 @@ from edgekit.errors import ConvertError
 from edgekit.generate.tokenizer import missing_tokenizer
 from edgekit.jobs import executor_for
 from edgekit.recipe import Recipe, load_recipe
-from edgekit.recipe.allocation import Choice, recipe_text
+from edgekit.recipe.allocation import Allocated, allocation_of, recipe_text
 from edgekit.recipe.recipe import KEEP
 from edgekit.version import __version__
 
@@ -46,7 +47,9 @@ class Conversion:
         resumed: matrices that an earlier, interrupted call had finished.
         restarted: leftovers of a call with another source or recipe were thrown away.
         warnings: lines about keys and tensors of the checkpoint that are not used.
-        made_recipe: the recipe that was made for a target size, as TOML; None if it was given.
+        made_recipe: the recipe that was made for a target, as TOML; None if it was given.
+        allocation: with a target, what each tensor got.
+        expected_tokens_per_second: with a target speed, what this device's profile promises.
         losses: with the recipe "keep", what was kept bit for bit and what was not.
     """
 
@@ -60,6 +63,8 @@ class Conversion:
     restarted: bool
     warnings: tuple[str, ...] = ()
     made_recipe: str | None = None
+    allocation: tuple[Allocated, ...] = ()
+    expected_tokens_per_second: float | None = None
     losses: Losses | None = None
 
 
@@ -99,7 +104,7 @@ def convert(
         layout: "bundle" (all of a neuron side by side), "split" (what decides whether it is active apart
             from the rest, for exact and threshold selection) or "auto".
         unit_size: bytes that feed-forward units aim at; chosen by the layout if not given.
-        target: instead of a recipe: a size, into which the bits of each tensor are fitted.
+        target: instead of a recipe: a size or speed, into which the bits of each tensor are fitted.
         calibration: learn predictors, cuts and an order of neurons from text first.
         lora: a folder with a LoRA adapter of PEFT, which is merged into the weights.
         progress: called with (weights done, weights in all).
@@ -113,7 +118,7 @@ def convert(
     if layout not in LAYOUTS:
         raise ConvertError(f"layout '{layout}' is not one of {', '.join(LAYOUTS)}")
     if target is not None and (recipe, method, bits, group_size) != (None,) * 4:
-        raise ConvertError("give either a target size, with a method at most, or a recipe, not both")
+        raise ConvertError("give either a target, with a method at most, or a recipe, not both")
     named = target is not None or (recipe, method, bits, group_size) != (None,) * 4
     chosen = load_recipe(recipe if named or not str(checkpoint).endswith(SUFFIX) else KEEP, method, bits, group_size)
     if calibration is not None:
@@ -159,7 +164,7 @@ def convert(
     }
     report = note or (lambda what, done, total: None)
     arrangement = Arrangement(layout, unit_size)
-    choices: dict[str, Choice] = {}
+    fitted: Fitted | None = None
     learned: Learned | None = None
     with executor_for(workers, cluster) as executor, workspace(place, resumes=True) as space:
         _check_place(place, overwrite)  # another process may have made it since
@@ -170,10 +175,20 @@ def convert(
         curvature = space.folder / f"curvature-{text_key}"
         if target is not None:
             folder = space.folder / "sensitivity"
-            chosen, choices = targeted(
-                opened, model, target, arrangement, calibration, folder, curvature, text_key, workers, report
+            fitted = targeted(
+                opened,
+                model,
+                target,
+                arrangement,
+                calibration,
+                folder,
+                curvature,
+                text_key,
+                provenance,
+                workers,
+                report,
             )
-            chosen = chosen.with_text() if calibration is not None else chosen
+            chosen = fitted.recipe.with_text() if calibration is not None else fitted.recipe
         provenance |= {"recipe": chosen.name, "rules": chosen.table()}
         key_text = f"{__version__}:{opened.fingerprint}:{chosen.fingerprint()}:{layout}:{unit_size}"
         if calibration is not None:
@@ -202,7 +217,9 @@ def convert(
         writer.resumed,
         writer.restarted,
         warnings,
-        recipe_text(chosen.name, choices) if choices else None,
+        None if fitted is None else recipe_text(chosen.name, fitted.choices),
+        () if fitted is None else allocation_of(fitted.tensors, fitted.choices),
+        None if fitted is None else fitted.tokens_per_second,
         losses,
     )
 

@@ -13,8 +13,12 @@ from edgekit.cli.main import main
 from edgekit.codecs import make_codec
 from edgekit.errors import RecipeError
 from edgekit.inspect import inspect_bundle
+from edgekit.plan import device
+from edgekit.plan.device import KERNELS, Profile, Reads, kernel_name
+from edgekit.plan.predict import predict
 from edgekit.recipe import load_recipe
 from edgekit.recipe.allocation import METHODS, Choice, Tensor, allocate, candidates, recipe_text
+from edgekit.runtime.values import Options
 from tests.conftest import DEMO
 
 CODECS = [make_codec("scaled_palette", b) for b in (2, 3, 4)]
@@ -109,7 +113,7 @@ def test_text_moves_bits_to_where_they_matter(tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--target-bpw", "3", "--target-size", "3M"], "not both"),
+        (["--target-bpw", "3", "--target-size", "3M"], "give one of"),
         (["--target-bpw", "3", "--recipe", "q4"], "not both"),
         (["--target-bpw", "1.5"], "are too few"),
         (["--target-size", "200K"], "does not fit"),
@@ -124,3 +128,64 @@ def test_targets_that_cannot_be_are_one_line(
     assert line in error
     assert "\n" not in error
     assert not list(tmp_path.glob("a*"))
+
+
+# --- speed ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
+    """A device whose flash is slow, so that a token takes its bytes."""
+    reads = tuple(Reads(s, d, 100.0) for s in (4096, 65536) for d in (1, 128))
+    rates = {kernel_name(c, b): 1e12 for c, b in KERNELS}
+    profile = Profile("made up", 2, True, "uring", 1e6, 1e6, reads, rates)
+    path = tmp_path / "profile.json"
+    profile.save(path)
+    monkeypatch.setattr(device, "default_path", lambda: path)
+    return profile
+
+
+def test_a_target_speed_gets_the_most_bits_that_are_so_fast(
+    measured: Profile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["convert", str(DEMO), "--json", "--method", "affine", "--ram", "2M", "-o"]
+    found = []
+    for name, speed in (("slow", "0.3"), ("fast", "0.5")):
+        assert main([*base, str(tmp_path / name), "--target-speed", speed]) == 0
+        report = json.loads(capsys.readouterr().out)
+        real = predict(tmp_path / f"{name}.edgekit", Options(ram=2 << 20), measured).tokens_per_second
+        assert report["expected_tokens_per_second"] == pytest.approx(real, rel=1e-3)  # the manifests' sizes
+        assert 0.999 * float(speed) <= real < 1.1 * float(speed)  # the next step of bits would be slower than asked for
+        found.append(report["bits_per_weight"])
+        assert sum(row["loss"] for row in report["allocation"]) == pytest.approx(1, abs=1e-4)
+    assert found[0] > found[1]
+
+
+def test_a_speed_that_no_bits_give_is_refused_with_the_fastest(
+    measured: Profile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["convert", str(DEMO), "-o", str(tmp_path / "a"), "--method", "affine", "--target-speed"]
+    assert main([*base, "50", "--ram", "2M"]) == 1
+    assert "no bits give 50 tok/s within 2.0 MiB" in capsys.readouterr().err
+    assert main([*base, "0.1", "--ram", "20K"]) == 1
+    assert "is too small" in capsys.readouterr().err
+    assert main([*base, "5", "--target-bpw", "3"]) == 1
+    assert "give one of" in capsys.readouterr().err
+    device.default_path().unlink()
+    assert main([*base, "5"]) == 1
+    assert "edgekit profile" in capsys.readouterr().err
+    assert not list(tmp_path.glob("a*"))
+
+
+def test_an_allocation_is_shown_by_kinds_of_tensors_and_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    plot = tmp_path / "bits.svg"
+    base = ["convert", str(DEMO), "--plot", str(plot), "-o"]
+    assert main([*base, str(tmp_path / "a"), "--target-bpw", "3", "--method", "affine"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    row = next(line for line in lines if line.startswith("layers.*.ffn.down"))
+    assert 2 <= float(row.split()[2]) <= 4
+    assert "layers.0.ffn.down" in plot.read_text()
+    assert main([*base, str(tmp_path / "b"), "--recipe", "q4"]) == 1

@@ -1,10 +1,11 @@
-"""A recipe for a wanted size: what each tensor is worth is measured or assumed, then bits are allocated."""
+"""A recipe for a wanted size or speed: what each tensor is worth is measured or assumed, then bits are allocated."""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,15 +16,14 @@ from edgekit.bundle.writer import StatisticsOf, Writer
 from edgekit.calibrate import activity, sensitivity
 from edgekit.calibrate.calibration import Calibration, Note
 from edgekit.calibrate.curvature import read_curvature
+from edgekit.calibrate.fitting import Fitted, fit_bits, fit_bytes, fit_speed, predictor
 from edgekit.calibrate.hessians import Hessians
 from edgekit.calibrate.sensitivity import Reader
 from edgekit.checkpoint import Checkpoint
-from edgekit.codecs import make_codec
-from edgekit.errors import RecipeError
 from edgekit.generate.tokenizer import Tokenizer
 from edgekit.jobs import Threads
-from edgekit.recipe import Recipe, Rule, load_recipe
-from edgekit.recipe.allocation import METHODS, Choice, Tensor, allocate, from_json, to_json
+from edgekit.recipe import Recipe, load_recipe
+from edgekit.recipe.allocation import METHODS, Tensor, from_json, to_json
 from edgekit.runtime.model import plan_bundle
 from edgekit.runtime.values import Options
 
@@ -31,21 +31,26 @@ PROBES = (3, 6)  # fewest and most bits around which sensitivity is measured
 TOKENS = 2048  # of text that the model reads for each tensor
 RAM = 256 << 20
 BATCH = 256
-TRIES = 12  # of the search for a size in bytes
+TYPICAL = 4  # bits around which sensitivity is measured, where speed is what is wanted
 
 
 @dataclass(frozen=True)
 class Target:
-    """The wanted size: bits per weight of codes, scales and tables, or bytes of the bundle's weights, all included; and
-    the method of the codecs to choose among."""
+    """What is wanted, one of three.
+
+    Attributes:
+        bits_per_weight: of codes, scales and tables.
+        bytes: of the bundle's weights, all included.
+        method: of the codecs to choose among.
+        tokens_per_second: at least, by the profile of this device.
+        ram: with a speed: the budget that it is wanted within, in bytes; None for all that the model takes.
+    """
 
     bits_per_weight: float | None = None
     bytes: int | None = None
     method: str = METHODS[0]
-
-    def key(self) -> str:
-        """Changes when the result would."""
-        return f"{self.bits_per_weight}:{self.bytes}"
+    tokens_per_second: float | None = None
+    ram: int | None = None
 
 
 def targeted(
@@ -57,60 +62,48 @@ def targeted(
     folder: Path,
     curvature: Path,
     key: str,
+    provenance: dict[str, Any],
     threads: int,
     note: Note,
-) -> tuple[Recipe, dict[str, Choice]]:
-    """A recipe of the target's size, and what was chosen for each tensor.
+) -> Fitted:
+    """A recipe that meets the target, and what was chosen for each tensor.
 
     Args:
         checkpoint: the source.
         model: its architecture.
-        target: the size.
+        target: the size or speed.
         arrangement: of the bundle to be made, which decides on its padding.
         text: what sensitivity is measured on; None if it is assumed.
         folder: for what is kept meanwhile.
         curvature: where gradients' Hessians are kept, if the text's settings ask for them.
         key: changes when checkpoint or text do.
+        provenance: of the bundle to be made.
         threads: tensors encoded at once.
         note: called with what is being done, and how far it is.
 
     Raises:
-        RecipeError: the target is too small for the model.
+        RecipeError: the target cannot be met with this model.
+        RuntimeFailure: a speed is wanted, and this device was not measured.
     """
+
+    def placed(recipe: Recipe) -> Layout:
+        return plan_layout(model, recipe, arrangement)
+
+    predicted = None
+    if target.tokens_per_second is not None:
+        predicted = predictor(checkpoint, model, placed, provenance)
     layout = plan_layout(model, load_recipe("f16"))
     weights = sum(p.rows * p.cols for m in layout.matrices for p in m.parts)
-    bits = target.bits_per_weight or 8 * (target.bytes or 0) / weights
+    bits = target.bits_per_weight or (8 * target.bytes / weights if target.bytes else TYPICAL)
     probe = min(max(round(bits), PROBES[0]), PROBES[1])
     key = f"{key}-{probe}-{target.method}"
     tensors = _tensors(checkpoint, model, layout, probe, target.method, text, folder, curvature, key, threads, note)
-
-    def made(bits: float) -> tuple[Recipe, dict[str, Choice], int]:
-        chosen = allocate(tensors, bits)
-        rest = Rule("*", make_codec("affine", 8))
-        rules = tuple(Rule(tensor, choice.codec) for tensor, choice in chosen.items())
-        recipe = Recipe(f"{bits:.3f} bits", (*rules, rest))
-        placed = plan_layout(model, recipe, arrangement)
-        return recipe, chosen, placed.resident_bytes + placed.flash_bytes
-
+    if target.tokens_per_second is not None and predicted is not None:
+        return fit_speed(tensors, target.tokens_per_second, target.ram, predicted)
     if target.bits_per_weight is not None:
-        recipe, chosen, _ = made(target.bits_per_weight)
-        return recipe, chosen
+        return fit_bits(tensors, target.bits_per_weight)
     assert target.bytes is not None
-    low, high, best = 0.0, 9.0, None
-    for _ in range(TRIES):
-        middle = (low + high) / 2
-        try:
-            recipe, chosen, size = made(middle)
-        except RecipeError:
-            low = middle
-            continue
-        if size <= target.bytes:
-            low, best = middle, (recipe, chosen)
-        else:
-            high = middle
-    if best is None:
-        raise RecipeError(f"the model does not fit into {target.bytes} bytes; ask for more, or take a smaller model")
-    return best
+    return fit_bytes(tensors, target.bytes, placed)
 
 
 def _tensors(

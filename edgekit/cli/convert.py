@@ -20,6 +20,9 @@ LEARNING = ("calibration_tokens", "gradients", "predictor", "keep_order", "false
 OF_MODELS = (
     "target_bpw",
     "target_size",
+    "target_speed",
+    "ram",
+    "plot",
     "revision",
     "threads",
     "cluster",
@@ -53,6 +56,16 @@ OF_MODELS = (
     help="Instead of a recipe: bits per weight, allocated where they matter (measured with --calibration).",
 )
 @click.option("--target-size", help="Instead of a recipe: bytes of the bundle's weights, as in 300M.")
+@click.option(
+    "--target-speed",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Instead of a recipe: tokens per second that this device shall write at least, by its profile "
+    "(edgekit profile); the closest model that is so fast.",
+)
+@click.option("--ram", help="With --target-speed: the budget that it shall be so fast within, as in 2G.")
+@click.option(
+    "--plot", type=click.Path(path_type=Path), help="With a target: draw what each tensor got (needs matplotlib)."
+)
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
 @click.option("-t", "--threads", type=click.IntRange(1, 256), help="Tensors encoded at once.  [default: all cores]")
 @click.option(
@@ -112,6 +125,9 @@ def command(
     group_size: int | None,
     target_bpw: float | None,
     target_size: str | None,
+    target_speed: float | None,
+    ram: str | None,
+    plot: Path | None,
     revision: str | None,
     threads: int | None,
     cluster: str | None,
@@ -150,6 +166,8 @@ def command(
     """
     from edgekit.calibrate.calibration import Calibration
     from edgekit.calibrate.target import Target
+    from edgekit.cli.allocation import allocation_lines, draw_allocation
+    from edgekit.cli.plots import check_plots
     from edgekit.conversion import convert
     from edgekit.converters.base import Choices, load, parse_kinds
     from edgekit.recipe.allocation import METHODS
@@ -159,10 +177,23 @@ def command(
         refuse_flags(OF_MODELS, "for language models only, not for an ONNX graph; leave it out")
         _graph(Path(checkpoint), Path(out), (recipe, method, bits, group_size), overwrite, quiet, as_json)
         return
-    if target_bpw is not None and target_size is not None:
-        raise ConvertError("give --target-bpw or --target-size, not both")
-    sized = target_bpw is not None or target_size is not None
-    target = Target(target_bpw, parse_bytes(target_size) or None, method or METHODS[0]) if sized else None
+    wanted = (target_bpw, target_size, target_speed)
+    if sum(value is not None for value in wanted) > 1:
+        raise ConvertError("give one of --target-bpw, --target-size and --target-speed")
+    if target_speed is None:
+        refuse_flags(("ram",), "of --target-speed only; edgekit run takes a budget, too")
+    sized = wanted != (None,) * 3
+    target = (
+        Target(
+            target_bpw, parse_bytes(target_size) or None, method or METHODS[0], target_speed, parse_bytes(ram) or None
+        )
+        if sized
+        else None
+    )
+    if not sized:
+        refuse_flags(("plot",), "of --target-bpw, --target-size and --target-speed only")
+    elif plot is not None:
+        check_plots()
     kinds = parse_kinds(targets)
     if calibration and self_calibration:
         raise ConvertError("give text with --calibration, or let the model write it with --self-calibration, not both")
@@ -207,6 +238,8 @@ def command(
         )
     made = []
     saved = _save_recipe(done)
+    if plot is not None:
+        draw_allocation(plot, done.allocation)
     if kinds:
         made = export_all(done.path, targets, Choices(context=context), True, quiet or as_json)
     if as_json:
@@ -219,6 +252,10 @@ def command(
             f"{done.path}: {done.parameters / 1e6:.1f}M weights, {human(done.bundle_bytes)}, "
             f"{done.bits_per_weight:.2f} bits per weight ({done.recipe}), {done.seconds:.1f} s{resumed}"
         )
+        if done.allocation:
+            click.echo("\n".join(allocation_lines(done.allocation)))
+        if done.expected_tokens_per_second is not None:
+            click.echo(f"expected    {done.expected_tokens_per_second:.1f} tok/s{f' within {ram}' if ram else ''}")
         if saved is not None:
             click.echo(f"{saved}: the recipe that was made; edit it, and give it as --recipe")
         if done.losses is not None and done.losses.line():

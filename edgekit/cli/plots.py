@@ -8,6 +8,8 @@ from typing import Any
 
 from edgekit.errors import RuntimeFailure
 
+LABELS = 120  # names that stand below the bars of a plot at most
+
 
 def check_plots() -> None:
     """Refuses a plot before the work that it would show.
@@ -69,6 +71,30 @@ def panels(
         else:
             axes.set_ylim(bottom=0)
     rows[-1, 0].set_xlabel(x)
+    _save(figure, path)
+
+
+def bars(path: Path, names: Sequence[str], drawn: Sequence[tuple[str, Sequence[float], bool]]) -> None:
+    """Draws a bar for each name to an image file, in panels one below the other.
+
+    Args:
+        path: the file.
+        names: below the bars; so many that they would overlap are left out in part.
+        drawn: title, heights, and whether the axis is logarithmic, of each panel.
+
+    Raises:
+        RuntimeFailure: matplotlib is missing, or the file cannot be written.
+    """
+    size = (max(7.0, min(24.0, 0.16 * len(names))), 2.6 * len(drawn) + 1)
+    figure, rows = _pyplot().subplots(len(drawn), 1, figsize=size, sharex=True, squeeze=False)
+    for axes, (title, heights, logarithmic) in zip(rows[:, 0], drawn, strict=True):
+        axes.bar(range(len(names)), heights, width=0.9)
+        axes.set_ylabel(title)
+        axes.grid(True, axis="y", alpha=0.3)
+        if logarithmic and any(height > 0 for height in heights):
+            axes.set_yscale("log")
+    step = -(-len(names) // LABELS)
+    rows[-1, 0].set_xticks(range(0, len(names), step), names[::step], rotation=90, fontsize=7)
     _save(figure, path)
 
 

@@ -110,6 +110,41 @@ def _slope(a: Choice, b: Choice) -> float:
     return (a.loss - b.loss) / (b.bits - a.bits)
 
 
+@dataclass(frozen=True)
+class Allocated:
+    """What a tensor got, as plain values.
+
+    Attributes:
+        tensor: its name in the bundle.
+        codec: that of the recipe.
+        weights: how many it has.
+        bits_per_weight: of codes, scales and tables.
+        sensitivity: loss per lost share of its energy, as a share of all tensors' mean.
+        loss: that is expected, as a share of all tensors' sum.
+    """
+
+    tensor: str
+    codec: str
+    weights: int
+    bits_per_weight: float
+    sensitivity: float
+    loss: float
+
+
+def allocation_of(tensors: Sequence[Tensor], chosen: dict[str, Choice]) -> tuple[Allocated, ...]:
+    """What each tensor got, in the order of the model."""
+    loss = sum(choice.loss for choice in chosen.values()) or 1.0
+    mean = sum(t.sensitivity for t in tensors) / len(tensors) or 1.0
+    return tuple(
+        Allocated(
+            t.name, f"{chosen[t.name].codec.name}{chosen[t.name].codec.bits}", t.weights,
+            round(chosen[t.name].bits / t.weights, 3), round(t.sensitivity / mean, 6),
+            round(chosen[t.name].loss / loss, 6),
+        )
+        for t in tensors
+    )  # fmt: skip
+
+
 def recipe_text(name: str, chosen: dict[str, Choice]) -> str:
     """A recipe in TOML that gives each tensor its choice, and all others (none, in the same model) 8 bits."""
     lines = [f'name = "{name}"']
