@@ -18,7 +18,7 @@ let package = Package(
         "tests", "bench", "swift", "onnx", "src/kernels/table.inc", "src/kernels/kernels.inc", "src/kernels/x86_codes.inc",
         "src/kernels/simd.inc", "src/kernels/simd_cache.inc", "src/kernels/simd_rows.inc", "src/kernels/integer.inc",
         "src/kernels/integer_entries.inc",
-        "src/kernels/integer_table.inc", "src/kernels/x86_integer.inc", "src/kernels/x86_fours.inc", "src/kernels/portable/planes.inc",
+        "src/kernels/integer_table.inc", "src/kernels/x86_integer.inc", "src/kernels/x86_fours.inc", "src/kernels/x86_lanes.inc", "src/kernels/portable/planes.inc",
         "src/kernels/neon/codes.inc", "src/kernels/neon/neon_integer.inc", "src/kernels/trellis.inc", "src/encode/steps.inc",
       ],
       sources: ["src"],

@@ -77,8 +77,12 @@ struct Bench {
     return measure([&] {
       for (uint32_t r = 0; r < kRows; ++r) {
         const RowCase& c = rows[r];
-        set.integers->dots[k](c.part, c.row.data(), c.lut.data(), q.data(), quantized_bytes(padded), tokens, &y[r],
-                              kRows);
+        if (tokens == 1) {
+          set.integers->dot[k](c.part, c.row.data(), c.lut.data(), q.data(), &y[r]);
+        } else {
+          set.integers->dots[k](c.part, c.row.data(), c.lut.data(), q.data(), quantized_bytes(padded), tokens, &y[r],
+                                kRows);
+        }
       }
     });
   }

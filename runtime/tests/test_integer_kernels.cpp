@@ -34,11 +34,13 @@ std::vector<uint8_t> quantized(const IntegerKernels& kernels, const std::vector<
   return out;
 }
 
-// The same as the set's `dots` take them.
-std::vector<uint8_t> arranged(const IntegerKernels& kernels, const std::vector<float>& x, uint32_t padded) {
+// The same as the set's `dots` take them, or its `dot` if there is one at a time.
+std::vector<uint8_t> arranged(const IntegerKernels& kernels, const std::vector<float>& x, uint32_t padded,
+                              bool one = false) {
   std::vector<uint8_t> out = quantized(kernels, x, padded);
-  for (size_t at = 0; kernels.arrange != nullptr && at < out.size(); at += quantized_bytes(padded)) {
-    kernels.arrange(padded, out.data() + at);
+  const auto arrange = one ? kernels.arrange_one : kernels.arrange;
+  for (size_t at = 0; arrange != nullptr && at < out.size(); at += quantized_bytes(padded)) {
+    arrange(padded, out.data() + at);
   }
   return out;
 }
@@ -127,6 +129,12 @@ TEST(integer_products_match_the_portable_ones_bit_for_bit) {
                                y.data(), 1);
         CHECK(same_bits(y.data(), want[0].data() + first, tokens));
       }
+      const std::vector<uint8_t> alone = arranged(*set->integers, numbers, padded, true);
+      for (uint32_t r = 0; r < kPanelRows; ++r) {
+        float y = 7;
+        set->integers->dot[k](part, rows[r].row.data(), rows[r].lut.data(), alone.data() + r * stride, &y);
+        CHECK(same_bits(&y, &want[r][r], 1));
+      }
       for (uint32_t n : {1u, 5u, 8u}) {
         const std::vector<float> y = through_panel(*set->integers, rows, n, expected, kTokens);
         bool same = true;
@@ -156,6 +164,9 @@ TEST(integer_products_have_the_scale_of_every_byte) {
       const std::vector<uint8_t> own = arranged(*set->integers, x, padded);
       float y = 7;
       set->integers->dots[k](c.part, c.row.data(), c.lut.data(), own.data(), 0, 1, &y, 1);
+      CHECK(same_bits(&y, &want, 1));
+      const std::vector<uint8_t> alone = arranged(*set->integers, x, padded, true);
+      set->integers->dot[k](c.part, c.row.data(), c.lut.data(), alone.data(), &y);
       CHECK(same_bits(&y, &want, 1));
     }
   }

@@ -59,6 +59,8 @@ struct IntegerKernels {
   // y[t * ldy] = row . x[t]; activations of token t at x + t * stride. Null for codecs that only have f32 products.
   void (*dots[kCodecCount])(const Part&, const uint8_t* row, const uint16_t* lut, const uint8_t* x, size_t stride,
                             uint32_t tokens, float* y, size_t ldy);
+  // *y = row . x for one token: the same bits.
+  void (*dot[kCodecCount])(const Part&, const uint8_t* row, const uint16_t* lut, const uint8_t* x, float* y);
   // Fills a panel with n <= 8 rows; what the others hold does not count.
   void (*fill_panel[kCodecCount])(const Part&, const uint8_t* const* rows, const uint16_t* const* luts, uint32_t n,
                                   Panel& panel);
@@ -68,6 +70,8 @@ struct IntegerKernels {
   // Gives the q of a token's activations, in place, the order in which this set's `dots` take them; null where that is
   // the order of columns, which panels always take. x86: of every eight blocks [8 fours of columns][8 blocks][4].
   void (*arrange)(size_t padded, uint8_t* x);
+  // The same for `dot`. With VNNI: of every four blocks columns 0 to 15 of each, then 16 to 31 of each.
+  void (*arrange_one)(size_t padded, uint8_t* x);
 };
 
 extern const IntegerKernels kPortableIntegers;

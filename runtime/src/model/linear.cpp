@@ -7,6 +7,8 @@
 namespace edgekit {
 
 namespace {
+constexpr uint32_t kRowsAhead = 2;  // of one that is multiplied are asked for: the hardware stops at every page's end
+
 // Rows that a thread takes at a time: a few long runs, as memory is read fastest from end to end.
 uint32_t rows_at_a_time(const Rows& rows, const ThreadPool& pool) {
   return std::max(16u, (rows.end - rows.begin) / (4 * pool.size()));
@@ -23,6 +25,7 @@ Tile::Tile(const Linear& linear, const Part& part, const Rows& rows, uint32_t r0
     rows_[i] = rows.row(r0 + i) + part.offset;
     luts_[i] = linear.w_.lut(part, r0 + i);
   }
+  one_ = tokens == 1;
   few_ = tokens <= (integers ? kFewIntegerTokens : kFewTokens);
   if (few_) return;
   if (integers) {
@@ -56,9 +59,14 @@ void Tile::multiply_integers(uint32_t first, uint32_t count, float* y, uint32_t 
   const size_t padded = padded_cols(part_.cols), stride = quantized_bytes(padded);
   const uint8_t* in = linear_.s_.quantized.data() + first * stride;
   if (!few_) return kernels.multiply_panel(panel_, padded, count_, in, stride, count, y, ldy);
+  const int codec = static_cast<int>(part_.codec);
   for (uint32_t i = 0; i < count_; ++i) {
     if (i + 1 < count_) ask_for(rows_[i + 1], part_.bytes);
-    kernels.dots[static_cast<int>(part_.codec)](part_, rows_[i], luts_[i], in, stride, count, y + i, ldy);
+    if (one_) {
+      kernels.dot[codec](part_, rows_[i], luts_[i], in, y + i);
+    } else {
+      kernels.dots[codec](part_, rows_[i], luts_[i], in, stride, count, y + i, ldy);
+    }
   }
 }
 
@@ -66,11 +74,13 @@ void Linear::prepare(const float* x, uint32_t ldx, uint32_t tokens, uint32_t wid
   if (width > s_.width.quantized) return;  // no matrix with an input of this width wants them
   constexpr uint32_t kGrain = 8;
   const size_t stride = quantized_bytes(width);
-  const auto arrange = tokens <= kFewIntegerTokens ? kernels_.integers->arrange : nullptr;  // panels take more, as is
+  const IntegerKernels& kernels = *kernels_.integers;
+  auto arrange = tokens == 1 ? kernels.arrange_one : kernels.arrange;
+  if (tokens > kFewIntegerTokens) arrange = nullptr;  // panels take them as they are
   pool_.parallel_for(tokens, kGrain, [&](uint32_t begin, uint32_t end, uint32_t) {
     for (uint32_t t = begin; t < end; ++t) {
       uint8_t* to = s_.quantized.data() + t * stride;
-      kernels_.integers->quantize(x + size_t{t} * ldx, width, to);
+      kernels.quantize(x + size_t{t} * ldx, width, to);
       if (arrange != nullptr) arrange(width, to);
     }
   });
@@ -80,7 +90,7 @@ float Linear::dot(const Part& p, const uint8_t* row, uint32_t r, const float* x)
   const int codec = static_cast<int>(p.codec);
   float y;
   if (integers(p)) {
-    kernels_.integers->dots[codec](p, row, w_.lut(p, r), s_.quantized.data(), 0, 1, &y, 1);
+    kernels_.integers->dot[codec](p, row, w_.lut(p, r), s_.quantized.data(), &y);
   } else {
     kernels_.dots[codec](p, row, w_.lut(p, r), x, 0, 1, &y, 1);
   }
@@ -134,6 +144,7 @@ void Linear::multiply_one(const Rows& rows, const float* x, const float* bias, f
   const Part& p = rows.matrix->parts[0];
   const auto body = [&](uint32_t begin, uint32_t end, uint32_t) {
     for (uint32_t r = rows.begin + begin; r < rows.begin + end; ++r) {
+      if (r + kRowsAhead < rows.begin + end) ask_for(rows.row(r + kRowsAhead), p.bytes);
       const float sum = dot(p, rows.row(r), r, x);
       y[r] = bias != nullptr ? sum + bias[r] : sum;
     }

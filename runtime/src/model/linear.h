@@ -40,6 +40,7 @@ class Tile {
   const uint8_t* rows_[kTileRows];
   const uint16_t* luts_[kTileRows];
   uint32_t count_;
+  bool one_;  // token, in an order of its own
   bool few_;  // tokens: rows are then unpacked again for every few of them, in registers
   float* memory_;
   Panel panel_{};

@@ -141,6 +141,7 @@ void Neurons::add_rows(const Block& b, const Rows& rows, const float* x, uint32_
   const auto add_group = [&](uint32_t begin, uint32_t end, float* sums) {
     for (uint32_t r = rows.begin + begin; r < rows.begin + end; ++r) {
       const uint8_t* row = rows.row(r);
+      if (r + 1 < rows.begin + end) ask_for(rows.row(r + 1), down.offset + down.bytes);
       const float v = value(b, *rows.matrix, row, r, x, expert);
       s_.h[r] = v;
       // At once, as its row is read from end to end then: memory is faster that way than sums of several rows are.

@@ -13,6 +13,7 @@ namespace {
 #include "kernels/portable/planes.inc"
 
 constexpr void (*kArrange)(size_t, uint8_t*) = nullptr;
+constexpr auto kArrangeOne = kArrange;
 
 void quantize(const float* x, size_t padded, uint8_t* to) {
   const size_t blocks = padded / kBlock, room = quantized_blocks(padded);
@@ -84,6 +85,11 @@ void dots(const Part& p, const uint8_t* at, const uint16_t* lut, const uint8_t* 
     }
     y[t * ldy] = total(sums);
   }
+}
+
+template <Codec C>
+void dot(const Part& p, const uint8_t* at, const uint16_t* lut, const uint8_t* x, float* y) {
+  dots<C>(p, at, lut, x, 0, 1, y, 1);
 }
 
 template <Codec C>
