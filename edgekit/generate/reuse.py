@@ -22,6 +22,8 @@ def keep_shared(session: Session, ids: Sequence[int]) -> int:
     One token of the prompt is always left to evaluate, as its logits are needed.
     """
     shared = shared_tokens(session.tokens, ids)
+    if session.given_from is not None:  # a picture's tokens do not say which picture it is
+        shared = min(shared, session.given_from)
     try:
         session.rewind(shared)
     except RuntimeFailure:  # layers with a sliding window no longer hold what this prompt's tokens look at

@@ -158,6 +158,17 @@ class Embedding(_Struct):
     )
 
 
+class Input(_Struct):
+    _fields_ = (
+        ("struct_size", c.c_uint32),
+        ("count", c.c_uint32),
+        ("tokens", c.POINTER(c.c_int32)),
+        ("rows", c.c_void_p),
+        ("columns", c.c_uint32),
+        ("both_ways", c.c_uint32),
+    )
+
+
 class Sampling(_Struct):
     _fields_ = (
         ("struct_size", c.c_uint32),
@@ -243,7 +254,7 @@ class Trellis(_Struct):
 
 
 STRUCTS: tuple[type[c.Structure], ...] = (
-    Error, Options, Plan, Stats, Info, Embedding, Sampling, ReadTest, KernelTest, Trellis,
+    Error, Options, Plan, Stats, Info, Embedding, Input, Sampling, ReadTest, KernelTest, Trellis,
 )  # fmt: skip
 
 
@@ -317,6 +328,7 @@ def library() -> c.CDLL:
         "session_capture": (None, (handle, Capture, c.c_void_p)),
         "session_capture_inputs": (None, (handle, InputsCapture, c.c_void_p)),
         "session_eval": (status, (handle, ids, c.c_uint32, c.c_uint32, c.c_void_p, error_p)),
+        "session_eval_embeddings": (status, (handle, c.POINTER(Input), c.c_uint32, c.c_void_p, error_p)),
         "session_embed": (status, (handle, c.POINTER(Embedding), c.c_uint32, error_p)),
         "session_next": (status, (handle, c.POINTER(Sampling), ids, error_p)),
         "session_set_draft": (status, (handle, handle, error_p)),

@@ -87,6 +87,7 @@ class Session:
         self.model = source if isinstance(source, Model) else Model(source, options)
         self.draft: Session | None = None
         self._fill: Callable[[Mask], None] | None = None
+        self._given_from: int | None = None
         made = c.c_void_p()
         try:
             with self.model.handle.use() as model:
@@ -182,6 +183,51 @@ class Session:
         out = np.empty((len(ids), self.vocab_size), dtype=np.float32)
         self._call("eval", (c.c_int32 * len(ids))(*ids), len(ids), 1, out.ctypes.data_as(c.c_void_p))
         return out
+
+    def eval_embeddings(self, rows: F32, tokens: Sequence[SupportsIndex], both_ways: bool = False) -> None:
+        """Appends positions whose embeddings are given, as an encoder makes them of a picture
+        (edgekit_session_eval_embeddings).
+
+        Args:
+            rows: f32 [len(tokens), hidden_size], scaled and projected already.
+            tokens: what stands in the text at these positions, as the placeholder of a picture.
+            both_ways: whether each of them sees all of them; they must then fit in a pass (`Plan.max_batch`).
+
+        Raises:
+            RuntimeFailure, BundleError: as `eval`; or rows of another shape, or that are not finite.
+        """
+        self._eval_embeddings(rows, tokens, both_ways, 0, None)
+
+    def embedding_logits(self, rows: F32, tokens: Sequence[SupportsIndex], both_ways: bool = False) -> F32:
+        """The same; returns their logits, f32 [len(tokens), vocab_size]."""
+        out = np.empty((len(tokens), self.vocab_size), dtype=np.float32)
+        self._eval_embeddings(rows, tokens, both_ways, 1, out.ctypes.data_as(c.c_void_p))
+        return out
+
+    def _eval_embeddings(
+        self, rows: F32, tokens: Sequence[SupportsIndex], both_ways: bool, all_logits: int, out: c.c_void_p | None
+    ) -> None:
+        ids = token_ids(tokens, self.vocab_size)
+        given = np.ascontiguousarray(rows, dtype=np.float32)
+        if given.shape != (len(ids), self.hidden_size):
+            raise RuntimeFailure(f"the embeddings have shape {given.shape}, not {(len(ids), self.hidden_size)}")
+        listed = (c.c_int32 * max(1, len(ids)))(*ids)
+        at = c.cast(listed, c.POINTER(c.c_int32))
+        rows_at = given.ctypes.data_as(c.c_void_p)
+        struct = native.Input(
+            count=len(ids), tokens=at, rows=rows_at, columns=self.hidden_size, both_ways=int(both_ways)
+        )
+        begin = self.position
+        try:
+            self._call("eval_embeddings", c.byref(struct), all_logits, out)
+        finally:  # of a call that failed, sliding windows may keep the first positions
+            if self._given_from is None and self.position > begin:
+                self._given_from = begin
+
+    @property
+    def given_from(self) -> int | None:
+        """The first position whose embedding was given; what comes before is known by its tokens. None if all is."""
+        return self._given_from
 
     def next(self, sampling: Sampling) -> int:
         """The next token of the text: appends the one that the last call chose, and chooses another
@@ -288,6 +334,7 @@ class Session:
             BundleError: missing or damaged; the session is as after a reset.
             RuntimeFailure: of another bundle or type of cache, or longer than the context.
         """
+        self._given_from = None
         self._call("restore", encoded(path))
 
     def rewind(self, position: SupportsIndex) -> None:
@@ -297,6 +344,11 @@ class Session:
             RuntimeFailure: there are fewer, or it is negative.
         """
         self._call("rewind", _whole("position", position))
+        self._forget_given(operator.index(position))
+
+    def _forget_given(self, position: int) -> None:
+        if self._given_from is not None and self._given_from >= position:
+            self._given_from = None
 
     def copy_from(self, other: Session, position: SupportsIndex) -> None:
         """Begins as another session of the model does, with its first `position` tokens; no thread may use that one
@@ -307,7 +359,9 @@ class Session:
                 comes before that position, or the selection keeps what is not copied.
         """
         with other.handle.use() as source:
+            self._given_from = other.given_from
             self._call("copy", source, _whole("position", position))
+            self._forget_given(operator.index(position))
 
     @property
     def tokens(self) -> list[int]:
@@ -343,6 +397,7 @@ class Session:
 
     def reset(self) -> None:
         """Forgets all tokens."""
+        self._given_from = None
         with self.handle.use() as handle:
             native.library().edgekit_session_reset(handle)
 

@@ -30,6 +30,7 @@ STRUCTS = {
     "stats": native.Stats,
     "info": native.Info,
     "embedding": native.Embedding,
+    "input": native.Input,
     "sampling": native.Sampling,
     "read_test": native.ReadTest,
     "kernel_test": native.KernelTest,

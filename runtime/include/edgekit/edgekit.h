@@ -215,6 +215,16 @@ typedef struct edgekit_embedding {
   uint32_t reserved;
 } edgekit_embedding;
 
+/* Positions of a text that are given as what the blocks get of them, in place of tokens. */
+typedef struct edgekit_input {
+  uint32_t struct_size;
+  uint32_t count;        /* positions */
+  const int32_t* tokens; /* [count]: what stands in the text there, as the placeholder of a picture */
+  const float* rows;     /* [count][columns] */
+  uint32_t columns;      /* the model's hidden_size */
+  uint32_t both_ways;    /* nonzero: each of them sees all of them; then at most the plan's max_batch */
+} edgekit_input;
+
 typedef struct edgekit_sampling {
   uint32_t struct_size;
   float temperature;    /* <= 0: greedy */
@@ -318,7 +328,7 @@ EDGEKIT_API uint32_t edgekit_abi_version(void);
 EDGEKIT_API const char* edgekit_version(void);
 /* Comma-separated names of what this build can do, for callers that meet several versions: selections,
  * "budget", "save", "feed_forward", "linear", "log", "draft", "mask", "logprobs", "penalties", "activations",
- * "sessions", "copy", "embed", "lora", "uring". Unknown names may appear. */
+ * "sessions", "copy", "embed", "lora", "embeddings", "uring". Unknown names may appear. */
 EDGEKIT_API const char* edgekit_features(void);
 /* Comma-separated names of the kernel sets this CPU can run, best first. */
 EDGEKIT_API const char* edgekit_kernel_sets(void);
@@ -379,6 +389,12 @@ EDGEKIT_API void edgekit_session_capture_inputs(edgekit_session* session, edgeki
  * edgekit_session_position then says. Logits that are not finite are an error (EDGEKIT_NOT_FINITE). */
 EDGEKIT_API edgekit_status edgekit_session_eval(edgekit_session* session, const int32_t* tokens, uint32_t count,
                                                 uint32_t all_logits, float* logits, edgekit_error* error);
+/* The same for positions that are given as what stands for their tokens' embeddings, as an encoder makes it of a
+ * picture (edgekit_session_encode): behind the scale and the projection of embeddings, before those of positions are
+ * added. A session that has such positions is not saved, and convolutions and linear attention cannot go back to a
+ * token behind them but to where a text began. */
+EDGEKIT_API edgekit_status edgekit_session_eval_embeddings(edgekit_session* session, const edgekit_input* input,
+                                                           uint32_t all_logits, float* logits, edgekit_error* error);
 /* Vectors, and scores of rerankers, of texts [count], whose structs have one struct_size. An encoder reads each text
  * whole, and as many of them in one pass as the plan's max_batch tokens and 64 texts allow; a decoder reads one after
  * the other. The session's own tokens are forgotten. When the call fails, vectors that were not reached hold nothing.

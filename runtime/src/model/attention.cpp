@@ -132,6 +132,10 @@ void Attention::attend(const Pass& pass, size_t block) {
       Queries queries;
       queries.position = pass.position_of(token);
       queries.tokens = std::min(tokens, pass.count - token);
+      if (pass.both_ways) {
+        queries.seen_from = pass.position;
+        queries.seen_until = pass.position + pass.count;
+      }
       queries.heads = std::min(heads, (kv_head + 1) * group - first);
       queries.q = s_.q.row(token) + size_t{first} * b.head_dim;
       queries.out = s_.mixed.row(token) + size_t{first} * b.head_dim;

@@ -21,6 +21,14 @@ struct NextToken {
   float* logits = nullptr;  // [vocab], to be filled
 };
 
+// Consecutive tokens of a text.
+struct Input {
+  const int32_t* tokens = nullptr;  // [count]
+  uint32_t count = 0;
+  const float* rows = nullptr;  // [count][hidden_size], in place of the tokens' embeddings; or null
+  bool both_ways = false;       // each of them sees all of them
+};
+
 // A text that an encoder reads whole, in a pass over one or several of them.
 struct Segment {
   uint32_t first = 0, count = 0;    // its tokens in the pass
@@ -44,6 +52,9 @@ struct Pass {
 
   const Segment* segments = nullptr;  // [segment_count], or null
   uint32_t segment_count = 0;
+
+  const float* rows = nullptr;  // [count][hidden_size]: what stands for the embeddings of the tokens; or null
+  bool both_ways = false;       // the tokens of the one text see each other, whatever their order
 
   // The segment of a token, where there are segments.
   const Segment& segment_of(uint32_t t) const {
