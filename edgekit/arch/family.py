@@ -233,3 +233,28 @@ class Family:
     normalize_eps: float = 0.0
     normalize_experts: Literal["always", "config"] = "always"
     encoder: EncoderParts | None = None
+
+
+@dataclass(frozen=True)
+class VisionFamily:
+    """What a family of models has to see pictures.
+
+    Attributes:
+        model_types: of the whole model, in config.json.
+        kind: of the processor, as in `spec.Pictures`.
+        encoder: of the config's vision_config; `embed` is the embedding of patches.
+        token: config keys of the token that stands for a row of a picture, the first that is there.
+        merge: the config key for the side of the square of patches that becomes one row.
+        project: whole names that the projector's matrix may have.
+        settings: keys of preprocessor_config.json that are read.
+        both_ways: whether the rows of a picture see each other in the decoder.
+    """
+
+    model_types: tuple[str, ...]
+    kind: str
+    encoder: Family
+    token: tuple[str, ...]
+    merge: str
+    project: tuple[str, ...]
+    settings: tuple[str, ...]
+    both_ways: bool = False

@@ -125,6 +125,39 @@ def render(
     if not messages:
         raise BundleError("a chat has no messages; give at least one")
     chat = [_aliased({k: v for k, v in m.items() if v is not None}) for m in messages]
+    text = _rendered(template, chat, tools, tokens, now)
+    return _in_parts(template, chat, tools, tokens, now) if _lost(chat, text) else text
+
+
+def _lost(chat: list[dict[str, Any]], text: str) -> bool:
+    """Whether a template leaves out what the user said, as one that expects parts of a message does with a text."""
+    said = [m["content"] for m in chat if m.get("role") == "user" and isinstance(m.get("content"), str)]
+    return bool(said) and said[-1].strip() not in text
+
+
+def _in_parts(
+    template: str,
+    chat: list[dict[str, Any]],
+    tools: Sequence[Any] | None,
+    tokens: Mapping[str, str],
+    now: Callable[[str], str],
+) -> str:
+    """The conversation with each content as a list of parts."""
+
+    def parts(message: dict[str, Any]) -> dict[str, Any]:
+        content = message.get("content")
+        return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
+
+    return _rendered(template, [parts(m) for m in chat], tools, tokens, now)
+
+
+def _rendered(
+    template: str,
+    chat: list[dict[str, Any]],
+    tools: Sequence[Any] | None,
+    tokens: Mapping[str, str],
+    now: Callable[[str], str],
+) -> str:
     try:
         return (
             _environment(now)

@@ -18,6 +18,7 @@ from edgekit.runtime import native
 from edgekit.runtime.embedding import Embedded, TokenText, embed_texts
 from edgekit.runtime.handle import Handle
 from edgekit.runtime.model import Model, encoded
+from edgekit.runtime.pictures import Given, digest_of, encode_patches
 from edgekit.runtime.values import Options, Plan, Sampling, Stats, stats_from, token_ids
 
 F32 = npt.NDArray[np.float32]
@@ -87,7 +88,7 @@ class Session:
         self.model = source if isinstance(source, Model) else Model(source, options)
         self.draft: Session | None = None
         self._fill: Callable[[Mask], None] | None = None
-        self._given_from: int | None = None
+        self._given: list[Given] = []
         made = c.c_void_p()
         try:
             with self.model.handle.use() as model:
@@ -221,13 +222,28 @@ class Session:
         try:
             self._call("eval_embeddings", c.byref(struct), all_logits, out)
         finally:  # of a call that failed, sliding windows may keep the first positions
-            if self._given_from is None and self.position > begin:
-                self._given_from = begin
+            end = self.position
+            if end > begin:
+                self._given.append(Given(begin, end, digest_of(given[: end - begin])))
 
     @property
-    def given_from(self) -> int | None:
-        """The first position whose embedding was given; what comes before is known by its tokens. None if all is."""
-        return self._given_from
+    def given(self) -> tuple[Given, ...]:
+        """Which positions were given as embeddings, in order; the others are known by their tokens."""
+        return tuple(self._given)
+
+    def encode(self, patches: F32, positions: Sequence[int] | npt.NDArray[np.uint32]) -> F32:
+        """What a decoder reads of a picture, f32 [rows, columns], by an encoder of pictures (edgekit_session_encode).
+
+        Args:
+            patches: f32 [count, values], those that become one row side by side.
+            positions: [count], of each patch in the encoder's table.
+
+        Raises:
+            RuntimeFailure: the model is no such encoder, the patches have another shape, a position is out of range,
+                or it was cancelled.
+            BundleError: a unit that was read is damaged.
+        """
+        return encode_patches(self.handle, self.model.picture_sizes, patches, positions)
 
     def next(self, sampling: Sampling) -> int:
         """The next token of the text: appends the one that the last call chose, and chooses another
@@ -334,7 +350,7 @@ class Session:
             BundleError: missing or damaged; the session is as after a reset.
             RuntimeFailure: of another bundle or type of cache, or longer than the context.
         """
-        self._given_from = None
+        self._given = []
         self._call("restore", encoded(path))
 
     def rewind(self, position: SupportsIndex) -> None:
@@ -347,8 +363,7 @@ class Session:
         self._forget_given(operator.index(position))
 
     def _forget_given(self, position: int) -> None:
-        if self._given_from is not None and self._given_from >= position:
-            self._given_from = None
+        self._given = [given.until(position) for given in self._given if given.begin < position]
 
     def copy_from(self, other: Session, position: SupportsIndex) -> None:
         """Begins as another session of the model does, with its first `position` tokens; no thread may use that one
@@ -359,7 +374,7 @@ class Session:
                 comes before that position, or the selection keeps what is not copied.
         """
         with other.handle.use() as source:
-            self._given_from = other.given_from
+            self._given = list(other.given)
             self._call("copy", source, _whole("position", position))
             self._forget_given(operator.index(position))
 
@@ -397,7 +412,7 @@ class Session:
 
     def reset(self) -> None:
         """Forgets all tokens."""
-        self._given_from = None
+        self._given = []
         with self.handle.use() as handle:
             native.library().edgekit_session_reset(handle)
 

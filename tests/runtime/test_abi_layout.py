@@ -31,6 +31,7 @@ STRUCTS = {
     "info": native.Info,
     "embedding": native.Embedding,
     "input": native.Input,
+    "patches": native.Patches,
     "sampling": native.Sampling,
     "read_test": native.ReadTest,
     "kernel_test": native.KernelTest,

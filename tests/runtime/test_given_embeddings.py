@@ -99,18 +99,18 @@ def test_going_back_and_on(tmp_path: Path) -> None:
     with Session(bundle, Options(cache_type="f32", context=64, sessions=2)) as session:
         session.eval(IDS[:9])
         session.eval_embeddings(rows, [7] * 12)
-        assert session.given_from == 9
+        assert [(g.begin, g.end) for g in session.given] == [(9, 21)]
         want = session.logits(IDS[21:25])
         session.rewind(21)
         assert np.array_equal(session.logits(IDS[21:25]), want)
         with session.model.create_session() as other:
             other.copy_from(session, 21)
-            assert other.given_from == 9
+            assert other.given == session.given
             assert np.array_equal(other.logits(IDS[21:25]), want)
         with pytest.raises(RuntimeFailure, match="not saved"):
             session.save(tmp_path / "saved")
         session.rewind(9)
-        assert session.given_from is None
+        assert session.given == ()
         session.eval(IDS[9:12])
         session.save(tmp_path / "saved")
 

@@ -81,9 +81,9 @@ enum {
   EDGEKIT_SELECT_ROUTER = 6     /* the experts that the router chooses (always so in a mixture) */
 };
 #define EDGEKIT_WINDOW_NONE UINT32_MAX
-/* What a model gives: logits of the next token; a vector of a text; or a score of a text, mostly of a query with a
- * document (a reranker). */
-enum { EDGEKIT_OUTPUT_LOGITS = 0, EDGEKIT_OUTPUT_EMBEDDING = 1, EDGEKIT_OUTPUT_SCORE = 2 };
+/* What a model gives: logits of the next token; a vector of a text; a score of a text, mostly of a query with a
+ * document (a reranker); or what a decoder reads of a picture. */
+enum { EDGEKIT_OUTPUT_LOGITS = 0, EDGEKIT_OUTPUT_EMBEDDING = 1, EDGEKIT_OUTPUT_SCORE = 2, EDGEKIT_OUTPUT_IMAGE = 3 };
 /* How the hidden states of a text become its vector: the first token's, their mean, the largest of each value, the last
  * token's. bundle: as the bundle says, else the last token's. */
 enum {
@@ -199,6 +199,12 @@ typedef struct edgekit_info {
   uint32_t pooling;    /* EDGEKIT_POOLING_* of the bundle; 0: it has none */
   uint32_t max_length; /* tokens of a text that is to have a vector; 0 without pooling */
   uint32_t reserved;
+  /* Of an encoder of pictures: values of a patch; patches that become one row of its output; values of such a row; and
+   * positions that a patch may have, 0 if it needs none. Of other models 0. */
+  uint32_t patch_columns;
+  uint32_t merged_patches;
+  uint32_t picture_columns;
+  uint32_t picture_positions;
 } edgekit_info;
 
 /* A text and its vector. */
@@ -224,6 +230,19 @@ typedef struct edgekit_input {
   uint32_t columns;      /* the model's hidden_size */
   uint32_t both_ways;    /* nonzero: each of them sees all of them; then at most the plan's max_batch */
 } edgekit_input;
+
+/* A picture, or a tile of one, for an encoder of pictures: its patches, those that become one row side by side. */
+typedef struct edgekit_patches {
+  uint32_t struct_size;
+  uint32_t count;            /* a multiple of merged_patches, at most the plan's max_batch */
+  const float* values;       /* [count][columns] */
+  const uint32_t* positions; /* [count]: of each patch, less than picture_positions; NULL if that is 0 */
+  float* out;                /* [rows][out_columns] out */
+  uint32_t columns;          /* patch_columns of edgekit_info */
+  uint32_t rows;             /* count / merged_patches */
+  uint32_t out_columns;      /* picture_columns */
+  uint32_t reserved;
+} edgekit_patches;
 
 typedef struct edgekit_sampling {
   uint32_t struct_size;
@@ -328,7 +347,7 @@ EDGEKIT_API uint32_t edgekit_abi_version(void);
 EDGEKIT_API const char* edgekit_version(void);
 /* Comma-separated names of what this build can do, for callers that meet several versions: selections,
  * "budget", "save", "feed_forward", "linear", "log", "draft", "mask", "logprobs", "penalties", "activations",
- * "sessions", "copy", "embed", "lora", "embeddings", "uring". Unknown names may appear. */
+ * "sessions", "copy", "embed", "lora", "embeddings", "pictures", "uring". Unknown names may appear. */
 EDGEKIT_API const char* edgekit_features(void);
 /* Comma-separated names of the kernel sets this CPU can run, best first. */
 EDGEKIT_API const char* edgekit_kernel_sets(void);
@@ -401,6 +420,10 @@ EDGEKIT_API edgekit_status edgekit_session_eval_embeddings(edgekit_session* sess
  */
 EDGEKIT_API edgekit_status edgekit_session_embed(edgekit_session* session, edgekit_embedding* texts, uint32_t count,
                                                  edgekit_error* error);
+/* What a decoder reads of a picture (edgekit_session_eval_embeddings), by an encoder of pictures, which is a bundle of
+ * its own: the folder "vision" of the decoder's. Each patch sees all others of the call. */
+EDGEKIT_API edgekit_status edgekit_session_encode(edgekit_session* session, const edgekit_patches* patches,
+                                                  edgekit_error* error);
 /* Writes the session's tokens, keys and values to a file, which appears when it is whole; restoring reads
  * it into a session of the same bundle and type of cache (with any budget), which must have room. A
  * session that fails to restore is as after a reset. There are no logits until a token is evaluated. */

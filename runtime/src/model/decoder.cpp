@@ -121,6 +121,10 @@ bool Decoder::chooses(uint32_t count, const SelectionState& selection) const {
 
 Outcome Decoder::run(const Pass& pass) {
   EK_TRY(embed(pass));
+  return run_blocks(pass);
+}
+
+Outcome Decoder::run_blocks(const Pass& pass) {
   attention_.fill_ropes(pass);
   for (size_t i = 0; i < m_.blocks.size(); ++i) {
     if (pass.cancelled()) return fail(EDGEKIT_CANCELLED, "the evaluation was cancelled");

@@ -41,6 +41,10 @@ class Decoder {
   Outcome forward_segments(const Segment* texts, uint32_t text_count, SelectionState& selection, Pooled* pooled,
                            const std::atomic<bool>& cancelled);
 
+  // What a decoder reads of a picture, out [count / merged patches][rows of the head], by an encoder of pictures.
+  Outcome forward_patches(const Patches& patches, SelectionState& selection, float* out,
+                          const std::atomic<bool>& cancelled);
+
   // One feed-forward block on x [count][hidden_size], after its norm; out [count][hidden_size].
   Outcome forward_block(size_t block, const float* x, uint32_t count, SelectionState& selection, float* out);
   // out [count][rows] = W x [count][cols] of one matrix.
@@ -49,6 +53,9 @@ class Decoder {
  private:
   bool chooses(uint32_t count, const SelectionState& selection) const;
   Outcome run(const Pass& pass);
+  Outcome run_blocks(const Pass& pass);
+  Outcome embed_patches(const Patches& patches);
+  Outcome merge_patches(uint32_t count, float* out);
   Outcome embed(const Pass& pass);
   Outcome embed_tokens(const Pass& pass);
   Outcome embed_layers(const Pass& pass);

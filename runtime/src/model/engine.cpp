@@ -66,8 +66,12 @@ Outcome plan_model(const std::string& path, const Settings& s, Budget& budget, s
   }
   PlanRequest request;
   request.ram_bytes = s.budget_bytes;
-  const uint32_t usual = m.bidirectional ? m.pooling.max_length : m.max_context;
-  request.context = s.context != 0 ? s.context : std::min(usual, 2048u);
+  const bool pictures = m.output == Output::image;
+  if (pictures && s.compute != EDGEKIT_COMPUTE_ALL) {
+    return fail(EDGEKIT_INVALID_ARGUMENT, "an encoder of pictures is opened whole, not for parts of it");
+  }
+  const uint32_t usual = m.bidirectional && !pictures ? m.pooling.max_length : m.max_context;
+  request.context = s.context != 0 ? s.context : pictures ? usual : std::min(usual, 2048u);
   if (request.context > m.max_context) {
     return fail(EDGEKIT_INVALID_ARGUMENT, "a context of " + std::to_string(request.context) +
                                               " tokens is more than this model's " + std::to_string(m.max_context));

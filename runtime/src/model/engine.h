@@ -81,6 +81,8 @@ class Session {
   Outcome eval_embeddings(const Input& input, uint32_t columns, float* last, float* all);
   // Vectors and scores of texts [count], which have nothing to do with the session's tokens (session_embed.cpp).
   Outcome embed(edgekit_embedding* texts, uint32_t count);
+  // What a decoder reads of a picture (session_encode.cpp).
+  Outcome encode(const edgekit_patches& patches);
   // Only of models opened for parts.
   Outcome feed_forward(uint32_t block, const float* x, uint32_t tokens, float* out);
   Outcome linear(uint32_t matrix, const float* x, uint32_t columns, uint32_t tokens, float* out, uint32_t rows);
@@ -112,6 +114,7 @@ class Session {
   Outcome check(const int32_t* tokens, uint32_t count) const;
   Outcome check_vocabulary_of(const int32_t* tokens, uint32_t count) const;
   Outcome check_writes() const;
+  Outcome check_patches(const edgekit_patches& patches) const;
   Outcome check_text(const edgekit_embedding& text) const;
   Outcome embed_together(edgekit_embedding* texts, uint32_t count);
   Outcome embed_apart(edgekit_embedding* texts, uint32_t count);

@@ -36,6 +36,13 @@ struct Segment {
   const uint8_t* types = nullptr;   // [count], or null: all 0
 };
 
+// The patches of a picture, in the order in which they are merged.
+struct Patches {
+  const float* values = nullptr;        // [count][columns]
+  const uint32_t* positions = nullptr;  // [count]: rows of the table of positions; null without one
+  uint32_t count = 0, columns = 0;
+};
+
 // Consecutive tokens of one text; or, when there are `texts`, the next token of each of them; or, when there are
 // `segments`, all tokens of each of them.
 struct Pass {
