@@ -32,6 +32,8 @@ SPECIAL = [
     "<fake_token_around_image>",
     "<global-img>",
     "<end_of_utterance>",
+    "<start_of_image>",
+    "<end_of_image>",
     *(f"<row_{r}_col_{c}>" for r in range(1, 7) for c in range(1, 7)),
 ]
 TEMPLATE = (
@@ -53,9 +55,23 @@ def _idefics3(kind: Any, **vision: Any) -> Any:
     )
 
 
+def _gemma3() -> Any:
+    text = tiny.MAKERS["gemma3"]().to_dict() | {"sliding_window": 3, "max_position_embeddings": 512}
+    return tf.Gemma3Config(
+        text_config=text,
+        vision_config={**VISION, "patch_size": 4},
+        mm_tokens_per_image=16,
+        image_token_index=SPECIAL.index("<image>"),
+        boi_token_index=SPECIAL.index("<start_of_image>"),
+        eoi_token_index=SPECIAL.index("<end_of_image>"),
+        eos_token_id=[2, 6],
+    )
+
+
 MAKERS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "idefics3": (lambda: _idefics3(tf.Idefics3Config), SPLIT),
     "idefics3_odd_sizes": (lambda: _idefics3(tf.Idefics3Config, hidden_size=36, patch_size=4, image_size=24), ODD),
+    "gemma3": (lambda: _gemma3(), {"size": {"height": 32, "width": 32}}),
     "smolvlm": (lambda: _idefics3(tf.SmolVLMConfig), {**SPLIT, "do_image_splitting": False}),
 }
 
@@ -75,19 +91,26 @@ def make(name: str, folder: Path) -> Any:
                 parameter.mul_(4.0)
     model.save_pretrained(folder)
     processor(name, settings).save_pretrained(folder)
-    add_tokenizer(folder)
+    add_tokenizer(folder, template_of(name))
     return model
+
+
+def template_of(name: str) -> str:
+    """The chat template of a model."""
+    return TEMPLATE.replace("<image>", "<start_of_image>") if name == "gemma3" else TEMPLATE
 
 
 def processor(name: str, settings: dict[str, Any]) -> Any:
     """The processor of a kind of pictures, as transformers runs it with Pillow."""
+    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
     from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
     from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
-    return (SmolVLMImageProcessorPil if name == "smolvlm" else Idefics3ImageProcessorPil)(**settings)
+    kinds = {"smolvlm": SmolVLMImageProcessorPil, "gemma3": Gemma3ImageProcessorPil}
+    return kinds.get(name, Idefics3ImageProcessorPil)(**settings)
 
 
-def add_tokenizer(folder: Path, size: int = 199) -> None:
+def add_tokenizer(folder: Path, template: str, size: int = 199) -> None:
     """A byte-level tokenizer whose special tokens are those of Idefics3, and a chat template."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
@@ -99,7 +122,7 @@ def add_tokenizer(folder: Path, size: int = 199) -> None:
     native.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
     native.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": TEMPLATE, "bos_token": "<s>"})
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": template, "bos_token": "<s>"})
     )
 
 
@@ -113,19 +136,30 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
 
 def inputs_of(name: str, checkpoint: Path, messages: list[dict[str, Any]], photos: list[Path]) -> dict[str, Any]:
     """What transformers' own processor makes of messages that name pictures."""
+    from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
     from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
 
+    template = template_of(name)
     tokenizer = tf.PreTrainedTokenizerFast(
         tokenizer_file=str(checkpoint / "tokenizer.json"),
-        chat_template=TEMPLATE,
+        chat_template=template,
         bos_token="<s>",
         pad_token="<unk>",
-        extra_special_tokens={"image_token": "<image>", "fake_image_token": "<fake_token_around_image>"},
+        extra_special_tokens={
+            "image_token": "<image>",
+            "fake_image_token": "<fake_token_around_image>",
+            "boi_token": "<start_of_image>",
+            "eoi_token": "<end_of_image>",
+        },
     )
     settings = json.loads((checkpoint / "preprocessor_config.json").read_text())
     vision = json.loads((checkpoint / "config.json").read_text())["vision_config"]
     rows = (vision["image_size"] // vision["patch_size"] // 2) ** 2
-    whole = Idefics3Processor(processor(name, settings), tokenizer, image_seq_len=rows, chat_template=TEMPLATE)
+    images = processor(name, settings)
+    if name == "gemma3":
+        whole = Gemma3Processor(images, tokenizer, chat_template=template, image_seq_length=rows)
+    else:
+        whole = Idefics3Processor(images, tokenizer, image_seq_len=rows, chat_template=template)
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     opened = [Image.open(photo).convert("RGB") for photo in photos]
     return dict(whole(text=text, images=[opened], add_special_tokens=False, return_tensors="pt"))

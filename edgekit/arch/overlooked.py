@@ -9,6 +9,7 @@ from typing import Any
 
 from edgekit.arch.build import REQUIRED_VALUES, find_family
 from edgekit.arch.config import Config, decoder_config, shown
+from edgekit.arch.families import VISION as SEEING
 from edgekit.arch.family import Family
 from edgekit.arch.spec import Matrix, Model, Vector, Vision
 from edgekit.arch.tensors import Shapes, head_tensor
@@ -96,6 +97,7 @@ HARMLESS = frozenset(
 VISION = re.compile(
     r"(^|\.)(vision_tower|vision_model|visual|audio_tower|multi_modal_projector|embed_vision|embed_audio|connector)\."
 )
+SUMMARY = re.compile(r"\.head\.")  # which makes one vector of a picture, and no decoder reads that
 DRAFTING = re.compile(r"(^|\.)mtp\.")  # a head that predicts the token after the next
 # Buffers that older versions of transformers saved; each is computed from the config.
 BUFFERS = re.compile(r"(rotary_emb\.(inv_freq|cos_cached|sin_cached)|\.(attn|attention)\.(masked_)?bias|position_ids)$")
@@ -118,7 +120,7 @@ def warnings(config: Mapping[str, Any], shapes: Shapes, model: Model, vision: Vi
     lines = (
         _unread_keys(config, family),
         _unused_tensors(shapes, model, family),
-        _vision_tensors(shapes, vision),
+        _vision_tensors(config, shapes, vision),
         _drafting_tensors(shapes),
     )
     return tuple(line for line in lines if line)
@@ -157,10 +159,16 @@ def _unused_tensors(shapes: Shapes, model: Model, family: Family) -> str:
     return f"{count} not used: {listed}{', ...' if len(left) > FIRST else ''}"
 
 
-def _vision_tensors(shapes: Shapes, vision: Vision | None) -> str:
-    used = set() if vision is None else set(_tensors(vision.encoder))
-    count = sum(1 for name in shapes if VISION.search(name) and name not in used)
-    return f"the {count} tensors of the vision part are left out: edgekit converts the text decoder" if count else ""
+def _vision_tensors(config: Mapping[str, Any], shapes: Shapes, vision: Vision | None) -> str:
+    names = [name for name in shapes if VISION.search(name)]
+    if vision is None:
+        known = any(config.get("model_type") in family.model_types for family in SEEING)
+        why = "--text-only, or no preprocessor_config.json" if known else "edgekit converts the text decoder"
+        return f"the {len(names)} tensors of the vision part are left out: {why}" if names else ""
+    used = set(_tensors(vision.encoder))
+    left = sorted(name for name in names if name not in used and not SUMMARY.search(name))
+    listed = ", ".join(shown(name)[1:-1] for name in left[:FIRST])
+    return f"{len(left)} tensors of the vision part are not used: {listed}" if left else ""
 
 
 def _drafting_tensors(shapes: Shapes) -> str:

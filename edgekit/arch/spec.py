@@ -403,6 +403,7 @@ class Pictures:
         merge: patches of a side of the square that becomes one row.
         grid: positions of a side in the encoder's table.
         settings: of the processor (preprocessor_config.json), as far as they are read, by name.
+        marks: tokens around a picture, of which the first stands for it in a prompt; none where `token` does.
     """
 
     kind: str
@@ -413,6 +414,7 @@ class Pictures:
     merge: int
     grid: int
     settings: tuple[tuple[str, Any], ...]
+    marks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +11,9 @@ from edgekit.arch.config import LIMIT, Config, decoder_config, shown
 from edgekit.arch.families import VISION
 from edgekit.arch.family import VisionFamily
 from edgekit.arch.feed_forward import FeedForwardBuilder
-from edgekit.arch.spec import Block, Matrix, Merge, Model, Pictures, Vision
+from edgekit.arch.spec import Block, Matrix, Merge, Model, Norm, Pictures, Vector, Vision
 from edgekit.arch.tensors import Shapes
-from edgekit.errors import CheckpointError, UnsupportedModelError
+from edgekit.errors import UnsupportedModelError
 
 
 def vision_family(config: Mapping[str, Any]) -> VisionFamily | None:
@@ -24,12 +25,12 @@ def vision_family(config: Mapping[str, Any]) -> VisionFamily | None:
 
 
 def describe_vision(config: Mapping[str, Any], shapes: Shapes, settings: Mapping[str, Any]) -> Vision | None:
-    """What a checkpoint sees with; None if edgekit does not know it, or its tensors are not there.
+    """What a checkpoint sees with; None if edgekit does not know it, or its tensors or settings are not there.
 
     Args:
         config: config.json.
         shapes: name -> shape of every tensor in the checkpoint.
-        settings: preprocessor_config.json.
+        settings: preprocessor_config.json; empty if there is none, as in many checkpoints tuned for text alone.
 
     Raises:
         UnsupportedModelError: it cannot be expressed.
@@ -39,10 +40,7 @@ def describe_vision(config: Mapping[str, Any], shapes: Shapes, settings: Mapping
     if family is None or not any(n.startswith(p) for n in shapes for p in family.encoder.prefixes if p):
         return None
     if not settings:
-        raise CheckpointError(
-            "the checkpoint has no preprocessor_config.json, which says how pictures are prepared; download it again, "
-            "or convert the text decoder alone (--text-only)"
-        )
+        return None
     return _VisionBuilder(config, family, shapes).vision(settings)
 
 
@@ -68,7 +66,8 @@ class _VisionBuilder(AttentionBuilder, FeedForwardBuilder):
         """All of it."""
         c = self.c
         patch, image = c.size("patch_size"), c.size("image_size")
-        grid, merge = image // patch, self._merge()
+        grid = image // patch
+        merge = self._merge(grid)
         if grid < 1 or grid % merge:
             raise UnsupportedModelError(
                 f"config.json: pictures of {grid} by {grid} patches are not made of squares of {merge}"
@@ -76,7 +75,15 @@ class _VisionBuilder(AttentionBuilder, FeedForwardBuilder):
         rows = (grid // merge) ** 2
         kept = tuple((key, settings[key]) for key in self.family.settings if settings.get(key) is not None)
         pictures = Pictures(
-            self.family.kind, self._token(), rows, self.family.both_ways, patch, merge, grid, _checked(kept)
+            self.family.kind,
+            self._token(),
+            rows,
+            self.family.both_ways,
+            patch,
+            merge,
+            grid,
+            _checked(kept),
+            tuple(self._id(key, self.whole.get(key, otherwise)) for key, otherwise in self.family.marks),
         )
         return Vision(self._encoder(patch, grid, merge), pictures)
 
@@ -97,7 +104,7 @@ class _VisionBuilder(AttentionBuilder, FeedForwardBuilder):
             final_norm=self.norm("final_norm", f.final_norm or ""),
             output="image",
             embedding_bias=self.bias("embedding_bias", self._name(f.embed), hidden, rule="always"),
-            merge=Merge(merge * merge),
+            merge=Merge(merge * merge, self.family.mean, self._merged_norm()),
         )
 
     def _patches(self, patch: int) -> Matrix:
@@ -111,23 +118,46 @@ class _VisionBuilder(AttentionBuilder, FeedForwardBuilder):
 
     def _projector(self, patches: int) -> Matrix:
         width = Config(decoder_config(self.whole), self.f).checked("hidden", self._text("hidden_size"))
-        found = next((n for n in self.family.project if n + ".weight" in self.shapes), self.family.project[0])
-        return self.matrix("head", found, width, self.hidden * patches)
+        inputs = self.hidden if self.family.mean else self.hidden * patches
+        if not self.family.project_turned:
+            return self.matrix("head", self._whole(self.family.project, ".weight"), width, inputs)
+        tensor = self._whole(self.family.project)
+        self._check(tensor, (inputs, width))
+        return Matrix("head", tensor, width, inputs, transposed=True)
+
+    def _merged_norm(self) -> Norm | None:
+        if not self.family.norm:
+            return None
+        tensor = self._whole(self.family.norm, ".weight") + ".weight"
+        self._check(tensor, (self.hidden,))
+        return Norm("rms", self.c.positive("eps"), Vector("merged_norm", self.hidden, tensor, add=1.0))
+
+    def _whole(self, names: tuple[str, ...], suffix: str = "") -> str:
+        """The first of some whole names that the checkpoint has; the first of all if it has none."""
+        return next((n for n in names if n + suffix in self.shapes), names[0])
 
     def _text(self, key: str) -> Any:
         return decoder_config(self.whole).get(key)
 
-    def _merge(self) -> int:
-        value = self.whole.get(self.family.merge, 2)
-        return self.c.checked(self.family.merge, value)
+    def _merge(self, grid: int) -> int:
+        """The side of the square of patches that becomes one row."""
+        key = self.family.merge
+        value = self.c.checked(key, self.whole.get(key, self.family.merge_default))
+        if not self.family.rows:
+            return value
+        side = math.isqrt(value)
+        if side * side != value or side > grid:
+            raise UnsupportedModelError(f"config.json: {key} is {value}, which is no square of {grid} or less")
+        return grid // side
 
     def _token(self) -> int:
         found = next((self.whole[key] for key in self.family.token if key in self.whole), None)
-        if type(found) is not int or not 0 <= found < LIMIT:
-            raise UnsupportedModelError(
-                f"config.json: {self.family.token[0]} is {shown(found)}, which is no token of the vocabulary"
-            )
-        return found
+        return self._id(self.family.token[0], found)
+
+    def _id(self, key: str, value: Any) -> int:
+        if type(value) is not int or not 0 <= value < LIMIT:
+            raise UnsupportedModelError(f"config.json: {key} is {shown(value)}, which is no token of the vocabulary")
+        return value
 
 
 def _checked(settings: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Any], ...]:

@@ -309,6 +309,7 @@ def _pictures(p: Pictures | None) -> Json | None:
     if p is None:
         return None
     table: Json = {"kind": p.kind, "token": p.token, "rows": p.rows, "both_ways": p.both_ways}
+    table |= {"marks": list(p.marks)} if p.marks else {}
     return table | {"patch": p.patch, "merge": p.merge, "grid": p.grid, "settings": dict(p.settings)}
 
 

@@ -47,6 +47,7 @@ def see(
         seen = sight.look(flags["images"], options, flags["ram"])
     prompt = seeing_prompt(text, seen, tokenizer, sight.told, special=not chat)
     flags["images"], flags["looked"] = prompt.pictures, sight.last
+    flags["least_batch"] = sight.least_batch
     return list(prompt.ids)
 
 

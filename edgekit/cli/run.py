@@ -296,6 +296,7 @@ def _options(bundle: Path, ids: list[int], flags: dict[str, Any]) -> Options:
         lookahead=not flags["no_lookahead"],
         draft_tokens=flags["draft_max"] or 0,
         lora=flags["lora"],
+        least_batch=flags.get("least_batch", 0),
     )
 
 

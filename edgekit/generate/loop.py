@@ -297,6 +297,7 @@ def load(
     draft_tokens: int = 0,
     sessions: int = 1,
     lora: str | Path | None = None,
+    pictures: bool | None = None,
 ) -> TextModel:
     """Opens a bundle.
 
@@ -313,6 +314,8 @@ def load(
             edgekit.generate.speculate.
         sessions: sessions that the budget leaves room for (`TextModel.create_session`).
         lora: a LoRA adapter to apply: a folder that PEFT saved it to, or a file of `edgekit adapter`.
+        pictures: whether pictures will be shown to a model whose rows of a picture see each other (Gemma 3), so that
+            its passes must hold one whole. None: without a budget.
 
     Raises:
         BudgetError: the budget is below the model's floor, which the message names.
@@ -329,5 +332,13 @@ def load(
         kernels=kernels,
         draft_tokens=draft_tokens,
         lora=lora,
+        least_batch=_picture_rows(path) if (ram is None if pictures is None else pictures) else 0,
     )
     return TextModel(path, options)
+
+
+def _picture_rows(path: str | Path) -> int:
+    """Tokens of a picture that must be in one pass."""
+    told = manifest.read(Path(path)).data["model"].get("pictures")
+    rows = told["rows"] if isinstance(told, dict) and told.get("both_ways") else 0
+    return rows if isinstance(rows, int) and 0 <= rows <= 1 << 16 else 0

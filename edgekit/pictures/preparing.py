@@ -68,7 +68,20 @@ def _idefics3(picture: Image, settings: Mapping[str, Any]) -> Tiles:
     return Tiles(tuple(_numbers(tile, settings) for tile in tiles), rows, columns)
 
 
-KINDS = {"idefics3": _idefics3}
+def _gemma3(picture: Image, settings: Mapping[str, Any]) -> Tiles:
+    """Gemma 3: one square, whatever the picture's shape."""
+    if settings.get("do_pan_and_scan"):
+        raise BundleError("the processor cuts long pictures into crops (do_pan_and_scan), which edgekit does not")
+    if settings.get("do_resize", True):
+        table = settings.get("size")
+        sides = [table.get(key) for key in ("width", "height")] if isinstance(table, Mapping) else [224, 224]
+        if not all(type(side) is int and 1 <= side <= MOST_SIDE for side in sides):
+            raise BundleError(f"the processor's size is {table!r}, which is no size that edgekit takes")
+        picture = picture.resize((sides[0], sides[1]), _filter(settings, 2))
+    return Tiles((_numbers(picture, settings),))
+
+
+KINDS = {"idefics3": _idefics3, "gemma3": _gemma3}
 
 
 def _longest(size: tuple[int, int], longest: int) -> tuple[int, int]:

@@ -41,9 +41,14 @@ class SeeingPrompt:
 
 def placeholder(tokenizer: Tokenizer, told: Mapping[str, Any]) -> str:
     """What stands in a text for a picture before it is known how many tokens it takes; `told`: the manifest's."""
-    found = tokenizer.token(told["token"])
+    return token_text(tokenizer, told.get("marks", [told["token"]])[0])
+
+
+def token_text(tokenizer: Tokenizer, number: int) -> str:
+    """A token as it stands in a text."""
+    found = tokenizer.token(number)
     if found is None:
-        raise RuntimeFailure(f"the tokenizer has no token {told['token']}, which stands for pictures; convert again")
+        raise RuntimeFailure(f"the tokenizer has no token {number}, which stands for pictures; convert again")
     return found
 
 
@@ -62,7 +67,8 @@ def with_pictures(text: str, seen: Sequence[Seen], tokenizer: Tokenizer, told: M
         raise RuntimeFailure(
             f"the prompt has {len(pieces) - 1} places for pictures ({mark}), and there are {len(seen)}"
         )
-    texts = [TEXTS[told["kind"]](picture, mark) for picture in seen]
+    tokens = [token_text(tokenizer, number) for number in (told["token"], *told.get("marks", []))]
+    texts = [TEXTS[told["kind"]](picture, tokens) for picture in seen]
     return "".join(part for pair in zip(pieces, [*texts, ""], strict=True) for part in pair)
 
 
@@ -98,9 +104,9 @@ def seeing_prompt(
     return SeeingPrompt(tuple(ids), tuple(pictures))
 
 
-def _idefics3(seen: Seen, mark: str) -> str:
+def _idefics3(seen: Seen, tokens: Sequence[str]) -> str:
     """Each tile with its row and column, then the whole; or the whole alone."""
-    around, text = "<fake_token_around_image>", ""
+    mark, around, text = tokens[0], "<fake_token_around_image>", ""
     for r in range(seen.rows):
         for c in range(seen.columns):
             tile = seen.tiles[r * seen.columns + c]
@@ -110,4 +116,9 @@ def _idefics3(seen: Seen, mark: str) -> str:
     return f"{text}{around}<global-img>{mark * len(seen.tiles[-1])}{around}"
 
 
-TEXTS = {"idefics3": _idefics3}
+def _gemma3(seen: Seen, tokens: Sequence[str]) -> str:
+    row, begin, end = tokens
+    return f"\n\n{begin}{row * len(seen.tiles[0])}{end}\n\n"
+
+
+TEXTS = {"idefics3": _idefics3, "gemma3": _gemma3}

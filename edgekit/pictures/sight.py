@@ -64,6 +64,11 @@ class Sight:
         plan = plan_bundle(self.path, self._options(options, None))
         return plan.floor_bytes, plan.budget_bytes
 
+    @property
+    def least_batch(self) -> int:
+        """Tokens that a pass of the decoder must hold: all of a picture whose rows see each other."""
+        return self.told["rows"] if self.told["both_ways"] else 0
+
     def knows(self, sources: Sequence[Source]) -> bool:
         """Whether all of these pictures were encoded lately."""
         return all(_key(content_of(source)) in self._seen for source in sources)
@@ -135,6 +140,9 @@ def checked(bundle: Path, told: Mapping[str, Any]) -> Mapping[str, Any]:
     numbers = [told.get(key) for key in ("token", "rows", "patch", "merge", "grid")]
     whole = all(type(n) is int and 0 <= n < 1 << 24 for n in numbers)
     if not whole or 0 in numbers[1:] or told["grid"] > 4096 or told["merge"] > told["grid"] or told["patch"] > 4096:
+        raise BundleError(f"{bundle / MANIFEST}: 'pictures' is malformed; convert the checkpoint again")
+    marks = told.get("marks", [])
+    if not isinstance(marks, list) or not all(type(n) is int and 0 <= n < 1 << 24 for n in marks):
         raise BundleError(f"{bundle / MANIFEST}: 'pictures' is malformed; convert the checkpoint again")
     if not isinstance(told.get("settings"), Mapping) or type(told.get("both_ways")) is not bool:
         raise BundleError(f"{bundle / MANIFEST}: 'pictures' is malformed; convert the checkpoint again")

@@ -73,6 +73,8 @@ class Options(_Struct):
         ("kv_window", c.c_uint32),
         ("kv_sinks", c.c_uint32),
         ("lora", c.c_char_p),
+        ("least_batch", c.c_uint32),
+        ("reserved", c.c_uint32),
     )
 
 

@@ -66,7 +66,7 @@ def test_what_is_given_counts_and_not_the_token(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["llama", "gemma3"])
 def test_those_that_see_each_other(name: str, tmp_path: Path) -> None:
-    """Against a mask of our own in transformers; with sliding windows they see each other beyond the window."""
+    """Against a mask of our own in transformers; a sliding window still says how far back they see."""
     model, bundle = make(name, tmp_path)
     rows = np.random.default_rng(1).standard_normal((16, 64)).astype(np.float32)
     scale = BundleWeights(bundle).data["model"]["embedding"]["scale"]
@@ -81,7 +81,7 @@ def test_those_that_see_each_other(name: str, tmp_path: Path) -> None:
     together = np.zeros(n, dtype=bool)
     together[9:25] = True
     both = together[:, None] & together[None, :]
-    masks = {"full_attention": seen | both, "sliding_attention": (seen & (distance < 9)) | both}
+    masks = {"full_attention": seen | both, "sliding_attention": (seen | both) & (distance < 9)}
     given = {k: torch.where(torch.from_numpy(m), 0.0, float("-inf"))[None, None] for k, m in masks.items()}
     with torch.no_grad():
         mask = given if name == "gemma3" else given["full_attention"]

@@ -38,6 +38,17 @@ def test_tiles_are_those_of_idefics3(size: tuple[int, int], settings: dict[str, 
     assert max(np.abs(a - b).max() for a, b in zip(got.pixels, pixels, strict=True)) == 0
 
 
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("settings", [{"size": {"height": 32, "width": 32}}, {}, {"do_rescale": False, "resample": 3}])
+def test_squares_are_those_of_gemma3(size: tuple[int, int], settings: dict[str, Any]) -> None:
+    """The largest difference of a value: 0."""
+    picture = pictures.picture(*size)
+    processor = pictures.processor("gemma3", settings)
+    want = processor([picture], return_tensors="np")["pixel_values"][0]
+    (got,) = tile_picture(picture, "gemma3", json.loads(processor.to_json_string())).pixels
+    assert np.abs(got - want).max() == 0
+
+
 def test_patches_are_those_of_a_convolution() -> None:
     rng = np.random.default_rng(0)
     pixels = rng.standard_normal((3, 24, 16)).astype(np.float32)

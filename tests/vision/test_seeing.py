@@ -63,25 +63,28 @@ def test_logits_are_those_of_transformers(name: str, count: int, sighted: Any, p
     ids, want, _ = want_of(made, messages, photos[:count])
     prompt = prompt_of(made, messages, photos[:count], None)
     assert list(prompt.ids) == ids
-    with Session(made.bundle, Options(cache_type="f32", context=512)) as session:
+    with Session(made.bundle, Options(cache_type="f32", context=512, batch=5, least_batch=16)) as session:
         got = logits_of(session, prompt)
     assert np.abs(got - want).max() <= 1e-4 * np.abs(want).max()
 
 
-def test_a_text_is_that_of_transformers_in_any_budget(sighted: Any, photos: list[Path]) -> None:
-    made = sighted("idefics3")
+@pytest.mark.parametrize("name", ["idefics3", "gemma3"])
+def test_a_text_is_that_of_transformers_in_any_budget(name: str, sighted: Any, photos: list[Path]) -> None:
+    made = sighted(name)
     content = [{"type": "image", "image": photos[0]}, {"type": "text", "text": "What is it?"}]
     _, _, inputs = want_of(made, messages_about(photos[:1]), photos[:1])
     with torch.no_grad():
         want = made.model.generate(**inputs, max_new_tokens=12, do_sample=False, eos_token_id=None)
     want = want[0, inputs["input_ids"].shape[1] :].tolist()
-    with edgekit.load(made.bundle, context=512, cache_type="f32") as model:
+    with edgekit.load(made.bundle, context=512, cache_type="f32", pictures=True) as model:
         least = model.plan.floor_bytes
     needs, _ = Sight(made.bundle, manifest.read(made.bundle).data["model"]).needs(Options())
     for ram in (None, least + needs + 300_000):
-        with edgekit.load(made.bundle, ram, context=512, cache_type="f32") as model:
+        with edgekit.load(made.bundle, ram, context=512, cache_type="f32", pictures=True) as model:
             request = model.chat([{"role": "user", "content": content}], 12, GREEDY)
-            assert [piece.token for piece in request][: len(want)] == want
+            got = [piece.token for piece in request]
+            assert got == want[: len(got)]
+            assert len(got) == 12 or want[len(got)] in model.eos_token_ids
             assert ram is None or model.stats.peak_memory_bytes <= ram
             assert ram is None or model._sight is None or model._sight.last.peak_bytes <= ram
 
@@ -111,8 +114,9 @@ def test_a_conversation_goes_on_without_reading_its_picture_again(sighted: Any, 
         assert answer(photos[0], "What?")[0] == first
 
 
-def test_run_takes_pictures(sighted: Any, photos: list[Path]) -> None:
-    made = sighted("idefics3")
+@pytest.mark.parametrize(("name", "tiles"), [("idefics3", 10), ("gemma3", 2)])
+def test_run_takes_pictures(name: str, tiles: int, sighted: Any, photos: list[Path]) -> None:
+    made = sighted(name)
     _, _, inputs = want_of(made, messages_about(photos), photos)
     with torch.no_grad():
         want = made.model.generate(**inputs, max_new_tokens=8, do_sample=False, eos_token_id=None)
@@ -126,7 +130,7 @@ def test_run_takes_pictures(sighted: Any, photos: list[Path]) -> None:
         figures = json.loads(done.stdout)
         assert figures["token_ids"] == want
         assert figures["prompt_tokens"] == inputs["input_ids"].shape[1]
-        assert (figures["pictures"], figures["picture_tiles"]) == (2, 10)
+        assert (figures["pictures"], figures["picture_tiles"]) == (2, tiles)
         assert ram is None or figures["peak_memory_bytes"] <= ram
 
 

@@ -72,4 +72,4 @@ ENCODERS: tuple[Family, ...] = (
 )
 
 # What models that write text have to see pictures, by the model_type of the whole.
-VISION: tuple[VisionFamily, ...] = (idefics3.IDEFICS3, idefics3.SMOLVLM)
+VISION: tuple[VisionFamily, ...] = (idefics3.IDEFICS3, idefics3.SMOLVLM, gemma3.VISION)

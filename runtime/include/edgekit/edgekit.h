@@ -136,6 +136,9 @@ typedef struct edgekit_options {
   uint32_t kv_sinks;    /* sinks: first positions that stay; 0: 4; EDGEKIT_KV_NO_SINKS: none */
   const char* lora; /* path of a LoRA adapter that was made for this bundle (`edgekit adapter`); NULL: none. It is held
                      * in memory; saved sessions belong to it. EDGEKIT_SELECT_AUTO then stands for EDGEKIT_SELECT_ALL */
+  uint32_t least_batch; /* tokens that a pass holds however tight the budget, as of a picture whose rows see each other
+                         * (edgekit_session_eval_embeddings); 0: 1 */
+  uint32_t reserved;
 } edgekit_options;
 
 /* What the planner decided, in bytes. */
@@ -228,7 +231,8 @@ typedef struct edgekit_input {
   const int32_t* tokens; /* [count]: what stands in the text there, as the placeholder of a picture */
   const float* rows;     /* [count][columns] */
   uint32_t columns;      /* the model's hidden_size */
-  uint32_t both_ways;    /* nonzero: each of them sees all of them; then at most the plan's max_batch */
+  uint32_t both_ways;    /* nonzero: each of them sees those behind it too, and with a window that many before it;
+                          * then at most the plan's max_batch */
 } edgekit_input;
 
 /* A picture, or a tile of one, for an encoder of pictures: its patches, those that become one row side by side. */

@@ -106,13 +106,9 @@ void attend(const KernelSet& kernels, const Block& b, CacheType type, const Head
     }
   };
   const uint32_t end = std::max(in.position + in.tokens, in.seen_until);
-  const auto first_of = [&](uint32_t position) {
-    const uint32_t first = first_seen(kept, position);
-    return in.seen_until != 0 ? std::max(std::min(first, in.seen_from), kept.sinks) : first;
-  };
   if (kept.sinks > 0) attend_to(0, std::min(kept.sinks, end), [](uint32_t) { return 0u; });
-  const uint32_t begin = first_of(in.position);
-  if (begin < end) attend_to(begin, end, first_of);
+  const uint32_t begin = first_seen(kept, in.position);
+  if (begin < end) attend_to(begin, end, [&](uint32_t position) { return first_seen(kept, position); });
   end_queries(b, in, d, w);
 }
 

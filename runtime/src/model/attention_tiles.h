@@ -14,13 +14,13 @@ constexpr uint32_t kTileQueries = 16;  // heads of one or several tokens that sh
 
 // Query heads that share keys and values: `heads` of them for each of `tokens` consecutive tokens of one text.
 struct Queries {
-  uint32_t position = 0;                   // of the first token
-  uint32_t tokens = 1, heads = 1;          // tokens * heads <= kTileQueries
-  const float* q = nullptr;                // the first token's first head [head_dim]; its others follow
-  float* out = nullptr;                    // likewise
-  size_t stride = 0;                       // floats from one token to the next, of q and of out
-  uint32_t seen_from = 0, seen_until = 0;  // positions that all tokens see besides; none if both are 0
-  const float* sinks = nullptr;            // [heads]: scores that take weight and give nothing; or null
+  uint32_t position = 0;           // of the first token
+  uint32_t tokens = 1, heads = 1;  // tokens * heads <= kTileQueries
+  const float* q = nullptr;        // the first token's first head [head_dim]; its others follow
+  float* out = nullptr;            // likewise
+  size_t stride = 0;               // floats from one token to the next, of q and of out
+  uint32_t seen_until = 0;         // positions up to which all tokens see, also behind them; 0: none
+  const float* sinks = nullptr;    // [heads]: scores that take weight and give nothing; or null
 };
 
 // Floats of work memory for heads of a size; a multiple of 32.

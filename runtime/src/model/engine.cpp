@@ -77,7 +77,7 @@ Outcome plan_model(const std::string& path, const Settings& s, Budget& budget, s
                                               " tokens is more than this model's " + std::to_string(m.max_context));
   }
   request.max_batch = s.max_batch;
-  request.least_batch = 1 + s.draft;
+  request.least_batch = std::max(1 + s.draft, s.least_batch);
   if (m.bidirectional) request.max_batch = request.least_batch = request.context;  // a pass is a whole text
   request.sessions = s.sessions;
   request.texts = std::min(s.texts(), kMostTexts);

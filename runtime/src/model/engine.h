@@ -17,7 +17,7 @@ constexpr uint32_t kMostDraft = 64;
 
 // The options with every default filled in.
 struct Settings {
-  uint32_t threads = 0, context = 0, max_batch = 0, sessions = 1, io_mode = 0, select = 0;
+  uint32_t threads = 0, context = 0, max_batch = 0, least_batch = 0, sessions = 1, io_mode = 0, select = 0;
   IoSettings io;
   float sparsity = 0.5f;
   bool lookahead = true;
