@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 F32 = npt.NDArray[np.float32]
 MOST_SIDE = 4096  # of a picture that is cut into tiles, as in transformers
 MOST_TILES = 1024
+MOST_FACTOR = 1e6
 
 
 @dataclass(frozen=True)
@@ -130,10 +131,10 @@ def _filter(settings: Mapping[str, Any], otherwise: int) -> Any:
     """How a picture is resized: a number of Pillow's."""
     from PIL.Image import Resampling
 
-    try:
-        return Resampling(settings.get("resample", otherwise))
-    except ValueError as error:
-        raise BundleError(f"the processor's resample is {settings['resample']!r}, which is no filter") from error
+    number = settings.get("resample", otherwise)
+    if type(number) is not int or number not in list(Resampling):
+        raise BundleError(f"the processor's resample is {number!r}, which is no filter")
+    return Resampling(number)
 
 
 def _numbers(picture: Image, settings: Mapping[str, Any]) -> F32:
@@ -141,7 +142,10 @@ def _numbers(picture: Image, settings: Mapping[str, Any]) -> F32:
     pixels = np.asarray(picture, dtype=np.uint8).transpose(2, 0, 1)
     out: F32 = pixels.astype(np.float32)
     if settings.get("do_rescale", True):
-        out = (pixels.astype(np.float64) * settings.get("rescale_factor", 1 / 255)).astype(np.float32)
+        factor = settings.get("rescale_factor", 1 / 255)
+        if not isinstance(factor, int | float) or not abs(factor) <= MOST_FACTOR:
+            raise BundleError(f"the processor's rescale_factor is {factor!r}, which is no number that edgekit takes")
+        out = (pixels.astype(np.float64) * factor).astype(np.float32)
     if settings.get("do_normalize", True):
         out = (out - _three(settings, "image_mean")) / _three(settings, "image_std")
     return out
@@ -149,10 +153,11 @@ def _numbers(picture: Image, settings: Mapping[str, Any]) -> F32:
 
 def _three(settings: Mapping[str, Any], key: str) -> F32:
     value = settings.get(key, 0.5)
-    listed = np.asarray(value if isinstance(value, list) else [value] * 3, dtype=np.float32)
-    if listed.shape != (3,) or not np.isfinite(listed).all() or (key == "image_std" and (listed == 0).any()):
+    three = value if isinstance(value, list) else [value] * 3
+    numbers = len(three) == 3 and all(isinstance(x, int | float) and abs(x) <= MOST_FACTOR for x in three)
+    if not numbers or (key == "image_std" and min(abs(x) for x in three) < 1e-6):
         raise BundleError(f"the processor's {key} is {value!r}, which is not one number for each colour")
-    return listed.reshape(3, 1, 1)
+    return np.asarray(three, dtype=np.float32).reshape(3, 1, 1)
 
 
 def patches_of(pixels: F32, patch: int, merge: int) -> F32:

@@ -41,7 +41,7 @@ class SeeingPrompt:
 
 def placeholder(tokenizer: Tokenizer, told: Mapping[str, Any]) -> str:
     """What stands in a text for a picture before it is known how many tokens it takes; `told`: the manifest's."""
-    return token_text(tokenizer, told.get("marks", [told["token"]])[0])
+    return token_text(tokenizer, (told.get("marks") or [told["token"]])[0])
 
 
 def token_text(tokenizer: Tokenizer, number: int) -> str:
@@ -60,6 +60,8 @@ def with_pictures(text: str, seen: Sequence[Seen], tokenizer: Tokenizer, told: M
         RuntimeFailure: there are more or fewer placeholders than pictures.
     """
     mark = placeholder(tokenizer, told)
+    if not mark or told["kind"] not in TEXTS or len(told.get("marks", [])) != MARKS[told["kind"]]:
+        raise RuntimeFailure(f"pictures of the kind {told['kind']!r} are unknown to this edgekit; convert again")
     if mark not in text:
         text = mark * len(seen) + text
     pieces = text.split(mark)
@@ -122,3 +124,4 @@ def _gemma3(seen: Seen, tokens: Sequence[str]) -> str:
 
 
 TEXTS = {"idefics3": _idefics3, "gemma3": _gemma3}
+MARKS = {"idefics3": 0, "gemma3": 2}  # tokens around a picture that the manifest names

@@ -14,6 +14,7 @@ from edgekit.errors import BundleError
 from edgekit.pictures.preparing import patches_of, positions_of, tile_picture
 from edgekit.pictures.prompt import F32, Seen
 from edgekit.pictures.reading import content_of, read_picture
+from edgekit.pictures.told import checked
 from edgekit.runtime.model import plan_bundle
 from edgekit.runtime.session import Session
 from edgekit.runtime.values import Options
@@ -129,24 +130,6 @@ class Sight:
             engine=options.engine,
             activations="f32",
         )
-
-
-def checked(bundle: Path, told: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A manifest's `pictures`, whose numbers make sense.
-
-    Raises:
-        BundleError: they do not.
-    """
-    numbers = [told.get(key) for key in ("token", "rows", "patch", "merge", "grid")]
-    whole = all(type(n) is int and 0 <= n < 1 << 24 for n in numbers)
-    if not whole or 0 in numbers[1:] or told["grid"] > 4096 or told["merge"] > told["grid"] or told["patch"] > 4096:
-        raise BundleError(f"{bundle / MANIFEST}: 'pictures' is malformed; convert the checkpoint again")
-    marks = told.get("marks", [])
-    if not isinstance(marks, list) or not all(type(n) is int and 0 <= n < 1 << 24 for n in marks):
-        raise BundleError(f"{bundle / MANIFEST}: 'pictures' is malformed; convert the checkpoint again")
-    if not isinstance(told.get("settings"), Mapping) or type(told.get("both_ways")) is not bool:
-        raise BundleError(f"{bundle / MANIFEST}: 'pictures' is malformed; convert the checkpoint again")
-    return told
 
 
 def _key(content: bytes) -> bytes:
