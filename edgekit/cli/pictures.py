@@ -36,7 +36,13 @@ def see(
     if flags["prompt_cache"] is not None:
         raise click.UsageError("A prompt cache keeps tokens and no pictures; leave out --prompt-cache or --image.")
     sight = Sight(bundle, manifest.read(bundle).data["model"])
-    options = Options(threads=flags["threads"], io=flags["io"], kernels=flags["kernels"], engine=flags["io_engine"])
+    options = Options(
+        threads=flags["threads"],
+        io=flags["io"],
+        kernels=flags["kernels"],
+        engine=flags["io_engine"],
+        activations=flags["activations"],
+    )
     if chat:
         messages: list[dict[str, Any]] = []
         if system:

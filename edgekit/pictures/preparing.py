@@ -75,10 +75,12 @@ def _gemma3(picture: Image, settings: Mapping[str, Any]) -> Tiles:
         raise BundleError("the processor cuts long pictures into crops (do_pan_and_scan), which edgekit does not")
     if settings.get("do_resize", True):
         table = settings.get("size")
-        sides = [table.get(key) for key in ("width", "height")] if isinstance(table, Mapping) else [224, 224]
-        if not all(type(side) is int and 1 <= side <= MOST_SIDE for side in sides):
+        width, height = (table.get(k) if isinstance(table, Mapping) else 224 for k in ("width", "height"))
+        if not (isinstance(width, int) and isinstance(height, int)) or not 1 <= min(width, height) <= MOST_SIDE:
             raise BundleError(f"the processor's size is {table!r}, which is no size that edgekit takes")
-        picture = picture.resize((sides[0], sides[1]), _filter(settings, 2))
+        if max(width, height) > MOST_SIDE:
+            raise BundleError(f"the processor's size is {table!r}, which is too large")
+        picture = picture.resize((width, height), _filter(settings, 2))
     return Tiles((_numbers(picture, settings),))
 
 

@@ -121,14 +121,14 @@ class Sight:
         return session.encode(patches_of(pixels, patch, merge), positions_of(height, width, self.told["grid"], merge))
 
     def _options(self, options: Options, ram: str | int | None) -> Options:
-        """Activations stay in f32: pictures are few, and their errors are in all that follows."""
+        """Activations are f32 unless others are asked for: errors of a picture are in all that follows."""
         return Options(
             ram=ram,
             threads=options.threads,
             io=options.io,
             kernels=options.kernels,
             engine=options.engine,
-            activations="f32",
+            activations="f32" if options.activations == "auto" else options.activations,
         )
 
 

@@ -124,10 +124,12 @@ Outcome Session::finish(Pooled& pooled, edgekit_embedding& text) const {
 
 // Models that read texts and write none.
 Outcome Session::check_writes() const {
-  if (model_.bundle->manifest().writes()) return Nothing{};
+  const Manifest& m = model_.bundle->manifest();
+  if (m.writes()) return Nothing{};
   return fail(EDGEKIT_INVALID_ARGUMENT,
-              "this model gives vectors or scores of texts, or reads pictures, and writes no text; use "
-              "edgekit_session_embed or edgekit_session_encode");
+              m.output == Output::image
+                  ? "this model reads pictures and writes no text; use edgekit_session_encode"
+                  : "this model gives vectors or scores of texts and writes none; use edgekit_session_embed");
 }
 
 }  // namespace edgekit
