@@ -36,13 +36,8 @@ def see(
     if flags["prompt_cache"] is not None:
         raise click.UsageError("A prompt cache keeps tokens and no pictures; leave out --prompt-cache or --image.")
     sight = Sight(bundle, manifest.read(bundle).data["model"])
-    options = Options(
-        threads=flags["threads"],
-        io=flags["io"],
-        kernels=flags["kernels"],
-        engine=flags["io_engine"],
-        activations=flags["activations"],
-    )
+    kept = ("threads", "io", "kernels", "activations")
+    options = Options(engine=flags["io_engine"], **{name: flags[name] for name in kept})
     if chat:
         messages: list[dict[str, Any]] = []
         if system:
