@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,69 +22,88 @@ MOST_FACTOR = 1e6
 
 
 @dataclass(frozen=True)
-class Tiles:
-    """A picture for an encoder.
+class Cut:
+    """How a picture becomes tiles: what its size alone says.
 
     Attributes:
-        pixels: of each tile, f32 [3, height, width].
-        rows: of tiles that the picture was cut into; 0 if it is one tile. The last tile is then the whole picture.
+        sizes: width and height that it is resized to, one after the other.
+        tile: width and height of a tile.
+        rows: of tiles that it is cut into; 0 if it is one tile. The last tile is then the whole picture.
         columns: likewise.
     """
 
-    pixels: tuple[F32, ...]
+    sizes: tuple[tuple[int, int], ...]
+    tile: tuple[int, int]
     rows: int = 0
     columns: int = 0
 
+    @property
+    def tiles(self) -> int:
+        """How many there are."""
+        return self.rows * self.columns + 1
 
-def tile_picture(picture: Image, kind: str, settings: Mapping[str, Any]) -> Tiles:
-    """A picture as the processor of a kind prepares it; `settings`: those of preprocessor_config.json.
+
+def cut_of(size: tuple[int, int], kind: str, settings: Mapping[str, Any]) -> Cut:
+    """How the processor of a kind cuts a picture of a width and height; `settings`: of preprocessor_config.json.
 
     Raises:
         BundleError: the settings do not make sense.
     """
     if kind not in KINDS:
         raise BundleError(f"pictures of the kind {kind!r} are unknown to this edgekit; update it")
-    return KINDS[kind](picture, settings)
+    return KINDS[kind](size, settings)
 
 
-def _idefics3(picture: Image, settings: Mapping[str, Any]) -> Tiles:
+def tiles_of(picture: Image, kind: str, settings: Mapping[str, Any]) -> Iterator[F32]:
+    """The tiles of a picture, f32 [3, height, width], one after the other; arguments and errors as of `cut_of`."""
+    cut, filter_ = cut_of(picture.size, kind, settings), _filter(settings, FILTERS[kind])
+    for size in cut.sizes:
+        picture = picture.resize(size, filter_)
+    width, height = cut.tile
+    for r in range(cut.rows):
+        for c in range(cut.columns):
+            box = (c * width, r * height, (c + 1) * width, (r + 1) * height)
+            yield _numbers(picture.crop(box), settings)
+    yield _numbers(picture.resize(cut.tile, filter_) if cut.rows else picture, settings)
+
+
+def _idefics3(size: tuple[int, int], settings: Mapping[str, Any]) -> Cut:
     """Idefics3 and SmolVLM: the longest edge as the settings say, then up to whole tiles, and the whole in small."""
     side = _size(settings, "max_image_size", 364)
-    filter_ = _filter(settings, 1)
+    sizes = []
     if settings.get("do_resize", True):
-        width, height = _longest(picture.size, _size(settings, "size", 4 * side))
-        picture = picture.resize((width, height), filter_)
+        sizes.append(_longest(size, _size(settings, "size", 4 * side)))
     if not settings.get("do_image_splitting", True):
-        return Tiles((_numbers(picture.resize((side, side), filter_), settings),))
-    picture = picture.resize(_whole_tiles(picture.size, side), filter_)
-    width, height = picture.size
+        return Cut((*sizes, (side, side)), (side, side))
+    sizes.append(_whole_tiles(sizes[-1] if sizes else size, side))
+    width, height = sizes[-1]
     if height <= side and width <= side:
-        return Tiles((_numbers(picture, settings),))
+        return Cut(tuple(sizes), (side, side))
     rows, columns = height // side, width // side
     if rows * columns > MOST_TILES:
         raise BundleError(f"the processor's settings cut a picture into {rows} by {columns} tiles, which are too many")
-    boxes = [(c * side, r * side, (c + 1) * side, (r + 1) * side) for r in range(rows) for c in range(columns)]
-    tiles = [picture.crop(box) for box in boxes]
-    tiles.append(picture.resize((side, side), filter_))
-    return Tiles(tuple(_numbers(tile, settings) for tile in tiles), rows, columns)
+    return Cut(tuple(sizes), (side, side), rows, columns)
 
 
-def _gemma3(picture: Image, settings: Mapping[str, Any]) -> Tiles:
+def _gemma3(size: tuple[int, int], settings: Mapping[str, Any]) -> Cut:
     """Gemma 3: one square, whatever the picture's shape."""
     if settings.get("do_pan_and_scan"):
         raise BundleError("the processor cuts long pictures into crops (do_pan_and_scan), which edgekit does not")
-    if settings.get("do_resize", True):
-        table = settings.get("size")
-        width, height = (table.get(k) if isinstance(table, Mapping) else 224 for k in ("width", "height"))
-        if not (isinstance(width, int) and isinstance(height, int)) or not 1 <= min(width, height) <= MOST_SIDE:
-            raise BundleError(f"the processor's size is {table!r}, which is no size that edgekit takes")
-        if max(width, height) > MOST_SIDE:
-            raise BundleError(f"the processor's size is {table!r}, which is too large")
-        picture = picture.resize((width, height), _filter(settings, 2))
-    return Tiles((_numbers(picture, settings),))
+    if not settings.get("do_resize", True):
+        return Cut((), size)
+    table = settings.get("size")
+    width, height = (table.get(k) if isinstance(table, Mapping) else 224 for k in ("width", "height"))
+    if (
+        type(width) is not int
+        or type(height) is not int
+        or not 1 <= min(width, height) <= max(width, height) <= MOST_SIDE
+    ):
+        raise BundleError(f"the processor's size is {table!r}, which is no size that edgekit takes")
+    return Cut(((width, height),), (width, height))
 
 
 KINDS = {"idefics3": _idefics3, "gemma3": _gemma3}
+FILTERS = {"idefics3": 1, "gemma3": 2}  # of Pillow, where the settings name none
 
 
 def _longest(size: tuple[int, int], longest: int) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,12 @@ def pillow() -> Any:
     return PIL.Image
 
 
+def picture_size(data: bytes, name: str = "picture") -> tuple[int, int]:
+    """Width and height of a picture, without decoding it; raises as `read_picture`."""
+    size: tuple[int, int] = _checked(data, name, lambda opened: opened.size)
+    return size
+
+
 def read_picture(data: bytes, name: str = "picture") -> Image:
     """A picture in RGB, the first frame if it has several, its size checked before its pixels are decoded.
 
@@ -44,6 +51,11 @@ def read_picture(data: bytes, name: str = "picture") -> Image:
         RuntimeFailure: it is no picture, or too large.
         MissingPackageError: Pillow is not installed.
     """
+    picture: Image = _checked(data, name, lambda opened: opened.convert("RGB"))
+    return picture
+
+
+def _checked(data: bytes, name: str, take: Callable[[Any], Any]) -> Any:
     library = pillow()
     if len(data) > MOST_BYTES:
         raise RuntimeFailure(f"{name}: more than {MOST_BYTES} bytes are too many for a picture")
@@ -52,16 +64,12 @@ def read_picture(data: bytes, name: str = "picture") -> Image:
             warnings.simplefilter("ignore")  # of sizes, which are checked here
             opened = library.open(io.BytesIO(data), formats=FORMATS)
             width, height = opened.size
-            if (
-                width * height > MOST_PIXELS
-                or min(width, height) < 1
-                or max(width, height) > MOST_RATIO * min(width, height)
-            ):
+            shorter, longer = sorted((width, height))
+            if width * height > MOST_PIXELS or shorter < 1 or longer > MOST_RATIO * shorter:
                 raise RuntimeFailure(
                     f"{name}: a picture of {width} by {height} pixels is too large or too long; make it smaller"
                 )
-            converted: Image = opened.convert("RGB")
-            return converted
+            return take(opened)
     except RuntimeFailure:
         raise
     except Exception as error:  # Pillow's decoders raise whatever they meet in a file

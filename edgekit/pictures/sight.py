@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgekit.bundle.layout import MANIFEST, VISION
 from edgekit.errors import BundleError
-from edgekit.pictures.preparing import patches_of, positions_of, tile_picture
+from edgekit.pictures.preparing import Cut, cut_of, patches_of, positions_of, tiles_of
 from edgekit.pictures.prompt import F32, Seen
-from edgekit.pictures.reading import content_of, read_picture
+from edgekit.pictures.reading import content_of, picture_size, read_picture
 from edgekit.pictures.told import checked
 from edgekit.runtime.model import plan_bundle
 from edgekit.runtime.session import Session
@@ -62,7 +62,7 @@ class Sight:
 
     def needs(self, options: Options) -> tuple[int, int]:
         """The least budget that the encoder takes, and the most that it can use."""
-        plan = plan_bundle(self.path, self._options(options, None))
+        plan = plan_bundle(self.path, self.options(options, None))
         return plan.floor_bytes, plan.budget_bytes
 
     @property
@@ -92,7 +92,7 @@ class Sight:
         new = {k: (c, n) for k, c, n in zip(keys, contents, names, strict=True) if k not in self._seen}
         self.last = Looked()
         if new:
-            with Session(self.path, self._options(options, ram)) as session:
+            with Session(self.path, self.options(options, ram)) as session:
                 tiles = 0
                 for key, (content, name) in new.items():
                     self._seen[key] = self._encode(session, content, name)
@@ -107,10 +107,23 @@ class Sight:
             self._seen.popitem(last=False)
         return found
 
+    def cut(self, data: bytes, name: str = "picture") -> Cut:
+        """How a picture will be cut, by its size alone; raises as `look`."""
+        return cut_of(picture_size(data, name), self.told["kind"], self.told["settings"])
+
+    def tile_rows(self, cut: Cut) -> int:
+        """Rows of each of its tiles."""
+        side = self.told["patch"] * self.told["merge"]
+        return (cut.tile[0] // side) * (cut.tile[1] // side)
+
+    def encoded(self, session: Session, data: bytes, name: str = "picture") -> Iterator[F32]:
+        """The rows of a picture's tiles, one after the other; `session`: of the encoder."""
+        for pixels in tiles_of(read_picture(data, name), self.told["kind"], self.told["settings"]):
+            yield self._rows(session, pixels)
+
     def _encode(self, session: Session, content: bytes, name: str) -> Seen:
-        told = self.told
-        tiles = tile_picture(read_picture(content, name), told["kind"], told["settings"])
-        return Seen(tuple(self._rows(session, pixels) for pixels in tiles.pixels), tiles.rows, tiles.columns)
+        cut = self.cut(content, name)
+        return Seen(tuple(self.encoded(session, content, name)), cut.rows, cut.columns)
 
     def _rows(self, session: Session, pixels: F32) -> F32:
         patch, merge = self.told["patch"], self.told["merge"]
@@ -120,7 +133,7 @@ class Sight:
         height, width = height // merge * merge, width // merge * merge
         return session.encode(patches_of(pixels, patch, merge), positions_of(height, width, self.told["grid"], merge))
 
-    def _options(self, options: Options, ram: str | int | None) -> Options:
+    def options(self, options: Options, ram: str | int | None) -> Options:
         """Activations are f32 unless others are asked for: errors of a picture are in all that follows."""
         return Options(
             ram=ram,

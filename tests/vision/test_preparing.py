@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgekit.pictures.preparing import patches_of, positions_of, tile_picture
+from edgekit.pictures.preparing import cut_of, patches_of, positions_of, tiles_of
 from tests import pictures
 
 SIZES = [(64, 64), (100, 60), (60, 100), (31, 200), (200, 31), (7, 5), (640, 480), (33, 32), (32, 32), (65, 64)]
@@ -31,11 +31,13 @@ def test_tiles_are_those_of_idefics3(size: tuple[int, int], settings: dict[str, 
     picture = pictures.picture(*size)
     processor = pictures.processor("idefics3", settings)
     want = processor([picture], return_row_col_info=True, return_tensors="np")
-    got = tile_picture(picture, "idefics3", json.loads(processor.to_json_string()))
-    assert [[got.rows], [got.columns]] == [want["rows"][0], want["cols"][0]]
+    told = json.loads(processor.to_json_string())
+    cut, got = cut_of(size, "idefics3", told), list(tiles_of(picture, "idefics3", told))
+    assert [[cut.rows], [cut.columns]] == [want["rows"][0], want["cols"][0]]
     pixels = want["pixel_values"][0]
-    assert len(got.pixels) == len(pixels)
-    assert max(np.abs(a - b).max() for a, b in zip(got.pixels, pixels, strict=True)) == 0
+    assert len(got) == len(pixels) == cut.tiles
+    assert {tile.shape for tile in got} == {(3, cut.tile[1], cut.tile[0])}
+    assert max(np.abs(a - b).max() for a, b in zip(got, pixels, strict=True)) == 0
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -45,7 +47,7 @@ def test_squares_are_those_of_gemma3(size: tuple[int, int], settings: dict[str, 
     picture = pictures.picture(*size)
     processor = pictures.processor("gemma3", settings)
     want = processor([picture], return_tensors="np")["pixel_values"][0]
-    (got,) = tile_picture(picture, "gemma3", json.loads(processor.to_json_string())).pixels
+    (got,) = tiles_of(picture, "gemma3", json.loads(processor.to_json_string()))
     assert np.abs(got - want).max() == 0
 
 
