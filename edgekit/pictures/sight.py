@@ -114,7 +114,7 @@ class Sight:
     def tile_rows(self, cut: Cut) -> int:
         """Rows of each of its tiles."""
         side = self.told["patch"] * self.told["merge"]
-        return (cut.tile[0] // side) * (cut.tile[1] // side)
+        return int(cut.tile[0] // side * (cut.tile[1] // side))
 
     def encoded(self, session: Session, data: bytes, name: str = "picture") -> Iterator[F32]:
         """The rows of a picture's tiles, one after the other; `session`: of the encoder."""
