@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.arch.checkpoints import describe_checkpoint
+from edgekit.arch.checkpoints import describe_checkpoint, vision_of
+from edgekit.arch.vision import check_sight
 from edgekit.bundle.checksum import hashed
 from edgekit.bundle.keep import Losses, keep_recipe, measure
 from edgekit.bundle.layout import LAYOUTS, MANIFEST, Arrangement, plan_layout
+from edgekit.bundle.vision import VisionBundle
 from edgekit.bundle.workspace import check_apart, check_replaceable, output_path, workspace
 from edgekit.bundle.writer import Progress, Writer
 from edgekit.calibrate.calibration import Calibration, Note, apply, extend
@@ -85,6 +87,7 @@ def convert(
     target: Target | None = None,
     calibration: Calibration | None = None,
     lora: str | Path | None = None,
+    text_only: bool = False,
     progress: Progress | None = None,
     note: Note | None = None,
     warn: Callable[[str], None] | None = None,
@@ -107,6 +110,7 @@ def convert(
         target: instead of a recipe: a size or speed, into which the bits of each tensor are fitted.
         calibration: learn predictors, cuts and an order of neurons from text first.
         lora: a folder with a LoRA adapter of PEFT, which is merged into the weights.
+        text_only: leave out what the model sees pictures with.
         progress: called with (weights done, weights in all).
         note: called with (what a calibration is doing, done, of all).
         warn: called before the work begins, with the lines of `Conversion.warnings` and of a missing tokenizer.
@@ -134,7 +138,10 @@ def convert(
     opened = open_checkpoint(source.path if cluster is None else source.path.absolute())  # workers stand elsewhere
     if lora is not None:
         opened = with_adapter(opened, Path(lora))
-    model, warnings = describe_checkpoint(opened)
+    vision = None if text_only else vision_of(opened)
+    model, warnings = describe_checkpoint(opened, vision)
+    if vision is not None:
+        check_sight(vision, model)
     if target is not None and model.output != "logits":
         raise ConvertError("bits are fitted into a size by what they change of a text that is written; give a recipe")
     if calibration is not None and calibration.gradients and model.output != "logits":
@@ -201,12 +208,18 @@ def convert(
             opened, model = extend(opened, file), apply(model, file)
         placed = plan_layout(model, chosen, arrangement)
         statistics = learned.statistics(opened) if learned is not None else None
-        writer = Writer(opened, model, placed, space.output, provenance, hashed(key_text), statistics, chat)
+        inner = None
+        if vision is not None:
+            told = {k: v for k, v in provenance.items() if k != "tensors"}
+            inner = VisionBundle(opened, vision, chosen, told, hashed(key_text + "vision"))
+        key_text += "vision" if inner is not None else ""
+        writer = Writer(opened, model, placed, space.output, provenance, hashed(key_text), statistics, chat, inner)
         writer.run(executor, progress or (lambda done, total: None))
         losses = measure(opened, placed, space.output) if keeps else None
         space.place()
-    parameters = sum(p.rows * p.cols for m in placed.matrices for p in m.parts)
-    size = placed.resident_bytes + placed.flash_bytes
+    layouts = [placed] if inner is None else [placed, inner.layout]
+    parameters = sum(p.rows * p.cols for plan in layouts for m in plan.matrices for p in m.parts)
+    size = sum(plan.resident_bytes + plan.flash_bytes for plan in layouts)
     return Conversion(
         bundle,
         chosen.name,

@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgekit.arch.checkpoints import describe_checkpoint
+from edgekit.arch.checkpoints import describe_checkpoint, vision_of
 from edgekit.bundle import manifest
 from edgekit.bundle.keep import keep_recipe
-from edgekit.bundle.layout import MANIFEST, plan_layout
+from edgekit.bundle.layout import MANIFEST, VISION, plan_layout
 from edgekit.bundle.manifest import model_json
 from edgekit.checkpoint import locate, open_checkpoint
 from edgekit.checkpoint.gguf import SUFFIX
 from edgekit.codecs import codec_of
 from edgekit.errors import BundleError
 from edgekit.generate.tokenizer import missing_tokenizer
+from edgekit.pictures.told import checked
 from edgekit.recipe import load_recipe
 from edgekit.runtime.model import plan_bundle
 from edgekit.runtime.values import Options, Plan
@@ -80,14 +81,26 @@ def _describe_bundle(path: Path, data: Table, plan: Plan) -> Table:
         "full_bytes": plan.budget_bytes,
         "kv_bytes": plan.kv_bytes,
         **_model(data["model"]),
+        **_sight(path, data["model"]),
     }
+
+
+def _sight(path: Path, model: Table) -> Table:
+    """What the bundle sees pictures with, if it does."""
+    if "pictures" not in model:
+        return {}
+    told, plan = checked(path, model["pictures"]), plan_bundle(path / VISION, Options())
+    data = manifest.read(path / VISION).data
+    size = data["resident"]["bytes"] + data["flash"]["bytes"]
+    sees = {"kind": told["kind"], "rows": told["rows"], "both_ways": told["both_ways"], "bytes": size}
+    return {"sees": {**sees, "floor_bytes": plan.floor_bytes, "full_bytes": plan.budget_bytes}}
 
 
 def inspect_checkpoint(path: str) -> Table:
     """A checkpoint: its blocks, its tensors' types, and what the default recipe would make of it."""
     source = locate(path)
     opened = open_checkpoint(source.path)
-    model, warnings = describe_checkpoint(opened)
+    model, warnings = describe_checkpoint(opened, vision_of(opened))
     missing = missing_tokenizer(path, opened)
     recipe = keep_recipe(opened, model) if opened.path.suffix == SUFFIX else load_recipe()
     layout = plan_layout(model, recipe)
@@ -131,8 +144,14 @@ def _provenance(provenance: Table) -> Table:
 def _model(model: Table) -> Table:
     if not isinstance(model["model_type"], str):
         raise TypeError("'model_type'")
-    keys = ("model_type", "vocab_size", "hidden_size", "max_context")
+    keys = ("model_type", "hidden_size", "max_context")
     head = model["head"] if model.get("output") != "embedding" else {"matrix": ""}
-    made = {**{k: model[k] for k in keys}, "tied": head["matrix"] == "embedding", "blocks": model["blocks"]}
+    vocab = model["vocab_size"] if model.get("output") != "image" else 0
+    made = {
+        **{k: model[k] for k in keys},
+        "vocab_size": vocab,
+        "tied": head["matrix"] == "embedding",
+        "blocks": model["blocks"],
+    }
     gives: Table = {key: model[key] for key in ("output", "pooling") if key in model}
     return {**made, **gives}

@@ -7,7 +7,7 @@ call computes a whole text.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +54,15 @@ class Reference:
         self.model: Json = self.weights.data["model"]
         self._cache: dict[str, list[F64]] = {}
 
-    def logits(self, tokens: Sequence[int], length: int | None = None) -> F64:
-        """Logits [len(tokens), vocab]; `length`: what scaled ropes take for the sequence's length."""
-        x, head = self.states(tokens, length), self.model["head"]
+    def logits(
+        self,
+        tokens: Sequence[int],
+        length: int | None = None,
+        given: Mapping[int, F64] | None = None,
+        both_ways: bool = False,
+    ) -> F64:
+        """Logits [len(tokens), vocab]; arguments as of `states`."""
+        x, head = self.states(tokens, length, (), given, both_ways), self.model["head"]
         if "project" in head:
             x = x @ self._matrix(head["project"])[0].T
         y: F64 = (x @ self._matrix(head["matrix"])[0].T + self._vector(head.get("bias"))) * head.get("scale", 1.0)
@@ -79,19 +85,61 @@ class Reference:
             x = self._norm(head.get("norm"), x)
         return float((x @ self._matrix(head["matrix"])[0].T + self._vector(head.get("bias")))[0])
 
-    def states(self, tokens: Sequence[int], length: int | None = None, types: Sequence[int] = ()) -> F64:
-        """Hidden states [len(tokens), hidden_size] behind the last norm; `types` of the tokens, all 0 if empty."""
+    def picture(self, patches: F64, positions: Sequence[int]) -> F64:
+        """What a decoder reads of a picture [rows, columns], by an encoder of pictures: patches [count, values]."""
+        e, merge, head = (self.model[key] for key in ("embedding", "merge", "head"))
+        x = patches @ self._matrix(e["project"])[0].T + self._vector(e.get("bias"))
+        if "position" in e:
+            x = x + self._matrix(e["position"])[0][np.asarray(positions)]
+        x = self._blocks(self._norm(e.get("norm"), x), None, None)
+        squares = x.reshape(len(x) // merge["patches"], merge["patches"], -1)
+        y = squares.mean(axis=1) if merge["mean"] else squares.reshape(len(squares), -1)
+        y = self._norm(merge.get("norm"), y)
+        if "project" in head:
+            y = y @ self._matrix(head["project"])[0].T + self._vector(head.get("project_bias"))
+            name = head.get("activation")
+            y = np.tanh(y) if name == "tanh" else y if name is None else _activate(name, 0.0, y)
+        out: F64 = y @ self._matrix(head["matrix"])[0].T + self._vector(head.get("bias"))
+        return out
+
+    def states(
+        self,
+        tokens: Sequence[int],
+        length: int | None = None,
+        types: Sequence[int] = (),
+        given: Mapping[int, F64] | None = None,
+        both_ways: bool = False,
+    ) -> F64:
+        """Hidden states [len(tokens), hidden_size] behind the last norm.
+
+        Args:
+            tokens: of the text.
+            length: what scaled ropes take for its length.
+            types: of the tokens, all 0 if empty.
+            given: rows [count, hidden_size] that stand for the embeddings of tokens, by the first one's position.
+            both_ways: whether the rows of one such piece see each other.
+        """
         m, n = self.model, len(tokens)
         e = m["embedding"]
         x = self._matrix(e["matrix"])[0][np.asarray(tokens)] * np.float32(e["scale"])
         if "project" in e:
             x = x @ self._matrix(e["project"])[0].T
+        pieces = np.full(n, -1)  # of each token, the piece that was given
+        for begin, rows in (given or {}).items():
+            x[begin : begin + len(rows)] = rows
+            pieces[begin : begin + len(rows)] = begin if both_ways else -1
         if "position" in e:
             x = x + self._matrix(e["position"])[0][np.arange(n) + e["position_offset"]]
         if "types" in e:
             x = x + self._matrix(e["types"])[0][np.asarray(types or [0] * n)]
         x = self._norm(e.get("norm"), x)
         inputs = self._layer_inputs(e["layers"], tokens, x) if "layers" in e else None
+        return self._blocks(x, inputs, length, pieces)
+
+    def _blocks(self, x: F64, inputs: F64 | None, length: int | None, pieces: npt.NDArray[Any] | None = None) -> F64:
+        m, n = self.model, len(x)
+        pieces = np.full(n, -1) if pieces is None else pieces
+        together = (pieces[:, None] == pieces[None, :]) & (pieces[:, None] >= 0)
         cached: dict[int, tuple[F64, F64]] = {}  # keys and values of attention blocks
         before = x  # what the preceding block read
         for number, block in enumerate(m["blocks"]):
@@ -100,7 +148,7 @@ class Reference:
             if block.get("pre_relu"):
                 source = np.maximum(source, 0)
             if block["kind"] == "attention":
-                out = self._attention(block, source, length or n, cached, number)
+                out = self._attention(block, source, length or n, cached, number, together)
             elif block["kind"] == "layer_input":
                 assert inputs is not None
                 gate = _activate(block["activation"], 0.0, self._linear(block, "gate", source))
@@ -158,7 +206,15 @@ class Reference:
         out: F64 = (self._norm(e["norm"], projected) + own) * e["mix"]
         return out
 
-    def _attention(self, b: Json, x: F64, length: int, cached: dict[int, tuple[F64, F64]], number: int) -> F64:
+    def _attention(
+        self,
+        b: Json,
+        x: F64,
+        length: int,
+        cached: dict[int, tuple[F64, F64]],
+        number: int,
+        together: npt.NDArray[Any],
+    ) -> F64:
         n, d = len(x), b["head_dim"]
 
         def project(which: str, heads: int) -> F64:
@@ -183,7 +239,7 @@ class Reference:
             scores = b["softcap"] * np.tanh(scores / b["softcap"])
         distance = np.arange(n)[:, None] - np.arange(n)[None, :]
         distance = distance if b.get("causal", True) else np.abs(distance)
-        hidden = (distance < 0) | ((distance >= b["window"]) if b["window"] else False)
+        hidden = ((distance < 0) & ~together) | ((distance >= b["window"]) if b["window"] else False)
         if self._window and not b["window"]:
             hidden |= (distance >= self._window) & (np.arange(n)[None, :] >= self._sinks)
         scores = np.where(hidden, -np.inf, scores)

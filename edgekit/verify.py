@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgekit.bundle import manifest
+from edgekit.bundle.layout import VISION
 from edgekit.errors import BundleError
 from edgekit.runtime.model import verify_units
 
@@ -36,7 +37,11 @@ def verify(path: str | Path, progress: Progress | None = None) -> Verified:
     data = manifest.read(folder).data
     files, done = check_files(folder, data, "", progress)
     verify_units(folder)
-    return Verified(files, done, data["units"]["count"])
+    units = data["units"]["count"]
+    if (folder / VISION).is_dir():
+        verify_units(folder / VISION)
+        units += manifest.read(folder / VISION).data["units"]["count"]
+    return Verified(files, done, units)
 
 
 def check_files(folder: Path, data: dict[str, Any], prefix: str, progress: Progress | None = None) -> tuple[int, int]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from edgekit.arch import describe, encoder_model_types, known_model_types
+from edgekit.arch import describe, encoder_model_types, known_model_types, vision_model_types
 from edgekit.arch.build import REQUIRED_VALUES
 from edgekit.arch.checkpoints import describe_checkpoint
 from edgekit.arch.families import ENCODERS, FAMILIES
@@ -29,7 +29,9 @@ from tests.conftest import ROOT
 def test_the_table_is_that_of_the_installed_transformers() -> None:
     pytest.importorskip("transformers")
     listed = [t for t in known_model_types() if t != "openelm"]  # which transformers has no class for
-    assert config_defaults.TABLE.read_text() == config_defaults.text([*listed, *encoder_model_types()])
+    assert config_defaults.TABLE.read_text() == config_defaults.text(
+        [*listed, *encoder_model_types(), *vision_model_types()]
+    )
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, *ENCODERS], ids=lambda f: f.model_types[0])

@@ -11,7 +11,7 @@ from edgekit.arch.attention import AttentionBuilder
 from edgekit.arch.config import LIMIT, Config, decoder_config, shown
 from edgekit.arch.convolution import ConvolutionBuilder
 from edgekit.arch.encoder import EncoderBuilder
-from edgekit.arch.families import ENCODERS, FAMILIES
+from edgekit.arch.families import ENCODERS, FAMILIES, VISION
 from edgekit.arch.family import Family
 from edgekit.arch.feed_forward import FeedForwardBuilder
 from edgekit.arch.linear_attention import LinearAttentionBuilder
@@ -36,6 +36,11 @@ def known_model_types() -> list[str]:
 def encoder_model_types() -> list[str]:
     """All values of `model_type` of encoders."""
     return sorted(name for family in ENCODERS for name in family.model_types)
+
+
+def vision_model_types() -> list[str]:
+    """All values of `model_type` of a vision_config."""
+    return sorted({family.encoder.model_types[0] for family in VISION})
 
 
 def find_family(model_type: object) -> Family:

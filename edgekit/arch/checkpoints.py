@@ -10,16 +10,26 @@ import numpy as np
 from edgekit.arch.build import describe, find_family
 from edgekit.arch.config import decoder_config
 from edgekit.arch.overlooked import warnings
-from edgekit.arch.spec import Model, Pooling
+from edgekit.arch.spec import Model, Pooling, Vision
 from edgekit.arch.tensors import head_tensor
+from edgekit.arch.vision import describe_vision
 from edgekit.checkpoint import Checkpoint
 from edgekit.checkpoint.safetensors import Tensor
 
 STEP = 1 << 22  # elements compared at once
 
 
-def describe_checkpoint(opened: Checkpoint) -> tuple[Model, tuple[str, ...]]:
-    """The model of a checkpoint, and warnings, each one line, about what of it is not used.
+def vision_of(opened: Checkpoint) -> Vision | None:
+    """What a checkpoint sees pictures with; None if nothing, or nothing that edgekit knows.
+
+    Raises:
+        UnsupportedModelError, CheckpointError: as `describe_checkpoint`.
+    """
+    return describe_vision(opened.config, {name: t.shape for name, t in opened.tensors.items()}, opened.pictures)
+
+
+def describe_checkpoint(opened: Checkpoint, vision: Vision | None = None) -> tuple[Model, tuple[str, ...]]:
+    """The model of a checkpoint, and warnings, each one line, about what of it is not used; `vision` is used besides.
 
     A head beside an embedding that the config ties it to is used if its values differ, as in transformers.
 
@@ -37,7 +47,7 @@ def describe_checkpoint(opened: Checkpoint) -> tuple[Model, tuple[str, ...]]:
         model = describe(opened.config, shapes, opened.generation, head_differs=True, embeds=embeds)
         lines = (f"config.json ties the head to the embedding, but '{head}' has other values: it is used as it is",)
     model = replace(model, pooling=_pooling(opened, model))
-    return model, lines + warnings(opened.config, shapes, model)
+    return model, lines + warnings(opened.config, shapes, model, vision)
 
 
 def _pooling(opened: Checkpoint, model: Model) -> Pooling | None:

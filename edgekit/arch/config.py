@@ -49,13 +49,32 @@ ACTIVATIONS: dict[str, str] = {
 OWN_KEYS = frozenset({"hidden_act_threshold", "ffn_up_relu", "norm_relu"})
 
 
-# Multimodal model types that nest their text decoder's config -> the decoder's own.
-NESTED = {
+# Multimodal model types that nest their text decoder's config -> the decoder's own; None: as the nested part says, or
+# "llama".
+NESTED: dict[str, str | None] = {
     "gemma3": "gemma3_text",
     "gemma4": "gemma4_text",
+    "idefics3": None,
+    "smolvlm": None,
     "qwen3_5": "qwen3_5_text",
     "qwen3_5_moe": "qwen3_5_moe_text",
 }
+
+
+# What the text part of Idefics3's and SmolVLM's configs has besides, of which transformers computes nothing.
+LEFTOVERS = frozenset(
+    {
+        "is_llama_config",
+        "neftune_noise_alpha",
+        "perceiver_config",
+        "pixel_shuffle_factor",
+        "qk_layer_norms",
+        "rope_interleaved",
+        "transformers.js_config",
+        "use_resampler",
+        "_flash_attn_2_enabled",
+    }
+)
 
 
 def decoder_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,14 +84,15 @@ def decoder_config(config: Mapping[str, Any]) -> dict[str, Any]:
         UnsupportedModelError: the nested part is no object.
     """
     kind = config.get("model_type")
-    inner = NESTED.get(kind) if isinstance(kind, str) else None
-    if inner is None:
+    if not isinstance(kind, str) or kind not in NESTED:
         return dict(config)
     text = config.get("text_config")
     if not isinstance(text, dict):
         raise UnsupportedModelError(f"config.json: text_config is {shown(text)}, which is not an object")
     outer = {k: config[k] for k in ("eos_token_id", "bos_token_id", "tie_word_embeddings") if k in config}
-    return {**text, **outer, "model_type": inner}
+    inner = NESTED[kind] or text.get("model_type", "llama")
+    own = {k: v for k, v in text.items() if k not in LEFTOVERS}
+    return {**own, **outer, "model_type": inner}
 
 
 def shown(value: Any) -> str:

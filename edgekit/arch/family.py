@@ -233,3 +233,40 @@ class Family:
     normalize_eps: float = 0.0
     normalize_experts: Literal["always", "config"] = "always"
     encoder: EncoderParts | None = None
+
+
+@dataclass(frozen=True)
+class VisionFamily:
+    """What a family of models has to see pictures.
+
+    Attributes:
+        model_types: of the whole model, in config.json.
+        kind: of the processor, as in `spec.Pictures`.
+        encoder: of the config's vision_config; `embed` is the embedding of patches.
+        token: config keys of the token that stands for a row of a picture, the first that is there.
+        merge: the config key for the side of the square of patches that becomes one row, or, with `rows`, for the rows
+            of a picture; `merge_default` where the config leaves it out.
+        project: whole names that the projector's matrix may have, as "projector" and "model.projector".
+        settings: keys of preprocessor_config.json that are read.
+        both_ways: whether the rows of a picture see each other in the decoder.
+        rows: what `merge` counts.
+        mean: whether the patches of a square become their mean; else they are put side by side.
+        norm: whole names that the norm of merged patches may have; its weights have 1 added.
+        project_turned: whether the projector's matrix is stored [inputs, outputs], without ".weight" in its name.
+        marks: config keys, and their defaults, of tokens around a picture: the first stands for it in a prompt.
+    """
+
+    model_types: tuple[str, ...]
+    kind: str
+    encoder: Family
+    token: tuple[str, ...]
+    merge: str
+    project: tuple[str, ...]
+    settings: tuple[str, ...]
+    both_ways: bool = False
+    merge_default: int = 2
+    rows: bool = False
+    mean: bool = False
+    norm: tuple[str, ...] = ()
+    project_turned: bool = False
+    marks: tuple[tuple[str, int], ...] = ()

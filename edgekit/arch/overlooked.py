@@ -9,8 +9,9 @@ from typing import Any
 
 from edgekit.arch.build import REQUIRED_VALUES, find_family
 from edgekit.arch.config import Config, decoder_config, shown
+from edgekit.arch.families import VISION as SEEING
 from edgekit.arch.family import Family
-from edgekit.arch.spec import Matrix, Model, Vector
+from edgekit.arch.spec import Matrix, Model, Vector, Vision
 from edgekit.arch.tensors import Shapes, head_tensor
 
 # Keys of any family that change nothing edgekit computes: training, bookkeeping, and how transformers runs a model.
@@ -94,8 +95,9 @@ HARMLESS = frozenset(
     ]
 )
 VISION = re.compile(
-    r"(^|\.)(vision_tower|vision_model|visual|audio_tower|multi_modal_projector|embed_vision|embed_audio)\."
+    r"(^|\.)(vision_tower|vision_model|visual|audio_tower|multi_modal_projector|embed_vision|embed_audio|connector)\."
 )
+SUMMARY = re.compile(r"\.head\.")  # which makes one vector of a picture, and no decoder reads that
 DRAFTING = re.compile(r"(^|\.)mtp\.")  # a head that predicts the token after the next
 # Buffers that older versions of transformers saved; each is computed from the config.
 BUFFERS = re.compile(r"(rotary_emb\.(inv_freq|cos_cached|sin_cached)|\.(attn|attention)\.(masked_)?bias|position_ids)$")
@@ -104,7 +106,7 @@ TRAINING = re.compile(r"(^|\.)pooler\.dense\.|^(cls|lm_head|decoder|head|vocab_(
 FIRST = 5  # names that a warning lists
 
 
-def warnings(config: Mapping[str, Any], shapes: Shapes, model: Model) -> tuple[str, ...]:
+def warnings(config: Mapping[str, Any], shapes: Shapes, model: Model, vision: Vision | None = None) -> tuple[str, ...]:
     """One line for config keys that were not read, one for tensors, one for a part that sees, one for a part that
     drafts; those that apply.
 
@@ -112,12 +114,13 @@ def warnings(config: Mapping[str, Any], shapes: Shapes, model: Model) -> tuple[s
         config: config.json.
         shapes: name -> shape of every tensor in the checkpoint.
         model: what `describe` made of them.
+        vision: what is used of the part that sees.
     """
     family = find_family(decoder_config(config).get("model_type"))
     lines = (
         _unread_keys(config, family),
         _unused_tensors(shapes, model, family),
-        _vision_tensors(shapes),
+        _vision_tensors(config, shapes, vision),
         _drafting_tensors(shapes),
     )
     return tuple(line for line in lines if line)
@@ -156,9 +159,16 @@ def _unused_tensors(shapes: Shapes, model: Model, family: Family) -> str:
     return f"{count} not used: {listed}{', ...' if len(left) > FIRST else ''}"
 
 
-def _vision_tensors(shapes: Shapes) -> str:
-    count = sum(1 for name in shapes if VISION.search(name))
-    return f"the {count} tensors of the vision part are left out: edgekit converts the text decoder" if count else ""
+def _vision_tensors(config: Mapping[str, Any], shapes: Shapes, vision: Vision | None) -> str:
+    names = [name for name in shapes if VISION.search(name)]
+    if vision is None:
+        known = any(config.get("model_type") in family.model_types for family in SEEING)
+        why = "--text-only, or no preprocessor_config.json" if known else "edgekit converts the text decoder"
+        return f"the {len(names)} tensors of the vision part are left out: {why}" if names else ""
+    used = set(_tensors(vision.encoder))
+    left = sorted(name for name in names if name not in used and not SUMMARY.search(name))
+    listed = ", ".join(shown(name)[1:-1] for name in left[:FIRST])
+    return f"{len(left)} tensors of the vision part are not used: {listed}" if left else ""
 
 
 def _drafting_tensors(shapes: Shapes) -> str:

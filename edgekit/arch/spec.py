@@ -336,12 +336,24 @@ class Pooling:
 
 
 @dataclass(frozen=True)
+class Merge:
+    """How an encoder of pictures makes rows for a decoder: `patches` neighbours in the order of the input are put side
+    by side, or their mean is taken; then comes a norm, and the model's head."""
+
+    patches: int
+    mean: bool = False
+    norm: Norm | None = None
+
+
+@dataclass(frozen=True)
 class Model:
     """A whole model. `head` may be the embedding itself (tied); `head_scale` multiplies the logits.
 
     Attributes:
-        output: what it gives: logits of each token (a decoder), a vector of the text (no `head`), or a score of it
-            (`head` has one row and multiplies the vector).
+        output: what it gives: logits of each token (a decoder), a vector of the text (no `head`), a score of it
+            (`head` has one row and multiplies the vector), or what a decoder reads of a picture. In the last case
+            `embedding` [hidden, values of a patch] with `embedding_bias` multiplies patches, there is no vocabulary,
+            `max_context` is the most patches, and a row is head activation(head_project merged + bias) + bias.
         pooling: how the vector of a text is made; None where only logits are asked for.
         token_types: [types, hidden], added to the embeddings of tokens by their type.
         head_activation: with `head_project_bias` and `head_norm`: score = head norm(activation(project vector + bias)).
@@ -368,9 +380,46 @@ class Model:
     head_scale: float = 1.0
     eos_token_ids: tuple[int, ...] = ()
     bos_token_id: int | None = None
-    output: Literal["logits", "embedding", "score"] = "logits"
+    output: Literal["logits", "embedding", "score", "image"] = "logits"
     pooling: Pooling | None = None
     token_types: Matrix | None = None
     head_project_bias: Vector | None = None
     head_activation: str = ""
     head_norm: Norm | None = None
+    embedding_bias: Vector | None = None
+    merge: Merge | None = None
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """How a picture becomes patches, and what stands for it in a text.
+
+    Attributes:
+        kind: whose processor it is: how a picture is cut into tiles and what its text is (edgekit/pictures).
+        token: id of the token that stands for one row of an encoded picture.
+        rows: rows of a tile.
+        both_ways: whether the rows of a tile see each other in the decoder.
+        patch: height and width of a patch.
+        merge: patches of a side of the square that becomes one row.
+        grid: positions of a side in the encoder's table.
+        settings: of the processor (preprocessor_config.json), as far as they are read, by name.
+        marks: tokens around a picture, of which the first stands for it in a prompt; none where `token` does.
+    """
+
+    kind: str
+    token: int
+    rows: int
+    both_ways: bool
+    patch: int
+    merge: int
+    grid: int
+    settings: tuple[tuple[str, Any], ...]
+    marks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Vision:
+    """The part of a checkpoint that sees."""
+
+    encoder: Model
+    pictures: Pictures

@@ -37,6 +37,7 @@ LAYOUTS = ("auto", "bundle", "split")
 PREDICTOR = Rule("*", make_codec("affine", 8, group_size=32))
 
 RESIDENT, FLASH = "resident.bin", "flash.bin"
+VISION = "vision"  # the folder of a bundle that holds another one, of the encoder of pictures
 UNITS, MANIFEST = "units.bin", "manifest.json"
 
 
@@ -234,11 +235,12 @@ def vectors_of(model: Model) -> list[Vector]:
     """Every vector of a model, in the order of use."""
     listed: list[Vector | None] = [v for r in model.ropes for v in (r.inv_freq, r.long_inv_freq)]
     layers = model.layer_embedding
-    for norm in (model.embedding_norm, layers.norm if layers else None, model.final_norm, model.head_norm):
+    merged = model.merge.norm if model.merge else None
+    for norm in (model.embedding_norm, layers.norm if layers else None, model.final_norm, merged, model.head_norm):
         listed += [norm.weight, norm.bias] if norm is not None else []
     for block in model.blocks:
         listed += _block_vectors(block)
-    listed += [model.head_project_bias, model.head_bias]
+    listed += [model.embedding_bias, model.head_project_bias, model.head_bias]
     return [v for v in listed if v is not None]
 
 

@@ -14,9 +14,11 @@ from edgekit.arch.spec import (
     LayerEmbedding,
     LayerInput,
     LinearAttention,
+    Merge,
     Mixer,
     Model,
     Norm,
+    Pictures,
     Pooling,
     Predictor,
     Rope,
@@ -241,8 +243,8 @@ def _pooling(p: Pooling | None) -> Json | None:
     return table | ({"sigmoid": True} if p.sigmoid else {})
 
 
-def model_json(model: Model, layout: Layout) -> Json:
-    """The `model` member of a manifest."""
+def model_json(model: Model, layout: Layout, pictures: Pictures | None = None) -> Json:
+    """The `model` member of a manifest; `pictures`: how the model sees."""
     matrices = {m.name for m in layout.matrices}
     blocks = []
     for b in model.blocks:
@@ -255,7 +257,29 @@ def model_json(model: Model, layout: Layout) -> Json:
             table["residual_scale"] = b.residual_scale
         norms = {"pre_norm": _norm(b.pre_norm), "post_norm": _norm(b.post_norm), "out_norm": _norm(b.out_norm)}
         blocks.append(_some(table | norms))
-    embedding = {
+    return _some(
+        {
+            "model_type": model.model_type,
+            "output": None if model.output == "logits" else model.output,
+            "pooling": _pooling(model.pooling),
+            "vocab_size": model.vocab_size or None,
+            "hidden_size": model.hidden_size,
+            "max_context": model.max_context,
+            "bos_token_id": model.bos_token_id,
+            "eos_token_ids": list(model.eos_token_ids),
+            "embedding": _some(_embedding(model) if model.merge is None else _patches(model)),
+            "ropes": [_rope(r) for r in model.ropes],
+            "blocks": blocks,
+            "final_norm": _norm(model.final_norm),
+            "merge": _merge(model.merge),
+            "head": _head(model),
+            "pictures": _pictures(pictures),
+        }
+    )
+
+
+def _embedding(model: Model) -> Json:
+    return {
         "matrix": model.embedding.name,
         "scale": model.embedding_scale,
         "project": model.embedding_project.name if model.embedding_project else None,
@@ -265,23 +289,28 @@ def model_json(model: Model, layout: Layout) -> Json:
         "position_offset": model.position_offset if model.position else None,
         "types": model.token_types.name if model.token_types else None,
     }
-    return _some(
-        {
-            "model_type": model.model_type,
-            "output": None if model.output == "logits" else model.output,
-            "pooling": _pooling(model.pooling),
-            "vocab_size": model.vocab_size,
-            "hidden_size": model.hidden_size,
-            "max_context": model.max_context,
-            "bos_token_id": model.bos_token_id,
-            "eos_token_ids": list(model.eos_token_ids),
-            "embedding": _some(embedding),
-            "ropes": [_rope(r) for r in model.ropes],
-            "blocks": blocks,
-            "final_norm": _norm(model.final_norm),
-            "head": _head(model),
-        }
-    )
+
+
+def _patches(model: Model) -> Json:
+    """What an encoder of pictures begins with."""
+    return {
+        "project": model.embedding.name,
+        "bias": _name(model.embedding_bias),
+        "norm": _norm(model.embedding_norm),
+        "position": model.position.name if model.position else None,
+    }
+
+
+def _merge(merge: Merge | None) -> Json | None:
+    return _some({"patches": merge.patches, "mean": merge.mean, "norm": _norm(merge.norm)}) if merge else None
+
+
+def _pictures(p: Pictures | None) -> Json | None:
+    if p is None:
+        return None
+    table: Json = {"kind": p.kind, "token": p.token, "rows": p.rows, "both_ways": p.both_ways}
+    table |= {"marks": list(p.marks)} if p.marks else {}
+    return table | {"patch": p.patch, "merge": p.merge, "grid": p.grid, "settings": dict(p.settings)}
 
 
 def _matrix(plan: MatrixPlan) -> Json:
@@ -310,13 +339,14 @@ def build(
     vectors_checksum: int,
     units_checksum: int,
     files: list[Json],
+    pictures: Pictures | None = None,
 ) -> bytes:
     """The bytes of manifest.json."""
     body = {
         "format": "edgekit",
         "version": FORMAT_VERSION,
         "provenance": provenance,
-        "model": model_json(model, layout),
+        "model": model_json(model, layout, pictures),
         "resident": {"file": RESIDENT, "bytes": layout.resident_bytes},
         "flash": {"file": FLASH, "bytes": layout.flash_bytes},
         "units": {"file": UNITS, "count": layout.unit_count, "checksum": f"{units_checksum:016x}"},

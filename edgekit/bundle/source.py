@@ -83,7 +83,8 @@ class RowSource:
 
     def _stored(self, begin: int, end: int) -> F32:
         if not self.sideways:
-            return to_f32(self.tensor.read(begin, end), self.tensor.dtype)
+            rows = to_f32(self.tensor.read(begin, end), self.tensor.dtype)
+            return rows.reshape(len(rows), -1)  # a convolution's kernel has four dimensions
         if self.whole is None:
             self.whole = self.tensor.read()
         low, high = self.rows_in_ranges[0][0], self.rows_in_ranges[-1][1]

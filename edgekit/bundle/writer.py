@@ -11,14 +11,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from edgekit.arch.spec import Model, Vector
+from edgekit.arch.spec import Model, Pictures, Vector
 from edgekit.bundle import manifest
 from edgekit.bundle.checksum import lane64
 from edgekit.bundle.disk import sync, sync_tree, write_all, write_file
@@ -29,6 +29,7 @@ from edgekit.bundle.layout import (
     MANIFEST,
     RESIDENT,
     UNITS,
+    VISION,
     Layout,
     MatrixPlan,
     PartPlan,
@@ -47,6 +48,16 @@ Progress = Callable[[int, int], None]  # source bytes done, of all
 StatisticsOf = Callable[[PartPlan], Statistics]
 
 
+class Inner(Protocol):
+    """A bundle inside another: an encoder of pictures."""
+
+    @property
+    def pictures(self) -> Pictures: ...
+
+    def write(self, folder: Path, executor: Executor) -> None:
+        """Writes it, as `Writer.run`; called again, it goes on."""
+
+
 class Writer:
     """Writes one bundle into `folder`, which nobody else may touch meanwhile; a second call resumes."""
 
@@ -60,13 +71,18 @@ class Writer:
         key: str,
         statistics: StatisticsOf | None = None,
         made: Mapping[str, bytes] | None = None,
+        inner: Inner | None = None,
+        files: Iterable[str] | None = None,
     ) -> None:
         """`statistics`: what calibration text says of a part's matrix; None without text. `made`: files that come to
-        the tokenizer's, by name."""
+        the tokenizer's, by name. `inner`: a bundle inside this one. `files`: of the checkpoint's, those to take along;
+        None for all."""
         self.checkpoint, self.model, self.layout = checkpoint, model, layout
         self.folder, self.provenance = folder, provenance
         self.statistics = statistics or (lambda part: NOTHING)
         self.made = made or {}
+        self.inner = inner
+        self.files = list(checkpoint.files if files is None else files)
         self.luts = {v.name: v for v in layout.vectors if v.source is None}
         self.journal = Journal(folder, layout, key)
         self.resumed = 0
@@ -85,6 +101,8 @@ class Writer:
         done = self._prepare()
         self._write_vectors()
         self._encode_all(done, executor, progress)
+        if self.inner is not None:
+            self.inner.write(self.folder / VISION, executor)
         self._finish(done)
 
     def _prepare(self) -> dict[str, Done]:
@@ -119,7 +137,8 @@ class Writer:
         self._copy_tokenizer()
         vectors = self._verify(done)
         files = [file_entry(self.folder, p) for p in _listed(self.folder)]
-        text = manifest.build(self.model, self.layout, self.provenance, vectors, lane64(checksums), files)
+        pictures = None if self.inner is None else self.inner.pictures
+        text = manifest.build(self.model, self.layout, self.provenance, vectors, lane64(checksums), files, pictures)
         write_file(self.folder / MANIFEST, text)
         self.journal.path.unlink()
         sync(self.folder)
@@ -144,7 +163,7 @@ class Writer:
         folder = self.folder / TOKENIZER
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        for name in self.checkpoint.files:
+        for name in self.files:
             (folder / name).parent.mkdir(exist_ok=True)
             write_file(folder / name, self.checkpoint.file(name))
         for name, content in self.made.items():
@@ -212,7 +231,8 @@ def _weight(plan: MatrixPlan) -> int:
 def _listed(folder: Path) -> list[Path]:
     """The files that a manifest lists, in order."""
     named = [folder / name for name in (RESIDENT, FLASH, UNITS)]
-    return sorted([*named, *(p for p in (folder / TOKENIZER).rglob("*") if p.is_file())])
+    inner = [p for name in (TOKENIZER, VISION) for p in (folder / name).rglob("*") if p.is_file()]
+    return sorted([*named, *inner])
 
 
 def file_entry(folder: Path, path: Path) -> dict[str, Any]:

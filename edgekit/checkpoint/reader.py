@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from edgekit.errors import CheckpointError
 JSON_LIMIT = 64 << 20
 LONGEST_NAME = 200  # characters; file systems take 255 bytes
 INDEX = "model.safetensors.index.json"
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 # Copied into the bundle when present: what a tokenizer and a chat need, and the config for reference.
@@ -48,6 +49,7 @@ class Checkpoint:
         fingerprint: the same with modification times; changes when a file is touched.
         files: what a bundle takes along, by path relative to the folder: where it lies, or what it holds.
         sentence: what a sentence-transformers folder says beside; None for other folders.
+        pictures: preprocessor_config.json, which says how pictures are prepared, or empty.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class Checkpoint:
     fingerprint: str
     files: Mapping[str, Path | bytes]
     sentence: Sentence | None = None
+    pictures: Mapping[str, Any] = field(default_factory=dict)
 
     def file(self, name: str) -> bytes:
         """What one of `files` holds."""
@@ -150,12 +153,23 @@ def open_checkpoint(path: Path) -> Checkpoint:
         if lost:
             raise CheckpointError(f"{path / INDEX}: names tensor '{lost[0]}', which is in no file; download it again")
     digest.update(repr(sentence).encode() if sentence is not None else b"")
+    pictures = _picture_settings(path)
+    digest.update(json.dumps(pictures, sort_keys=True).encode() if pictures else b"")
     identity = digest.hexdigest()
     plain, ready = unquantized(config, unpacked(tensors))
     files: dict[str, Path | bytes] = {name: path / name for name in tokenizer_files(path)}
     if plain is not config:
         files["config.json"] = json.dumps(plain).encode()
-    return Checkpoint(path, plain, generation, ready, identity, identity + times.hexdigest(), files, sentence)
+    return Checkpoint(path, plain, generation, ready, identity, identity + times.hexdigest(), files, sentence, pictures)
+
+
+def _picture_settings(path: Path) -> Mapping[str, Any]:
+    """How pictures are prepared, from either of the files that transformers writes; empty if there is none."""
+    if (path / PROCESSORS[0]).is_file():
+        return read_json(path / PROCESSORS[0])
+    whole = read_json(path / PROCESSORS[1]) if (path / PROCESSORS[1]).is_file() else {}
+    inner = whole.get("image_processor")
+    return inner if isinstance(inner, dict) else {}
 
 
 def _open_file(path: Path) -> Checkpoint:

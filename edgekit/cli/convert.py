@@ -102,6 +102,7 @@ OF_MODELS = (
 )
 @click.option("--predictor", is_flag=True, help="With --calibration: train predictors of active neurons.")
 @click.option("--lora", type=click.Path(path_type=Path), help="Folder of a PEFT adapter to merge into the weights.")
+@click.option("--text-only", is_flag=True, help="Leave out what the model sees pictures with.")
 @click.option("--keep-order", is_flag=True, help="With --calibration: do not permute neurons.")
 @click.option(
     "--false-negatives",
@@ -138,6 +139,7 @@ def command(
     calibration_tokens: int,
     gradients: bool,
     lora: Path | None,
+    text_only: bool,
     predictor: bool,
     keep_order: bool,
     false_negatives: float,
@@ -232,6 +234,7 @@ def command(
             target=target,
             calibration=learn if calibration or self_calibration else None,
             lora=lora,
+            text_only=text_only,
             progress=progress,
             note=lambda what, done, total: progress(done, total),
             warn=lambda line: click.echo(f"edgekit: warning: {line}", err=True),

@@ -43,6 +43,7 @@ def _rows(t: dict[str, Any]) -> list[tuple[str, str]]:
         ("model type", t["model_type"]),
         ("weights", f"{t['parameters'] / 1e6:.2f}M{' (embedding tied)' if t['tied'] else ''}"),
         *_vectors(t),
+        *_sight(t),
         ("sizes", f"hidden {t['hidden_size']}, vocabulary {t['vocab_size']}, context {t['max_context']}"),
     ]
     if t["kind"] == "checkpoint":
@@ -66,6 +67,15 @@ def _rows(t: dict[str, Any]) -> list[tuple[str, str]]:
             f"of which keys and values take {human(t['kv_bytes'])} (context {t['context']})",
         ),
     ]
+
+
+def _sight(t: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the model sees pictures with."""
+    if "sees" not in t:
+        return []
+    s = t["sees"]
+    memory = f"{human(s['bytes'])}, in memory at least {human(s['floor_bytes'])}, all {human(s['full_bytes'])}"
+    return [("sees", f"pictures ({s['kind']}), {s['rows']} tokens for a tile; its encoder has {memory}")]
 
 
 def _vectors(t: dict[str, Any]) -> list[tuple[str, str]]:

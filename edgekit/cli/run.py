@@ -27,6 +27,7 @@ from edgekit.cli.common import (
 )
 from edgekit.cli.grammar import grammar_from, grammar_options
 from edgekit.cli.kv_policy import kv_policy_from, kv_policy_options
+from edgekit.cli.pictures import image_option, see, with_looked
 from edgekit.cli.report import runtime_figures, summarize
 from edgekit.cli.sampling import sampling_from, sampling_options
 from edgekit.converters.kinds import KINDS
@@ -48,6 +49,7 @@ INTERRUPTED = "interrupted"  # a finish_reason: Ctrl-C
 @click.option(
     "-f", "--file", "prompt_file", type=click.Path(path_type=Path), help="Read the prompt from a file ('-': stdin)."
 )
+@image_option
 @click.option("--chat", is_flag=True, help="Wrap the prompt in the model's chat template.")
 @click.option("--system", type=UTF8, help="With --chat: a system message.")
 @click.option(
@@ -169,6 +171,7 @@ def command(
       edgekit run tiny.edgekit -p "Once upon a time" -n 64
       edgekit run tiny.edgekit -p "Once upon a time" --ram 300M --temp 0
       edgekit run tiny.edgekit -f prompt.txt --json
+      edgekit run seeing.edgekit --image cat.jpg -p "What is this?" --chat
       edgekit run large.edgekit -p "Once upon a time" --ram 2G --draft-model small.edgekit
     """
     from edgekit.generate.tokenizer import Tokenizer
@@ -189,7 +192,9 @@ def command(
     text = _prompt(prompt, prompt_file)
     tokenizer = Tokenizer(path / "tokenizer") if (path / "manifest.json").is_file() else None
     ids: list[int] = []
-    if tokenizer is not None:
+    if tokenizer is not None and flags["images"]:
+        ids = see(path, tokenizer, text, system if chat else None, chat, flags)
+    elif tokenizer is not None:
         if chat:
             messages = [{"role": "system", "content": system}] if system else []
             text = tokenizer.chat([*messages, {"role": "user", "content": text}])
@@ -247,7 +252,7 @@ def _run(bundle: Path, ids: list[int], flags: dict[str, Any]) -> None:
             "prompt_tokens": len(ids),
             "load_seconds": round(loaded, 3),
             "expected_tokens_per_second": expected.tokens_per_second if expected else None,
-            **runtime_figures(model),
+            **with_looked(runtime_figures(model), flags),
             "backend": flags["backend"],
             "seed": sampling.seed,
         }
@@ -291,6 +296,7 @@ def _options(bundle: Path, ids: list[int], flags: dict[str, Any]) -> Options:
         lookahead=not flags["no_lookahead"],
         draft_tokens=flags["draft_max"] or 0,
         lora=flags["lora"],
+        least_batch=flags.get("least_batch", 0),
     )
 
 
@@ -357,6 +363,7 @@ def _read_prompt(
             progress,
             flags["prompt_cache"],
             grammar=grammar_from(model, flags),
+            pictures=flags["images"],
         )
         first = next(stream, None)
     out.cached_tokens = stream.cached_tokens

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -103,6 +104,9 @@ def strftime_now(form: str) -> str:
     return datetime.now().strftime(form)
 
 
+PROBE = "\ue010words of a user\ue011"
+
+
 def render(
     template: str,
     messages: Sequence[Message],
@@ -125,6 +129,38 @@ def render(
     if not messages:
         raise BundleError("a chat has no messages; give at least one")
     chat = [_aliased({k: v for k, v in m.items() if v is not None}) for m in messages]
+    if _takes_parts(template, tuple(sorted(tokens.items()))):
+        chat = [_in_parts(m) for m in chat]
+    return _rendered(template, chat, tools, tokens, now)
+
+
+@lru_cache(maxsize=16)
+def _takes_parts(template: str, tokens: tuple[tuple[str, str], ...]) -> bool:
+    """Whether a template wants contents as lists of parts, and leaves out what is said as a text."""
+    said = {"role": "user", "content": PROBE}
+    try:
+        if PROBE in _rendered(template, [said], None, dict(tokens), strftime_now):
+            return False
+    except BundleError:
+        pass
+    try:
+        return PROBE in _rendered(template, [_in_parts(said)], None, dict(tokens), strftime_now)
+    except BundleError:
+        return False
+
+
+def _in_parts(message: dict[str, Any]) -> dict[str, Any]:
+    content = message.get("content")
+    return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else message
+
+
+def _rendered(
+    template: str,
+    chat: list[dict[str, Any]],
+    tools: Sequence[Any] | None,
+    tokens: Mapping[str, str],
+    now: Callable[[str], str],
+) -> str:
     try:
         return (
             _environment(now)

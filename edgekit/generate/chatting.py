@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edgekit.errors import RuntimeFailure
@@ -28,6 +29,32 @@ class ChatRequest:
     prompt: Prompt
     answer: Answer
     schema: str | Mapping[str, Any] | None
+
+
+def split_pictures(messages: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[Any]]:
+    """Messages in which pictures are only named, as templates read them, and the pictures in order.
+
+    Raises:
+        RuntimeFailure: a part of a content is neither a text nor a picture.
+    """
+    pictures: list[Any] = []
+
+    def part(given: Any) -> dict[str, Any]:
+        kind = given.get("type") if isinstance(given, Mapping) else None
+        if kind == "text" and isinstance(given.get("text"), str):
+            return {"type": "text", "text": given["text"]}
+        if kind == "image" and isinstance(given.get("image"), str | Path | bytes):
+            pictures.append(given["image"])
+            return {"type": "image"}
+        raise RuntimeFailure(
+            'a part of a message must be {"type": "text", "text": ...} or {"type": "image", "image": a file or bytes}'
+        )
+
+    def message(given: Mapping[str, Any]) -> Mapping[str, Any]:
+        content = given.get("content")
+        return {**given, "content": [part(p) for p in content]} if isinstance(content, list) else given
+
+    return [message(m) for m in messages], pictures
 
 
 def prepare_chat(

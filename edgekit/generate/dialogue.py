@@ -8,6 +8,7 @@ from typing import Any
 
 from edgekit.errors import BundleError
 from edgekit.generate.tokenizer import Tokenizer
+from edgekit.runtime.pictures import PictureRows
 
 NAMES = {"system": "System", "developer": "System", "user": "User", "assistant": "Assistant", "tool": "Tool"}
 PLAIN_STOP = ("\nUser:", "\nSystem:")  # where the model begins to write the other side
@@ -21,11 +22,13 @@ class Prompt:
         text: of the prompt.
         ids: its tokens.
         stop: strings that end the answer, beside the model's end-of-text tokens.
+        pictures: what stands for some of the tokens.
     """
 
     text: str
     ids: tuple[int, ...]
     stop: tuple[str, ...] = ()
+    pictures: tuple[PictureRows, ...] = ()
 
 
 def render_dialogue(

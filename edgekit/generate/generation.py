@@ -12,14 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.errors import ContextFullError, RuntimeFailure
-from edgekit.generate.reuse import batches, depends_on_length, keep_shared, restore_shared
+from edgekit.generate.reuse import batches, depends_on_length, keep_shared, read_prompt, restore_shared
 from edgekit.generate.text import TextAssembler
 from edgekit.generate.tokenizer import Tokenizer
+from edgekit.runtime.pictures import PictureRows
 from edgekit.runtime.session import Session
 from edgekit.runtime.values import Plan, Sampling, Stats
 
 if TYPE_CHECKING:
     from edgekit.generate.grammar import Grammar, Matcher
+
+
+GRAMMARS = "a grammar needs the native backend; artifacts take no masks"
+PICTURES = "pictures need the native backend; artifacts read tokens alone"
 
 
 @dataclass(frozen=True)
@@ -93,13 +98,14 @@ class Generation(Iterator[Piece]):
         prompt_cache: Path | None,
         reuse: bool = False,
         grammar: Grammar | None = None,
+        pictures: Sequence[PictureRows] = (),
     ) -> None:
         """As `TextModel.generate`, which makes it."""
         self.finish_reason = ""
         self.cached_tokens = 0
         self._model, self._session = model, session
         self._limits, self._sampling = limits, sampling
-        self._reuse = reuse
+        self._reuse, self._pictures = reuse, pictures
         self._matcher = None if grammar is None else self._constrain(grammar)
         self._pieces = self._run(prompt, progress, prompt_cache)
 
@@ -125,7 +131,7 @@ class Generation(Iterator[Piece]):
             raise RuntimeFailure("the prompt is empty, and this tokenizer adds no BOS; give some text")
         saved = None if prompt_cache is None else self._cacheable()
         if self._reuse and isinstance(self._session, Session) and not self._scaled:
-            self.cached_tokens = keep_shared(self._session, ids)
+            self.cached_tokens = keep_shared(self._session, ids, self._pictures)
         else:
             self._session.reset()
         if saved is not None and prompt_cache is not None and prompt_cache.exists():
@@ -177,6 +183,9 @@ class Generation(Iterator[Piece]):
 
     def _read_prompt(self, ids: Sequence[int], begin: int) -> Iterator[int]:
         """Evaluates a prompt from `begin` on, batch by batch, so that Ctrl-C is heard; yields the tokens done."""
+        if self._pictures:
+            yield from read_prompt(self._native(PICTURES), ids, self._pictures, begin, self._session.plan.max_batch)
+            return
         rest = len(ids) - begin
         for end in [rest] if self._scaled else batches(rest, self._session.plan.max_batch):
             self._session.eval(ids[self._session.position : begin + end])
@@ -186,14 +195,16 @@ class Generation(Iterator[Piece]):
         self._native()
         return grammar.matcher()
 
-    def _native(self) -> Session:
-        """The session, if tokens can be forbidden in it."""
+    def _native(self, why: str = GRAMMARS) -> Session:
+        """The session, if it is the runtime's own; else says `why` that is needed."""
         if not isinstance(self._session, Session):
-            raise RuntimeFailure("a grammar needs the native backend; artifacts take no masks")
+            raise RuntimeFailure(why)
         return self._session
 
     def _cacheable(self) -> Session:
         """The session, if its state can be saved and cut anywhere."""
+        if self._pictures:
+            raise RuntimeFailure("a prompt cache keeps tokens and no pictures; leave one of them out")
         if not isinstance(self._session, Session):
             raise RuntimeFailure("a prompt cache needs the native backend; artifacts do not save their state")
         if self._scaled:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +12,20 @@ import numpy.typing as npt
 
 from edgekit.bundle import manifest
 from edgekit.errors import RuntimeFailure
-from edgekit.generate.chatting import ChatGeneration, prepare_chat
+from edgekit.generate.chatting import ChatGeneration, prepare_chat, split_pictures
+from edgekit.generate.dialogue import Prompt
 from edgekit.generate.embedding import Embedder, Ranked, rank, require_writer, tell_cuts
-from edgekit.generate.generation import Generation, Limits, Piece, TokenSession
+from edgekit.generate.generation import PICTURES, Generation, Limits, Piece, TokenSession
 from edgekit.generate.tokenizer import Tokenizer
+from edgekit.runtime.pictures import PictureRows
 from edgekit.runtime.session import Session
 from edgekit.runtime.values import Options, Plan, Sampling, Stats
 from edgekit.verify import check_files
 
 if TYPE_CHECKING:
     from edgekit.generate.grammar import Grammar
+    from edgekit.pictures.prompt import Seen
+    from edgekit.pictures.sight import Sight
 
 __all__ = ["ChatGeneration", "Generation", "Limits", "Piece", "TextModel", "TokenSession", "load"]
 
@@ -37,6 +42,8 @@ class TextModel:
         check_files(self.path, self.manifest, "tokenizer/")  # small, and damage there is wrong text
         self.tokenizer = Tokenizer(self.path / "tokenizer")
         self.session: TokenSession = session or Session(self.path, options)
+        self._options = options or Options()
+        self._sight: Sight | None = None
         self.eos_token_ids: tuple[int, ...] = tuple(self.manifest["model"].get("eos_token_ids", ()))
 
     def close(self) -> None:
@@ -139,6 +146,34 @@ class TextModel:
             raise RuntimeFailure("an artifact makes no vectors; use the native backend")
         return Embedder(self.manifest, self.tokenizer, self.plan.context), self.session
 
+    def look(self, sources: Sequence[str | Path | bytes]) -> list[Seen]:
+        """Encodes pictures, for `edgekit.pictures.prompt`; under a budget the decoder makes room for that meanwhile.
+
+        Args:
+            sources: files, or their content.
+
+        Raises:
+            BundleError: the model sees no pictures.
+            RuntimeFailure: a source is no picture, or an artifact computes the model.
+            BudgetError: the budget has no room for the encoder beside the decoder.
+            MissingPackageError: Pillow is not installed.
+        """
+        from edgekit.pictures.beside import look_beside
+        from edgekit.pictures.sight import Sight
+
+        if not isinstance(self.session, Session):
+            raise RuntimeFailure(PICTURES)
+        if self._sight is None:
+            self._sight = Sight(self.path, self.manifest["model"])
+        return look_beside(self._sight, self.session.model, sources, self._options)
+
+    def _with_pictures(self, prompt: Prompt, seen: Sequence[Seen]) -> Prompt:
+        from edgekit.pictures.prompt import seeing_prompt
+
+        told = self.manifest["model"]["pictures"]
+        made = seeing_prompt(prompt.text, seen, self.tokenizer, told, special=not self.tokenizer.has_chat_template)
+        return replace(prompt, ids=made.ids, pictures=made.pictures)
+
     def create_session(self) -> Session:
         """Another session on the same weights, for a generation beside others: one session, one thread. `load` with
         `sessions` makes room for it under a budget.
@@ -163,6 +198,7 @@ class TextModel:
         session: TokenSession | None = None,
         reuse: bool = False,
         grammar: Grammar | None = None,
+        pictures: Sequence[PictureRows] = (),
     ) -> Generation:
         """Continues a prompt, token by token; begins afresh unless `reuse` is given.
 
@@ -178,6 +214,7 @@ class TextModel:
             session: from `create_session`; the model's own if not given. Its tokens are forgotten.
             reuse: what the session's tokens share with the prompt is not evaluated again.
             grammar: what the text must be (`edgekit.generate.grammar`); it ends when that is complete.
+            pictures: what stands in a prompt of token ids for pictures, in order (`edgekit.pictures`).
 
         Returns:
             The pieces, made as they are asked for.
@@ -196,6 +233,7 @@ class TextModel:
             None if prompt_cache is None else Path(prompt_cache),
             reuse,
             grammar,
+            pictures,
         )
 
     def chat(
@@ -211,7 +249,8 @@ class TextModel:
         """The answer to messages; what the session has of them already is not evaluated again.
 
         Args:
-            messages: objects with a "role" ("system", "user", "assistant", "tool") and a "content", which is a text.
+            messages: objects with a "role" ("system", "user", "assistant", "tool") and a "content": a text, or a list
+                of {"type": "text", "text": ...} and {"type": "image", "image": a file or its content}.
             max_tokens: most tokens of the answer.
             sampling: how to choose; llama.cpp's defaults if not given.
             tools: functions as in OpenAI's API, for chat templates that know them.
@@ -223,14 +262,24 @@ class TextModel:
             The pieces, made as they are asked for; when they have ended, its `message` is the answer with its calls.
 
         Raises:
-            BundleError: no messages, or the chat template does not take them.
-            RuntimeFailure: the schema cannot be followed, or no tool is the one that must be called.
+            BundleError: no messages, the chat template does not take them, or pictures for a model that sees none.
+            RuntimeFailure: a picture cannot be read, the schema cannot be followed, or no tool is the one that must be
+                called.
         """
-        request = prepare_chat(self.tokenizer, messages, tools, tool_choice, schema)
+        shown, sources = split_pictures(messages)
+        seen = self.look(sources) if sources else []
+        request = prepare_chat(self.tokenizer, shown, tools, tool_choice, schema)
         grammar = None if request.schema is None else self.grammar("json_schema", request.schema)
-        prompt = request.prompt
+        prompt = self._with_pictures(request.prompt, seen) if seen else request.prompt
         pieces = self.generate(
-            prompt.ids, max_tokens, sampling, prompt.stop, session=session, reuse=True, grammar=grammar
+            prompt.ids,
+            max_tokens,
+            sampling,
+            prompt.stop,
+            session=session,
+            reuse=True,
+            grammar=grammar,
+            pictures=prompt.pictures,
         )
         return ChatGeneration(pieces, request.answer)
 
@@ -248,6 +297,7 @@ def load(
     draft_tokens: int = 0,
     sessions: int = 1,
     lora: str | Path | None = None,
+    pictures: bool | None = None,
 ) -> TextModel:
     """Opens a bundle.
 
@@ -264,6 +314,8 @@ def load(
             edgekit.generate.speculate.
         sessions: sessions that the budget leaves room for (`TextModel.create_session`).
         lora: a LoRA adapter to apply: a folder that PEFT saved it to, or a file of `edgekit adapter`.
+        pictures: whether pictures will be shown to a model whose rows of a picture see each other (Gemma 3), so that
+            its passes must hold one whole. None: without a budget.
 
     Raises:
         BudgetError: the budget is below the model's floor, which the message names.
@@ -280,5 +332,13 @@ def load(
         kernels=kernels,
         draft_tokens=draft_tokens,
         lora=lora,
+        least_batch=_picture_rows(path) if (ram is None if pictures is None else pictures) else 0,
     )
     return TextModel(path, options)
+
+
+def _picture_rows(path: str | Path) -> int:
+    """Tokens of a picture that must be in one pass."""
+    told = manifest.read(Path(path)).data["model"].get("pictures")
+    rows = told["rows"] if isinstance(told, dict) and told.get("both_ways") else 0
+    return rows if isinstance(rows, int) and 0 <= rows <= 1 << 16 else 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import ContextFullError, RuntimeFailure
+from edgekit.runtime.pictures import PictureRows
 from edgekit.runtime.session import Session
 
 
@@ -16,12 +17,17 @@ def depends_on_length(model: dict[str, Any]) -> bool:
     return any("switch_length" in rope for rope in model["ropes"])
 
 
-def keep_shared(session: Session, ids: Sequence[int]) -> int:
-    """Rewinds a session to what its tokens share with a prompt, or resets it; returns how many tokens that leaves.
+def keep_shared(session: Session, ids: Sequence[int], pictures: Sequence[PictureRows] = ()) -> int:
+    """Rewinds a session to what its tokens and pictures share with a prompt, or resets it; returns how many tokens that
+    leaves.
 
     One token of the prompt is always left to evaluate, as its logits are needed.
     """
     shared = shared_tokens(session.tokens, ids)
+    had, wanted = set(session.given), {picture.given for picture in pictures}
+    for given in had | wanted:  # a picture's tokens do not say which picture it is
+        if given.begin < shared and (given.end > shared or given not in had & wanted):
+            shared = given.begin
     try:
         session.rewind(shared)
     except RuntimeFailure:  # layers with a sliding window no longer hold what this prompt's tokens look at
@@ -51,3 +57,21 @@ def batches(count: int, batch: int) -> Iterator[int]:
     if ends and count - ends[-1] == 1 and batch > 2:
         ends[-1] -= 1
     yield from [*ends, count]
+
+
+def read_prompt(
+    session: Session, ids: Sequence[int], pictures: Sequence[PictureRows], begin: int, batch: int
+) -> Iterator[int]:
+    """Evaluates a prompt with pictures in it from `begin` on, where no picture is cut; yields the tokens done."""
+    for picture in [p for p in pictures if p.begin >= begin]:
+        yield from _read_tokens(session, ids, begin, picture.begin, batch)
+        session.eval_embeddings(picture.rows, ids[picture.begin : picture.end], picture.both_ways)
+        begin = picture.end
+        yield begin
+    yield from _read_tokens(session, ids, begin, len(ids), batch)
+
+
+def _read_tokens(session: Session, ids: Sequence[int], begin: int, end: int, batch: int) -> Iterator[int]:
+    for done in batches(end - begin, batch) if end > begin else ():
+        session.eval(ids[session.position : begin + done])
+        yield begin + done

@@ -46,6 +46,7 @@ class Model:
         self.threads: int = info.threads
         self.output: str = {number: name for name, number in native.OUTPUTS.items()}[info.output]
         self.kernels: str = info.kernels.decode()
+        self.picture_sizes = (info.patch_columns, info.merged_patches, info.picture_columns)
 
     def close(self) -> None:
         """Closes the sessions and frees the weights; safe to call twice. An evaluation under way is cancelled."""

@@ -20,7 +20,7 @@ ACTIVATIONS = {"auto": 0, "f32": 1, "int8": 2}
 IO_ENGINES = {"auto": 0, "uring": 1, "threads": 2}
 SELECTIONS = {"auto": 0, "all": 1, "exact": 2, "predicted": 3, "threshold": 4, "prompt": 5, "router": 6}
 COMPUTE = {"all": 0, "feed_forward": 1, "linear": 2}
-OUTPUTS = {"logits": 0, "embedding": 1, "score": 2}
+OUTPUTS = {"logits": 0, "embedding": 1, "score": 2, "image": 3}
 POOLINGS = {"bundle": 0, "cls": 1, "mean": 2, "max": 3, "last": 4}
 NORMALIZE = {"bundle": 0, "yes": 1, "no": 2}
 WINDOW_NONE = (1 << 32) - 1
@@ -73,6 +73,8 @@ class Options(_Struct):
         ("kv_window", c.c_uint32),
         ("kv_sinks", c.c_uint32),
         ("lora", c.c_char_p),
+        ("least_batch", c.c_uint32),
+        ("reserved", c.c_uint32),
     )
 
 
@@ -140,6 +142,10 @@ class Info(_Struct):
         ("pooling", c.c_uint32),
         ("max_length", c.c_uint32),
         ("reserved", c.c_uint32),
+        ("patch_columns", c.c_uint32),
+        ("merged_patches", c.c_uint32),
+        ("picture_columns", c.c_uint32),
+        ("picture_positions", c.c_uint32),
     )
 
 
@@ -154,6 +160,31 @@ class Embedding(_Struct):
         ("pooling", c.c_uint32),
         ("normalize", c.c_uint32),
         ("score", c.c_float),
+        ("reserved", c.c_uint32),
+    )
+
+
+class Input(_Struct):
+    _fields_ = (
+        ("struct_size", c.c_uint32),
+        ("count", c.c_uint32),
+        ("tokens", c.POINTER(c.c_int32)),
+        ("rows", c.c_void_p),
+        ("columns", c.c_uint32),
+        ("both_ways", c.c_uint32),
+    )
+
+
+class Patches(_Struct):
+    _fields_ = (
+        ("struct_size", c.c_uint32),
+        ("count", c.c_uint32),
+        ("values", c.c_void_p),
+        ("positions", c.c_void_p),
+        ("out", c.c_void_p),
+        ("columns", c.c_uint32),
+        ("rows", c.c_uint32),
+        ("out_columns", c.c_uint32),
         ("reserved", c.c_uint32),
     )
 
@@ -243,7 +274,7 @@ class Trellis(_Struct):
 
 
 STRUCTS: tuple[type[c.Structure], ...] = (
-    Error, Options, Plan, Stats, Info, Embedding, Sampling, ReadTest, KernelTest, Trellis,
+    Error, Options, Plan, Stats, Info, Embedding, Input, Patches, Sampling, ReadTest, KernelTest, Trellis,
 )  # fmt: skip
 
 
@@ -317,7 +348,9 @@ def library() -> c.CDLL:
         "session_capture": (None, (handle, Capture, c.c_void_p)),
         "session_capture_inputs": (None, (handle, InputsCapture, c.c_void_p)),
         "session_eval": (status, (handle, ids, c.c_uint32, c.c_uint32, c.c_void_p, error_p)),
+        "session_eval_embeddings": (status, (handle, c.POINTER(Input), c.c_uint32, c.c_void_p, error_p)),
         "session_embed": (status, (handle, c.POINTER(Embedding), c.c_uint32, error_p)),
+        "session_encode": (status, (handle, c.POINTER(Patches), error_p)),
         "session_next": (status, (handle, c.POINTER(Sampling), ids, error_p)),
         "session_set_draft": (status, (handle, handle, error_p)),
         "session_advance": (status, (handle, error_p)),

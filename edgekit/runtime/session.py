@@ -18,6 +18,7 @@ from edgekit.runtime import native
 from edgekit.runtime.embedding import Embedded, TokenText, embed_texts
 from edgekit.runtime.handle import Handle
 from edgekit.runtime.model import Model, encoded
+from edgekit.runtime.pictures import Given, digest_of, encode_patches
 from edgekit.runtime.values import Options, Plan, Sampling, Stats, stats_from, token_ids
 
 F32 = npt.NDArray[np.float32]
@@ -87,6 +88,7 @@ class Session:
         self.model = source if isinstance(source, Model) else Model(source, options)
         self.draft: Session | None = None
         self._fill: Callable[[Mask], None] | None = None
+        self._given: list[Given] = []
         made = c.c_void_p()
         try:
             with self.model.handle.use() as model:
@@ -182,6 +184,66 @@ class Session:
         out = np.empty((len(ids), self.vocab_size), dtype=np.float32)
         self._call("eval", (c.c_int32 * len(ids))(*ids), len(ids), 1, out.ctypes.data_as(c.c_void_p))
         return out
+
+    def eval_embeddings(self, rows: F32, tokens: Sequence[SupportsIndex], both_ways: bool = False) -> None:
+        """Appends positions whose embeddings are given, as an encoder makes them of a picture
+        (edgekit_session_eval_embeddings).
+
+        Args:
+            rows: f32 [len(tokens), hidden_size], scaled and projected already.
+            tokens: what stands in the text at these positions, as the placeholder of a picture.
+            both_ways: whether each of them sees all of them; they must then fit in a pass (`Plan.max_batch`).
+
+        Raises:
+            RuntimeFailure, BundleError: as `eval`; or rows of another shape, or that are not finite.
+        """
+        self._eval_embeddings(rows, tokens, both_ways, 0, None)
+
+    def embedding_logits(self, rows: F32, tokens: Sequence[SupportsIndex], both_ways: bool = False) -> F32:
+        """The same; returns their logits, f32 [len(tokens), vocab_size]."""
+        out = np.empty((len(tokens), self.vocab_size), dtype=np.float32)
+        self._eval_embeddings(rows, tokens, both_ways, 1, out.ctypes.data_as(c.c_void_p))
+        return out
+
+    def _eval_embeddings(
+        self, rows: F32, tokens: Sequence[SupportsIndex], both_ways: bool, all_logits: int, out: c.c_void_p | None
+    ) -> None:
+        ids = token_ids(tokens, self.vocab_size)
+        given = np.ascontiguousarray(rows, dtype=np.float32)
+        if given.shape != (len(ids), self.hidden_size):
+            raise RuntimeFailure(f"the embeddings have shape {given.shape}, not {(len(ids), self.hidden_size)}")
+        listed = (c.c_int32 * max(1, len(ids)))(*ids)
+        at = c.cast(listed, c.POINTER(c.c_int32))
+        rows_at = given.ctypes.data_as(c.c_void_p)
+        struct = native.Input(
+            count=len(ids), tokens=at, rows=rows_at, columns=self.hidden_size, both_ways=int(both_ways)
+        )
+        begin = self.position
+        try:
+            self._call("eval_embeddings", c.byref(struct), all_logits, out)
+        finally:  # of a call that failed, sliding windows may keep the first positions
+            end = self.position
+            if end > begin:
+                self._given.append(Given(begin, end, digest_of(given[: end - begin])))
+
+    @property
+    def given(self) -> tuple[Given, ...]:
+        """Which positions were given as embeddings, in order; the others are known by their tokens."""
+        return tuple(self._given)
+
+    def encode(self, patches: F32, positions: Sequence[int] | npt.NDArray[np.uint32]) -> F32:
+        """What a decoder reads of a picture, f32 [rows, columns], by an encoder of pictures (edgekit_session_encode).
+
+        Args:
+            patches: f32 [count, values], those that become one row side by side.
+            positions: [count], of each patch in the encoder's table.
+
+        Raises:
+            RuntimeFailure: the model is no such encoder, the patches have another shape, a position is out of range,
+                or it was cancelled.
+            BundleError: a unit that was read is damaged.
+        """
+        return encode_patches(self.handle, self.model.picture_sizes, patches, positions)
 
     def next(self, sampling: Sampling) -> int:
         """The next token of the text: appends the one that the last call chose, and chooses another
@@ -288,6 +350,7 @@ class Session:
             BundleError: missing or damaged; the session is as after a reset.
             RuntimeFailure: of another bundle or type of cache, or longer than the context.
         """
+        self._given = []
         self._call("restore", encoded(path))
 
     def rewind(self, position: SupportsIndex) -> None:
@@ -297,6 +360,10 @@ class Session:
             RuntimeFailure: there are fewer, or it is negative.
         """
         self._call("rewind", _whole("position", position))
+        self._forget_given(operator.index(position))
+
+    def _forget_given(self, position: int) -> None:
+        self._given = [given.until(position) for given in self._given if given.begin < position]
 
     def copy_from(self, other: Session, position: SupportsIndex) -> None:
         """Begins as another session of the model does, with its first `position` tokens; no thread may use that one
@@ -307,7 +374,9 @@ class Session:
                 comes before that position, or the selection keeps what is not copied.
         """
         with other.handle.use() as source:
+            self._given = list(other.given)
             self._call("copy", source, _whole("position", position))
+            self._forget_given(operator.index(position))
 
     @property
     def tokens(self) -> list[int]:
@@ -343,6 +412,7 @@ class Session:
 
     def reset(self) -> None:
         """Forgets all tokens."""
+        self._given = []
         with self.handle.use() as handle:
             native.library().edgekit_session_reset(handle)
 

@@ -40,6 +40,7 @@ class Options:
     kv_policy: str = "full"  # or "sinks": the cache keeps the first kv_sinks positions and the last kv_window
     kv_window: int = 0
     kv_sinks: int | None = None
+    least_batch: int = 0  # tokens that a pass holds however tight the budget
     activations: str = "auto"  # "f32", or "int8" where the codec has kernels for that; auto: int8 from 3 bits on
 
     def native(self, adapter: Path | None = None) -> native.Options:
@@ -66,6 +67,7 @@ class Options:
             "context",
             "threads",
             "batch",
+            "least_batch",
             "sessions",
             "io_threads",
             "io_depth",
@@ -81,6 +83,7 @@ class Options:
             budget_bytes=parse_bytes(self.ram),
             context=self.context,
             max_batch=self.batch,
+            least_batch=self.least_batch,
             sessions=self.sessions,
             io_mode=native.IO_MODES[self.io],
             cache_type=native.CACHE_TYPES[self.cache_type],

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from edgekit.bundle import manifest
 from edgekit.bundle.layout import MANIFEST
@@ -26,6 +30,11 @@ from edgekit.serve.run import Run
 from edgekit.sizes import parse_bytes
 from edgekit.verify import check_files
 
+if TYPE_CHECKING:
+    from edgekit.pictures.sight import Sight
+    from edgekit.serve.pictures import Eyes
+
+F32 = npt.NDArray[np.float32]
 LEAST_COPIED = 16  # tokens that a copy from another session must save
 MOST_CONTEXT = 2048  # tokens, where no other context is asked for; as in the runtime
 
@@ -60,6 +69,18 @@ class Bundle:
     def embedder(self) -> Embedder:
         """What turns texts into the tokens that vectors and scores are made of."""
         return Embedder(manifest.read(self.path).data, self.tokenizer, self.context)
+
+    @property
+    def sees(self) -> bool:
+        """Whether it reads pictures."""
+        return "pictures" in self.model
+
+    @cached_property
+    def sight(self) -> Sight:
+        """What it sees with."""
+        from edgekit.pictures.sight import Sight
+
+        return Sight(self.path, self.model)
 
     @property
     def output(self) -> str:
@@ -123,7 +144,8 @@ class Loaded:
             BudgetError: the budget does not hold it.
         """
         self.bundle = bundle
-        self.model = Model(bundle.path, options)
+        self.eyes = _eyes(bundle, options)
+        self.model = Model(bundle.path, self._less(options))
         try:
             self.slots = [Slot(self.model.create_session()) for _ in range(options.sessions)]
         except BaseException:
@@ -136,6 +158,36 @@ class Loaded:
             path = bundle.path / MANIFEST
             self._flash = PrefixCache(folder, path, bundle.model, self.model, options)
 
+    def _less(self, options: Options) -> Options:
+        """The options of the decoder alone, and without them what is set aside for the encoder of pictures."""
+        ram = parse_bytes(options.ram)
+        return replace(options, ram=max(1, ram - self.eyes.reserved)) if self.eyes is not None and ram else options
+
+    @property
+    def budget(self) -> int:
+        """What it may use, the encoder of pictures included."""
+        return self.model.plan.budget_bytes + (self.eyes.reserved if self.eyes is not None else 0)
+
+    def set_budget(self, ram: int) -> None:
+        """Changes that; 0: no limit. While the encoder is open, its part stays as it is.
+
+        Raises:
+            BudgetError: as `Model.set_budget`.
+        """
+        if self.eyes is None or self.eyes.busy:
+            self.model.set_budget(max(1, ram - self.eyes.reserved) if self.eyes is not None and ram else ram)
+            return
+        before, self.eyes.reserved = self.eyes.reserved, self.eyes.share(ram)
+        try:
+            self.model.set_budget(max(1, ram - self.eyes.reserved) if ram else 0)
+        except BudgetError:
+            self.eyes.reserved = before
+            raise
+
+    def look(self, pictures: tuple[bytes, ...]) -> Generator[F32, None, None] | None:
+        """The rows of pictures, tile by tile; None without any."""
+        return self.eyes.look(pictures) if pictures and self.eyes is not None else None
+
     @property
     def busy(self) -> bool:
         """Whether a session is in use."""
@@ -146,14 +198,14 @@ class Loaded:
         free = [slot for slot in self.slots if slot.run is None]
         if not free:
             return None
-        return max(free, key=lambda slot: (shared_tokens(slot.session.tokens, ids), -slot.used))
+        return max(free, key=lambda slot: (_shared(slot.session, ids), -slot.used))
 
     def take_beginning(self, slot: Slot, ids: tuple[int, ...]) -> None:
         """Gives a session the beginning of a prompt, from another session or from flash, if that is worth it. What it
         loses is saved."""
         if self.whole_prompt:
             return
-        if not slot.kept and len(slot.session.tokens) - shared_tokens(slot.session.tokens, ids) >= LEAST:
+        if not slot.kept and len(slot.session.tokens) - _shared(slot.session, ids) >= LEAST:
             self._keep(slot)
         self._share_beginning(slot, ids)
         if self._flash is not None and self._flash.gain(slot.session, ids):
@@ -161,7 +213,7 @@ class Loaded:
 
     def _keep(self, slot: Slot) -> None:
         slot.kept = True
-        if self._flash is not None:
+        if self._flash is not None and not slot.session.given:  # sessions with pictures are not saved
             self._flash.save(slot.session)
 
     def keep_one(self) -> bool:
@@ -173,8 +225,8 @@ class Loaded:
 
     def _share_beginning(self, slot: Slot, ids: tuple[int, ...]) -> None:
         """Copies from the session that has most of the prompt, busy or not."""
-        own = shared_tokens(slot.session.tokens, ids)
-        found = {id(other): shared_tokens(other.session.tokens, ids) for other in self.slots}
+        own = _shared(slot.session, ids)
+        found = {id(other): _shared(other.session, ids) for other in self.slots}
         best = max(self.slots, key=lambda other: found[id(other)])
         if found[id(best)] < own + LEAST_COPIED:
             return
@@ -186,7 +238,23 @@ class Loaded:
         for slot in self.slots:
             if not slot.kept:
                 self._keep(slot)
+        if self.eyes is not None:
+            self.eyes.close()
         self.model.close()
+
+
+def _shared(session: Session, ids: tuple[int, ...]) -> int:
+    """Tokens that a session has of a prompt, before any picture: which one that is, its tokens do not say."""
+    shared = shared_tokens(session.tokens, ids)
+    return min([shared, *(given.begin for given in session.given)])
+
+
+def _eyes(bundle: Bundle, options: Options) -> Eyes | None:
+    if not bundle.sees:
+        return None
+    from edgekit.serve.pictures import Eyes
+
+    return Eyes(bundle.sight, options, plan_bundle(bundle.path, replace(options, ram=None)).floor_bytes)
 
 
 class Bundles:
@@ -212,10 +280,25 @@ class Bundles:
         self._options, self.folder = options, folder
         self.loaded: dict[str, Loaded] = {}
         self._clock = 0
-        self._floors = {b.id: plan_bundle(b.path, self._options_of(b, options.ram)).floor_bytes for b in bundles}
+        self._floors = {b.id: self._floor_of(b, options.ram) for b in bundles}
+
+    def _floor_of(self, bundle: Bundle, ram: str | int | None) -> int:
+        """The least budget: of the decoder, and of the encoder of pictures beside it."""
+        options = self._options_of(bundle, ram)
+        encoder = bundle.sight.needs(options)[0] if bundle.sees and ram else 0
+        if not encoder:
+            return plan_bundle(bundle.path, options).floor_bytes
+        try:
+            decoder = replace(options, ram=max(1, parse_bytes(ram) - encoder))
+            return plan_bundle(bundle.path, decoder).floor_bytes + encoder
+        except BudgetError as error:
+            raise BudgetError(
+                f"{bundle.path}: {error}; its encoder of pictures needs {encoder} bytes besides, or convert --text-only"
+            ) from error
 
     def _options_of(self, bundle: Bundle, ram: str | int | None) -> Options:
-        return replace(self._options, context=bundle.context, ram=ram)
+        rows = bundle.sight.least_batch if bundle.sees else 0
+        return replace(self._options, context=bundle.context, ram=ram, least_batch=rows)
 
     def tick(self) -> int:
         """The next number of the clock that says what was used longest ago."""
@@ -256,8 +339,8 @@ class Bundles:
         spare = (self.ram - sum(floors)) // len(floors)
         try:
             for name, other in self.loaded.items():
-                other.model.set_budget(max(self._floors[name], min(share, self._floors[name] + spare)))
-            left = self.ram - sum(m.model.plan.budget_bytes for m in self.loaded.values())
+                other.set_budget(max(self._floors[name], min(share, self._floors[name] + spare)))
+            left = self.ram - sum(m.budget for m in self.loaded.values())
             self.loaded[bundle.id] = Loaded(bundle, self._options_of(bundle, left), self.folder)
         except BudgetError:
             if not self.loaded:
@@ -274,7 +357,7 @@ class Bundles:
         Raises:
             BudgetError: less than they need; nothing has changed.
         """
-        before = {name: other.model.plan.budget_bytes for name, other in self.loaded.items()}
+        before = {name: other.budget for name, other in self.loaded.items()}
         floors = [self._floors[name] for name in self.loaded]
         if ram and ram < max(sum(floors), *self._floors.values()):
             least = max(sum(floors), *self._floors.values())
@@ -285,10 +368,10 @@ class Bundles:
         order = sorted(wanted, key=lambda name: (wanted[name] or math.inf) - before[name])
         try:
             for name in order:
-                self.loaded[name].model.set_budget(wanted[name])
+                self.loaded[name].set_budget(wanted[name])
         except BudgetError:
             for name in reversed(order):
-                self.loaded[name].model.set_budget(before[name])
+                self.loaded[name].set_budget(before[name])
             raise
         self.ram = ram
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from edgekit.errors import EdgekitError
 from edgekit.generate.grammar import Grammar
+from edgekit.runtime.pictures import PictureRows
 from edgekit.runtime.values import Sampling
 
 
@@ -23,6 +24,8 @@ class Job:
         grammar: what the text must be; None for any.
         top_logprobs: most probable tokens to report with each; None: no logarithms of probabilities at all.
         ignore_eos: go on after the end-of-text token.
+        pictures: contents of files.
+        places: where their tiles are in the prompt; the rows are not known yet.
     """
 
     model: str
@@ -33,6 +36,8 @@ class Job:
     grammar: Grammar | None = None
     top_logprobs: int | None = None
     ignore_eos: bool = False
+    pictures: tuple[bytes, ...] = ()
+    places: tuple[PictureRows, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -66,14 +66,15 @@ def take_snapshot(bundles: Bundles, waiting: int) -> Snapshot:
     models = []
     for loaded in bundles.loaded.values():
         stats = [slot.session.stats for slot in loaded.slots]
+        eyes = loaded.eyes
         models.append(
             ModelSnapshot(
                 id=loaded.bundle.id,
                 sessions=len(loaded.slots),
                 busy=sum(slot.run is not None for slot in loaded.slots),
-                memory=stats[0].memory_bytes,
-                peak_memory=stats[0].peak_memory_bytes,
-                budget=loaded.model.plan.budget_bytes,
+                memory=stats[0].memory_bytes + (eyes.memory_bytes if eyes is not None else 0),
+                peak_memory=stats[0].peak_memory_bytes + (eyes.peak_bytes if eyes is not None else 0),
+                budget=loaded.budget,
                 floor=bundles.floor(loaded.bundle.id),
                 weights=loaded.model.plan.weight_bytes,
                 bytes_read=stats[0].bytes_read,

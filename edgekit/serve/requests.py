@@ -79,8 +79,13 @@ def read_chat(bundle: Bundle, body: Body) -> TextRequest:
     Raises:
         ApiError: something in it is wrong.
     """
-    messages, tools = read_messages(body.get("messages")), read_tools(body)
+    pictures: list[bytes] | None = [] if bundle.sees else None
+    messages, tools = read_messages(body.get("messages"), pictures), read_tools(body)
     prompt = render(bundle, messages, tools)
+    if pictures:
+        from edgekit.serve.pictures import with_places
+
+        prompt = with_places(bundle, prompt, pictures)
     grammar = _format_grammar(bundle, fields.table(body, "response_format"))
     if tools.required:
         grammar = _grammar(bundle, tools.grammar(), "tools")
@@ -89,6 +94,8 @@ def read_chat(bundle: Bundle, body: Body) -> TextRequest:
     job = replace(
         job,
         stop=(*job.stop, *prompt.stop),
+        pictures=tuple(pictures or ()),
+        places=prompt.pictures,
         grammar=grammar,
         top_logprobs=top if fields.flag(body, "logprobs") else None,
     )

@@ -202,7 +202,8 @@ class Scheduler:
             slot.used = self.bundles.tick()
             loaded.take_beginning(slot, ticket.job.ids)
             slot.kept = False
-            slot.run = Run(ticket, slot.session, bundle.tokenizer, bundle.eos_token_ids, loaded.whole_prompt)
+            tiles = loaded.look(ticket.job.pictures)
+            slot.run = Run(ticket, slot.session, bundle.tokenizer, bundle.eos_token_ids, loaded.whole_prompt, tiles)
             self.counters.prompt_tokens += len(ticket.job.ids)
             self.counters.cached_tokens += slot.run.cached
         except EdgekitError as error:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgekit.errors import EdgekitError
 from edgekit.runtime.model import Model
+from edgekit.runtime.pictures import PictureRows
 from edgekit.runtime.session import Session
 from edgekit.runtime.together import advance_together
 from edgekit.runtime.values import Sampling
@@ -21,11 +22,15 @@ class Work:
         session: which one; no session is in a round twice.
         tokens: of the prompt, to evaluate; empty to choose a token.
         sampling: how to choose it.
+        rows: what stands for the tokens.
+        look: encodes a tile of a picture, in place of all that.
     """
 
     session: Session
     tokens: Sequence[int] = ()
     sampling: Sampling | None = None
+    rows: PictureRows | None = None
+    look: Callable[[], None] | None = None
 
 
 def step(round_: Sequence[Work]) -> list[int | EdgekitError]:
@@ -56,7 +61,12 @@ def _step_one(work: Work) -> int | EdgekitError:
     try:
         if work.sampling is not None:
             return work.session.next(work.sampling)
-        work.session.eval(work.tokens)
+        if work.look is not None:
+            work.look()
+        elif work.rows is not None:
+            work.session.eval_embeddings(work.rows.rows, work.tokens, work.rows.both_ways)
+        else:
+            work.session.eval(work.tokens)
         return -1
     except EdgekitError as error:
         return error

@@ -34,10 +34,16 @@ void run(std::string_view input) {
   for (const Vector& v : m.vectors) {
     require(v.offset + v.count * (v.half ? 2 : 4) <= m.vectors_bytes, "a vector is in its segment");
   }
-  for (int32_t index : {m.embedding, m.head}) require(index != kNone, "embedding and head exist");
+  const bool image = m.output == Output::image;
+  require((image ? m.embedding_project : m.embedding) != kNone, "there is an embedding");
+  require(m.head != kNone || m.output == Output::embedding, "there is a head");
   for (int32_t index : {m.embedding, m.head, m.position, m.embedding_project, m.head_project}) {
     require_index(index, m.matrices.size());
   }
+  for (int32_t index : {m.embedding_bias, m.head_bias, m.head_project_bias, m.merge.norm.weight, m.merge.norm.bias}) {
+    require_index(index, m.vectors.size());
+  }
+  require(m.merge.patches > 0 && (!image || m.bidirectional), "an encoder of pictures merges some patches");
   for (const Block& b : m.blocks) {
     for (int32_t index : b.matrices) require_index(index, m.matrices.size());
     for (int32_t index : {b.q, b.k, b.v, b.o, b.selector, b.router, b.predict_down, b.predict_up}) {

@@ -30,6 +30,8 @@ STRUCTS = {
     "stats": native.Stats,
     "info": native.Info,
     "embedding": native.Embedding,
+    "input": native.Input,
+    "patches": native.Patches,
     "sampling": native.Sampling,
     "read_test": native.ReadTest,
     "kernel_test": native.KernelTest,

@@ -1,4 +1,4 @@
-"""One data-only description per family; `FAMILIES`, or `ENCODERS`, is the list a new file is added to."""
+"""One data-only description per family; `FAMILIES`, `ENCODERS` or `VISION` is the list a new file is added to."""
 
 from edgekit.arch.families import (
     bert,
@@ -10,6 +10,7 @@ from edgekit.arch.families import (
     gpt_neox,
     gpt_oss,
     granite,
+    idefics3,
     lfm2,
     llama,
     mixtral,
@@ -25,7 +26,7 @@ from edgekit.arch.families import (
     qwen_hybrid,
     smollm3,
 )
-from edgekit.arch.family import Family
+from edgekit.arch.family import Family, VisionFamily
 
 FAMILIES: tuple[Family, ...] = (
     llama.LLAMA,
@@ -69,3 +70,6 @@ ENCODERS: tuple[Family, ...] = (
     modernbert.MODERNBERT,
     nomic_bert.NOMIC_BERT,
 )
+
+# What models that write text have to see pictures, by the model_type of the whole.
+VISION: tuple[VisionFamily, ...] = (idefics3.IDEFICS3, idefics3.SMOLVLM, gemma3.VISION)

@@ -1,7 +1,10 @@
-"""Gemma 3, the text decoder (arXiv 2503.19786)."""
+"""Gemma 3 (arXiv 2503.19786): the text decoder, and what it sees with: SigLIP, means of squares, a matrix."""
+
+from dataclasses import replace
 
 from edgekit.arch.defaults import aliases, defaults
-from edgekit.arch.family import DECODER, Family
+from edgekit.arch.families import idefics3
+from edgekit.arch.family import DECODER, Family, VisionFamily
 
 GEMMA3 = Family(
     model_types=("gemma3_text",),
@@ -46,4 +49,45 @@ GEMMA3 = Family(
     windows="layer_types",
     rope_by_kind=True,
     embedding_scaled=True,
+)
+
+VISION = VisionFamily(
+    model_types=("gemma3",),
+    kind="gemma3",
+    encoder=replace(
+        idefics3.ENCODER,
+        model_types=("siglip_vision_model",),
+        defaults=defaults("siglip_vision_model"),
+        aliases=aliases("siglip_vision_model"),
+        prefixes=(
+            "vision_tower.",
+            "vision_tower.vision_model.",
+            "model.vision_tower.",
+            "model.vision_tower.vision_model.",
+        ),
+    ),
+    token=("image_token_index", "image_token_id"),
+    merge="mm_tokens_per_image",
+    merge_default=256,
+    rows=True,
+    mean=True,
+    norm=("multi_modal_projector.mm_soft_emb_norm", "model.multi_modal_projector.mm_soft_emb_norm"),
+    project=(
+        "multi_modal_projector.mm_input_projection_weight",
+        "model.multi_modal_projector.mm_input_projection_weight",
+    ),
+    project_turned=True,
+    both_ways=True,
+    marks=(("boi_token_index", 255_999), ("eoi_token_index", 256_000)),
+    settings=(
+        "do_resize",
+        "do_rescale",
+        "do_normalize",
+        "do_pan_and_scan",
+        "size",
+        "resample",
+        "rescale_factor",
+        "image_mean",
+        "image_std",
+    ),
 )

@@ -81,9 +81,9 @@ enum {
   EDGEKIT_SELECT_ROUTER = 6     /* the experts that the router chooses (always so in a mixture) */
 };
 #define EDGEKIT_WINDOW_NONE UINT32_MAX
-/* What a model gives: logits of the next token; a vector of a text; or a score of a text, mostly of a query with a
- * document (a reranker). */
-enum { EDGEKIT_OUTPUT_LOGITS = 0, EDGEKIT_OUTPUT_EMBEDDING = 1, EDGEKIT_OUTPUT_SCORE = 2 };
+/* What a model gives: logits of the next token; a vector of a text; a score of a text, mostly of a query with a
+ * document (a reranker); or what a decoder reads of a picture. */
+enum { EDGEKIT_OUTPUT_LOGITS = 0, EDGEKIT_OUTPUT_EMBEDDING = 1, EDGEKIT_OUTPUT_SCORE = 2, EDGEKIT_OUTPUT_IMAGE = 3 };
 /* How the hidden states of a text become its vector: the first token's, their mean, the largest of each value, the last
  * token's. bundle: as the bundle says, else the last token's. */
 enum {
@@ -136,6 +136,9 @@ typedef struct edgekit_options {
   uint32_t kv_sinks;    /* sinks: first positions that stay; 0: 4; EDGEKIT_KV_NO_SINKS: none */
   const char* lora; /* path of a LoRA adapter that was made for this bundle (`edgekit adapter`); NULL: none. It is held
                      * in memory; saved sessions belong to it. EDGEKIT_SELECT_AUTO then stands for EDGEKIT_SELECT_ALL */
+  uint32_t least_batch; /* tokens that a pass holds however tight the budget, as of a picture whose rows see each other
+                         * (edgekit_session_eval_embeddings); 0: 1 */
+  uint32_t reserved;
 } edgekit_options;
 
 /* What the planner decided, in bytes. */
@@ -199,6 +202,12 @@ typedef struct edgekit_info {
   uint32_t pooling;    /* EDGEKIT_POOLING_* of the bundle; 0: it has none */
   uint32_t max_length; /* tokens of a text that is to have a vector; 0 without pooling */
   uint32_t reserved;
+  /* Of an encoder of pictures: values of a patch; patches that become one row of its output; values of such a row; and
+   * positions that a patch may have, 0 if it needs none. Of other models 0. */
+  uint32_t patch_columns;
+  uint32_t merged_patches;
+  uint32_t picture_columns;
+  uint32_t picture_positions;
 } edgekit_info;
 
 /* A text and its vector. */
@@ -214,6 +223,30 @@ typedef struct edgekit_embedding {
   float score;           /* out: what a reranker's head gives, before a sigmoid; of other models 0 */
   uint32_t reserved;
 } edgekit_embedding;
+
+/* Positions of a text that are given as what the blocks get of them, in place of tokens. */
+typedef struct edgekit_input {
+  uint32_t struct_size;
+  uint32_t count;        /* positions */
+  const int32_t* tokens; /* [count]: what stands in the text there, as the placeholder of a picture */
+  const float* rows;     /* [count][columns] */
+  uint32_t columns;      /* the model's hidden_size */
+  uint32_t both_ways;    /* nonzero: each of them sees those behind it too, and with a window that many before it;
+                          * then at most the plan's max_batch */
+} edgekit_input;
+
+/* A picture, or a tile of one, for an encoder of pictures: its patches, those that become one row side by side. */
+typedef struct edgekit_patches {
+  uint32_t struct_size;
+  uint32_t count;            /* a multiple of merged_patches, at most the plan's max_batch */
+  const float* values;       /* [count][columns] */
+  const uint32_t* positions; /* [count]: of each patch, less than picture_positions; NULL if that is 0 */
+  float* out;                /* [rows][out_columns] out */
+  uint32_t columns;          /* patch_columns of edgekit_info */
+  uint32_t rows;             /* count / merged_patches */
+  uint32_t out_columns;      /* picture_columns */
+  uint32_t reserved;
+} edgekit_patches;
 
 typedef struct edgekit_sampling {
   uint32_t struct_size;
@@ -318,7 +351,7 @@ EDGEKIT_API uint32_t edgekit_abi_version(void);
 EDGEKIT_API const char* edgekit_version(void);
 /* Comma-separated names of what this build can do, for callers that meet several versions: selections,
  * "budget", "save", "feed_forward", "linear", "log", "draft", "mask", "logprobs", "penalties", "activations",
- * "sessions", "copy", "embed", "lora", "uring". Unknown names may appear. */
+ * "sessions", "copy", "embed", "lora", "embeddings", "pictures", "uring". Unknown names may appear. */
 EDGEKIT_API const char* edgekit_features(void);
 /* Comma-separated names of the kernel sets this CPU can run, best first. */
 EDGEKIT_API const char* edgekit_kernel_sets(void);
@@ -379,12 +412,22 @@ EDGEKIT_API void edgekit_session_capture_inputs(edgekit_session* session, edgeki
  * edgekit_session_position then says. Logits that are not finite are an error (EDGEKIT_NOT_FINITE). */
 EDGEKIT_API edgekit_status edgekit_session_eval(edgekit_session* session, const int32_t* tokens, uint32_t count,
                                                 uint32_t all_logits, float* logits, edgekit_error* error);
+/* The same for positions that are given as what stands for their tokens' embeddings, as an encoder makes it of a
+ * picture (edgekit_session_encode): behind the scale and the projection of embeddings, before those of positions are
+ * added. A session that has such positions is not saved, and convolutions and linear attention cannot go back to a
+ * token behind them but to where a text began. */
+EDGEKIT_API edgekit_status edgekit_session_eval_embeddings(edgekit_session* session, const edgekit_input* input,
+                                                           uint32_t all_logits, float* logits, edgekit_error* error);
 /* Vectors, and scores of rerankers, of texts [count], whose structs have one struct_size. An encoder reads each text
  * whole, and as many of them in one pass as the plan's max_batch tokens and 64 texts allow; a decoder reads one after
  * the other. The session's own tokens are forgotten. When the call fails, vectors that were not reached hold nothing.
  */
 EDGEKIT_API edgekit_status edgekit_session_embed(edgekit_session* session, edgekit_embedding* texts, uint32_t count,
                                                  edgekit_error* error);
+/* What a decoder reads of a picture (edgekit_session_eval_embeddings), by an encoder of pictures, which is a bundle of
+ * its own: the folder "vision" of the decoder's. Each patch sees all others of the call. */
+EDGEKIT_API edgekit_status edgekit_session_encode(edgekit_session* session, const edgekit_patches* patches,
+                                                  edgekit_error* error);
 /* Writes the session's tokens, keys and values to a file, which appears when it is whole; restoring reads
  * it into a session of the same bundle and type of cache (with any budget), which must have room. A
  * session that fails to restore is as after a reset. There are no logits until a token is evaluated. */

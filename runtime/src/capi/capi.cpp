@@ -53,7 +53,7 @@ uint32_t edgekit_abi_version(void) { return EDGEKIT_ABI_VERSION; }
 const char* edgekit_version(void) { return EDGEKIT_VERSION_STRING; }
 const char* edgekit_features(void) {
   return "all,exact,predicted,threshold,prompt,router,budget,save,feed_forward,linear,log,draft,mask,logprobs,"
-         "penalties,activations,sessions,copy,embed,lora"
+         "penalties,activations,sessions,copy,embed,lora,embeddings,pictures"
 #if defined(__linux__)
          ",uring"
 #endif
@@ -121,6 +121,13 @@ edgekit_status edgekit_model_info(const edgekit_model* model, edgekit_info* info
   all.output = static_cast<uint32_t>(m.output);
   all.pooling = static_cast<uint32_t>(m.pooling.mode);
   all.max_length = m.pooling.max_length;
+  if (m.output == edgekit::Output::image) {
+    const auto matrix = [&](int32_t i) { return m.matrices[static_cast<size_t>(i)]; };
+    all.patch_columns = matrix(m.embedding_project).parts[0].cols;
+    all.merged_patches = m.merge.patches;
+    all.picture_columns = matrix(m.head).rows;
+    all.picture_positions = m.position != edgekit::kNone ? matrix(m.position).rows : 0;
+  }
   return report(edgekit::copy_out(all, info, "edgekit_info").error(), error);
 }
 
@@ -185,7 +192,20 @@ edgekit_status edgekit_session_eval(edgekit_session* session, const int32_t* tok
     return invalid("session and tokens must not be NULL", error);
   float* all = all_logits != 0 ? logits : nullptr;
   float* last = all_logits != 0 ? nullptr : logits;
-  return report(session->session->eval(tokens, count, last, all).error(), error);
+  return report(session->session->eval({tokens, count}, last, all).error(), error);
+}
+
+edgekit_status edgekit_session_eval_embeddings(edgekit_session* session, const edgekit_input* input,
+                                               uint32_t all_logits, float* logits, edgekit_error* error) {
+  if (session == nullptr) return invalid("session must not be NULL", error);
+  edgekit_input given;
+  auto copied = edgekit::copy_in(input, given, "edgekit_input");
+  if (!copied.ok()) return report(copied.error(), error);
+  if (given.tokens == nullptr || given.rows == nullptr) return invalid("tokens and rows must not be NULL", error);
+  float* all = all_logits != 0 ? logits : nullptr;
+  float* last = all_logits != 0 ? nullptr : logits;
+  const edgekit::Input rows{given.tokens, given.count, given.rows, given.both_ways != 0};
+  return report(session->session->eval_embeddings(rows, given.columns, last, all).error(), error);
 }
 
 edgekit_status edgekit_session_embed(edgekit_session* session, edgekit_embedding* texts, uint32_t count,
@@ -210,6 +230,14 @@ edgekit_status edgekit_session_embed(edgekit_session* session, edgekit_embedding
     (void)edgekit::copy_out(all[i], bytes + size_t{i} * size.value(), "edgekit_embedding");
   }
   return report(outcome.error(), error);
+}
+
+edgekit_status edgekit_session_encode(edgekit_session* session, const edgekit_patches* patches, edgekit_error* error) {
+  if (session == nullptr) return invalid("session must not be NULL", error);
+  edgekit_patches given;
+  auto copied = edgekit::copy_in(patches, given, "edgekit_patches");
+  if (!copied.ok()) return report(copied.error(), error);
+  return report(session->session->encode(given).error(), error);
 }
 
 edgekit_status edgekit_session_save(edgekit_session* session, const char* path, edgekit_error* error) {

@@ -138,8 +138,17 @@ struct Pooling {
   uint32_t max_length = 0;  // tokens
 };
 
+// How an encoder of pictures makes what a decoder reads of its patches: head (activation (head_project (norm
+// (merged)))), where `patches` neighbours in the order of the input are put side by side, or their mean is taken.
+struct Merge {
+  uint32_t patches = 1;
+  bool mean = false;
+  Norm norm;
+  uint32_t width(uint32_t hidden) const { return mean ? hidden : hidden * patches; }
+};
+
 // What a model gives.
-enum class Output : uint8_t { logits, embedding, score };
+enum class Output : uint8_t { logits, embedding, score, image };
 
 struct Manifest {
   Output output = Output::logits;
@@ -149,6 +158,7 @@ struct Manifest {
   uint64_t checksum = 0;  // of the manifest's text, so of everything that says how to compute
   uint32_t vocab_size = 0, hidden_size = 0, max_context = 0;
   int32_t embedding = kNone, position = kNone, token_types = kNone, embedding_project = kNone;
+  int32_t embedding_bias = kNone;  // of an encoder of pictures, whose embedding_project takes patches
   uint32_t position_offset = 0;
   float embedding_scale = 1;
   Norm embedding_norm, final_norm;
@@ -159,6 +169,7 @@ struct Manifest {
   int32_t head_project_bias = kNone;
   ScoreActivation head_activation = ScoreActivation::none;
   Norm head_norm;
+  Merge merge;  // of an encoder of pictures
   std::vector<Rope> ropes;
   std::vector<Block> blocks;
   std::vector<Matrix> matrices;

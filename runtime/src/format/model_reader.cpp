@@ -62,16 +62,17 @@ class ModelReader : BlockReader {
   Outcome model(const JsonNode& root) {
     const JsonNode *model, *embedding, *list;
     EK_ASSIGN(model, member(root, "model", JsonType::object));
-    EK_ASSIGN(out_.vocab_size, size(*model, "vocab_size"));
     EK_ASSIGN(out_.hidden_size, size(*model, "hidden_size"));
     EK_ASSIGN(out_.max_context, size(*model, "max_context"));
     EK_ASSIGN(embedding, member(*model, "embedding", JsonType::object));
     EK_TRY(output(*model));
-    EK_TRY(inputs(*embedding));
-    if (out_.output != Output::embedding) {
-      const JsonNode* head;
-      EK_ASSIGN(head, member(*model, "head", JsonType::object));
-      EK_TRY(out_.writes() ? this->head(*head) : score_head(*head));
+    if (out_.output == Output::image) {
+      EK_TRY(patches(*embedding));
+      EK_TRY(image_head(*model));
+    } else {
+      EK_ASSIGN(out_.vocab_size, size(*model, "vocab_size"));
+      EK_TRY(inputs(*embedding));
+      EK_TRY(text_head(*model));
     }
     EK_ASSIGN(out_.final_norm, norm(*model, "final_norm", out_.hidden_size));
     EK_ASSIGN(list, member(*model, "ropes", JsonType::array));
@@ -86,15 +87,26 @@ class ModelReader : BlockReader {
     return directions();
   }
 
+  Outcome text_head(const JsonNode& model) {
+    if (out_.output == Output::embedding) return Nothing{};
+    const JsonNode* head;
+    EK_ASSIGN(head, member(model, "head", JsonType::object));
+    return out_.writes() ? this->head(*head) : score_head(*head);
+  }
+
   // What the model gives, and how the vector of a text is made.
   Outcome output(const JsonNode& model) {
     if (has(model, "output")) {
       std::string output;
       EK_ASSIGN(output, string(model, "output"));
-      if (output != "embedding" && output != "score") {
+      static const std::unordered_map<std::string, Output> kOutputs = {
+          {"embedding", Output::embedding}, {"score", Output::score}, {"image", Output::image}};
+      const auto found = kOutputs.find(output);
+      if (found == kOutputs.end()) {
         return fail(EDGEKIT_UNSUPPORTED, "output '" + output + "' is unknown to this runtime");
       }
-      out_.output = output == "score" ? Output::score : Output::embedding;
+      out_.output = found->second;
+      if (out_.output == Output::image) return Nothing{};
     }
     if (!has(model, "pooling")) return out_.writes() ? Outcome(Nothing{}) : bad("pooling", "missing");
     static const std::unordered_map<std::string, Pooling::Mode> kModes = {
@@ -119,7 +131,9 @@ class ModelReader : BlockReader {
       all += b.feed_forward() ? 0 : 1;
       both += b.kind == Block::attention && !b.causal ? 1 : 0;
     }
-    if (both == 0) return Nothing{};
+    if (both == 0) {
+      return out_.output == Output::image ? bad("causal", "true in an encoder of pictures") : Outcome(Nothing{});
+    }
     if (both != all) return bad("causal", "false in some of the blocks only");
     if (out_.writes()) return bad("causal", "false in a model that writes text");
     out_.bidirectional = true;
@@ -149,17 +163,51 @@ class ModelReader : BlockReader {
     return Nothing{};
   }
 
+  // What an encoder of pictures gets: patches, and the rows of the table of positions that are added to them.
+  Outcome patches(const JsonNode& embedding) {
+    EK_ASSIGN(out_.embedding_project, matrix_ref(embedding, "project", out_.hidden_size, 0));
+    EK_ASSIGN(out_.embedding_bias, vector(embedding, "bias", out_.hidden_size, true));
+    EK_ASSIGN(out_.position, matrix_ref(embedding, "position", 0, out_.hidden_size, true));
+    EK_ASSIGN(out_.embedding_norm, norm(embedding, "norm", out_.hidden_size));
+    return Nothing{};
+  }
+
+  Outcome image_head(const JsonNode& model) {
+    const JsonNode *merge, *head;
+    Merge& m = out_.merge;
+    EK_ASSIGN(merge, member(model, "merge", JsonType::object));
+    EK_ASSIGN(head, member(model, "head", JsonType::object));
+    EK_ASSIGN(m.patches, size(*merge, "patches"));
+    EK_ASSIGN(m.mean, boolean(*merge, "mean"));
+    if (m.patches > out_.max_context || uint64_t{m.patches} * out_.hidden_size > kMaxSize) {
+      return bad("patches", "too many");
+    }
+    const uint32_t width = m.width(out_.hidden_size);
+    EK_ASSIGN(m.norm, norm(*merge, "norm", width));
+    EK_ASSIGN(out_.head_project, matrix_ref(*head, "project", 0, width, true));
+    const bool projects = out_.head_project != kNone;
+    const uint32_t inner = projects ? out_.matrices[static_cast<size_t>(out_.head_project)].rows : width;
+    EK_ASSIGN(out_.head_project_bias, vector(*head, "project_bias", inner, true));
+    EK_ASSIGN(out_.head, matrix_ref(*head, "matrix", 0, inner));
+    EK_ASSIGN(out_.head_bias, vector(*head, "bias", out_.matrices[static_cast<size_t>(out_.head)].rows, true));
+    return head_activation(*head);
+  }
+
   // Of a reranker.
   Outcome score_head(const JsonNode& head) {
-    static const std::unordered_map<std::string, ScoreActivation> kActivations = {
-        {"tanh", ScoreActivation::tanh}, {"gelu", ScoreActivation::gelu}, {"relu", ScoreActivation::relu}};
     const uint32_t hidden = out_.hidden_size;
     EK_ASSIGN(out_.head, matrix_ref(head, "matrix", 1, hidden));
     EK_ASSIGN(out_.head_bias, vector(head, "bias", 1, true));
     EK_ASSIGN(out_.head_project, matrix_ref(head, "project", hidden, hidden, true));
     EK_ASSIGN(out_.head_project_bias, vector(head, "project_bias", hidden, true));
     EK_ASSIGN(out_.head_norm, norm(head, "norm", hidden));
+    return head_activation(head);
+  }
+
+  Outcome head_activation(const JsonNode& head) {
     if (!has(head, "activation")) return Nothing{};
+    static const std::unordered_map<std::string, ScoreActivation> kActivations = {
+        {"tanh", ScoreActivation::tanh}, {"gelu", ScoreActivation::gelu}, {"relu", ScoreActivation::relu}};
     std::string activation;
     EK_ASSIGN(activation, string(head, "activation"));
     const auto found = kActivations.find(activation);

@@ -132,6 +132,7 @@ void Attention::attend(const Pass& pass, size_t block) {
       Queries queries;
       queries.position = pass.position_of(token);
       queries.tokens = std::min(tokens, pass.count - token);
+      queries.seen_until = pass.both_ways ? pass.position + pass.count : 0;
       queries.heads = std::min(heads, (kv_head + 1) * group - first);
       queries.q = s_.q.row(token) + size_t{first} * b.head_dim;
       queries.out = s_.mixed.row(token) + size_t{first} * b.head_dim;

@@ -93,7 +93,7 @@ void attend(const KernelSet& kernels, const Block& b, CacheType type, const Head
       for (uint32_t i = 0; i < rows; ++i) decode(values.row(from + i), b.head_dim, w.rows + i * d);
       for (uint32_t t = 0; t < in.tokens; ++t) {
         const uint32_t position = in.position + t, first = std::max(from, first_of(position));
-        const uint32_t last = std::min(from + rows, position + 1);
+        const uint32_t last = std::min(from + rows, std::max(position + 1, in.seen_until));
         if (first >= last) continue;
         const size_t i = size_t{t} * in.heads;
         float* scores = w.scores + i * kTilePositions + (first - from);
@@ -105,7 +105,7 @@ void attend(const KernelSet& kernels, const Block& b, CacheType type, const Head
       }
     }
   };
-  const uint32_t end = in.position + in.tokens;
+  const uint32_t end = std::max(in.position + in.tokens, in.seen_until);
   if (kept.sinks > 0) attend_to(0, std::min(kept.sinks, end), [](uint32_t) { return 0u; });
   const uint32_t begin = first_seen(kept, in.position);
   if (begin < end) attend_to(begin, end, [&](uint32_t position) { return first_seen(kept, position); });

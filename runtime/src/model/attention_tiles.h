@@ -19,6 +19,7 @@ struct Queries {
   const float* q = nullptr;        // the first token's first head [head_dim]; its others follow
   float* out = nullptr;            // likewise
   size_t stride = 0;               // floats from one token to the next, of q and of out
+  uint32_t seen_until = 0;         // positions up to which all tokens see, also behind them; 0: none
   const float* sinks = nullptr;    // [heads]: scores that take weight and give nothing; or null
 };
 

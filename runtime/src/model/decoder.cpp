@@ -28,11 +28,14 @@ Decoder::Decoder(Weights& weights, Workspace& workspace, ThreadPool& pool, const
       feed_forward_(resources_, linear_, neurons_, chosen_),
       mixture_(resources_, linear_, gathered_, feed_forward_, look_ahead_) {}
 
-Outcome Decoder::forward(const int32_t* tokens, uint32_t count, uint32_t position, uint32_t length, KvCache& cache,
+Outcome Decoder::forward(const Input& input, uint32_t position, uint32_t length, KvCache& cache,
                          SelectionState& selection, float* last, float* all, const std::atomic<bool>& cancelled,
                          uint32_t drafted) {
-  const Pass pass{count,      position, length, chooses(count, selection), selection, tokens, &cache,
-                  &cancelled, nullptr,  drafted};
+  const uint32_t count = input.count;
+  Pass pass{count,      position, length, chooses(count, selection), selection, input.tokens, &cache,
+            &cancelled, nullptr,  drafted};
+  pass.rows = input.rows;
+  pass.both_ways = input.both_ways;
   const bool wants_logits = last != nullptr || all != nullptr;
   cache.begin_pass(position, count, drafted);
   w_.begin_pass(wants_logits, pass.chooses);
@@ -118,6 +121,10 @@ bool Decoder::chooses(uint32_t count, const SelectionState& selection) const {
 
 Outcome Decoder::run(const Pass& pass) {
   EK_TRY(embed(pass));
+  return run_blocks(pass);
+}
+
+Outcome Decoder::run_blocks(const Pass& pass) {
   attention_.fill_ropes(pass);
   for (size_t i = 0; i < m_.blocks.size(); ++i) {
     if (pass.cancelled()) return fail(EDGEKIT_CANCELLED, "the evaluation was cancelled");
@@ -130,6 +137,23 @@ Outcome Decoder::run(const Pass& pass) {
 
 // x [count][hidden] = the tokens' embeddings, projected, with those of their positions added, and normed.
 Outcome Decoder::embed(const Pass& pass) {
+  if (pass.rows != nullptr) {
+    const size_t hidden = m_.hidden_size;
+    for (uint32_t t = 0; t < pass.count; ++t) std::copy_n(pass.rows + t * hidden, hidden, s_.x.row(t));
+  } else {
+    EK_TRY(embed_tokens(pass));
+  }
+  for (uint32_t t = 0; t < pass.count && m_.position != kNone; ++t) {
+    float *row = s_.x.row(t), *learned = s_.tiles.data();  // [hidden_size]
+    EK_TRY(embed_row(m_.position, pass.position_of(t) + m_.position_offset, learned));
+    for (uint32_t i = 0; i < m_.hidden_size; ++i) row[i] += learned[i];
+  }
+  EK_TRY(add_types(pass));
+  if (m_.embedding_norm.kind != Norm::none) norms_.apply(m_.embedding_norm, s_.x.data(), pass.count, s_.x.data());
+  return embed_layers(pass);
+}
+
+Outcome Decoder::embed_tokens(const Pass& pass) {
   const bool projected = m_.embedding_project != kNone;
   const uint32_t cols = w_.matrix(m_.embedding).parts[0].cols;
   for (uint32_t t = 0; t < pass.count; ++t) {
@@ -141,14 +165,7 @@ Outcome Decoder::embed(const Pass& pass) {
     EK_TRY(linear_.multiply(m_.embedding_project, s_.embedded.data(), s_.width.embed, pass.count, nullptr, s_.x.data(),
                             s_.width.hidden));
   }
-  for (uint32_t t = 0; t < pass.count && m_.position != kNone; ++t) {
-    float *row = s_.x.row(t), *learned = s_.tiles.data();  // [hidden_size]
-    EK_TRY(embed_row(m_.position, pass.position_of(t) + m_.position_offset, learned));
-    for (uint32_t i = 0; i < m_.hidden_size; ++i) row[i] += learned[i];
-  }
-  EK_TRY(add_types(pass));
-  if (m_.embedding_norm.kind != Norm::none) norms_.apply(m_.embedding_norm, s_.x.data(), pass.count, s_.x.data());
-  return embed_layers(pass);
+  return Nothing{};
 }
 
 // layers [count][inputs] = what layers get of each token besides x, its embedding; a row of the table for each.

@@ -21,13 +21,13 @@ class Decoder {
   Decoder(const Decoder&) = delete;  // its parts refer to each other
 
   // Evaluates tokens at positions [position, position + count), count <= the workspace's batch.
+  // `input` are those tokens, or what stands for their embeddings.
   // `length`: the sequence's length when the whole evaluation is over. `last` [vocab] receives the
   // logits of the last token, `all` [count][vocab] those of every token; either may be null. On an
   // error the cache holds nothing new that a later pass at the same position does not overwrite, but a recurrent
   // cache may not reach that position any more. The last `drafted` tokens may turn out to be no text.
-  Outcome forward(const int32_t* tokens, uint32_t count, uint32_t position, uint32_t length, KvCache& cache,
-                  SelectionState& selection, float* last, float* all, const std::atomic<bool>& cancelled,
-                  uint32_t drafted = 0);
+  Outcome forward(const Input& input, uint32_t position, uint32_t length, KvCache& cache, SelectionState& selection,
+                  float* last, float* all, const std::atomic<bool>& cancelled, uint32_t drafted = 0);
 
   // Evaluates the next token of several texts, count <= the workspace's texts, in one pass over the weights; each gets
   // the bits that `forward` gives it alone when all neurons are computed. Errors as for `forward`.
@@ -41,6 +41,10 @@ class Decoder {
   Outcome forward_segments(const Segment* texts, uint32_t text_count, SelectionState& selection, Pooled* pooled,
                            const std::atomic<bool>& cancelled);
 
+  // What a decoder reads of a picture, out [count / merged patches][rows of the head], by an encoder of pictures.
+  Outcome forward_patches(const Patches& patches, SelectionState& selection, float* out,
+                          const std::atomic<bool>& cancelled);
+
   // One feed-forward block on x [count][hidden_size], after its norm; out [count][hidden_size].
   Outcome forward_block(size_t block, const float* x, uint32_t count, SelectionState& selection, float* out);
   // out [count][rows] = W x [count][cols] of one matrix.
@@ -49,7 +53,11 @@ class Decoder {
  private:
   bool chooses(uint32_t count, const SelectionState& selection) const;
   Outcome run(const Pass& pass);
+  Outcome run_blocks(const Pass& pass);
+  Outcome embed_patches(const Patches& patches);
+  Outcome merge_patches(uint32_t count, float* out);
   Outcome embed(const Pass& pass);
+  Outcome embed_tokens(const Pass& pass);
   Outcome embed_layers(const Pass& pass);
   Outcome add_types(const Pass& pass);
   Outcome embed_row(int32_t matrix, uint32_t row, float* out);

@@ -66,14 +66,18 @@ Outcome plan_model(const std::string& path, const Settings& s, Budget& budget, s
   }
   PlanRequest request;
   request.ram_bytes = s.budget_bytes;
-  const uint32_t usual = m.bidirectional ? m.pooling.max_length : m.max_context;
-  request.context = s.context != 0 ? s.context : std::min(usual, 2048u);
+  const bool pictures = m.output == Output::image;
+  if (pictures && s.compute != EDGEKIT_COMPUTE_ALL) {
+    return fail(EDGEKIT_INVALID_ARGUMENT, "an encoder of pictures is opened whole, not for parts of it");
+  }
+  const uint32_t usual = m.bidirectional && !pictures ? m.pooling.max_length : m.max_context;
+  request.context = s.context != 0 ? s.context : pictures ? usual : std::min(usual, 2048u);
   if (request.context > m.max_context) {
     return fail(EDGEKIT_INVALID_ARGUMENT, "a context of " + std::to_string(request.context) +
                                               " tokens is more than this model's " + std::to_string(m.max_context));
   }
   request.max_batch = s.max_batch;
-  request.least_batch = 1 + s.draft;
+  request.least_batch = std::max(1 + s.draft, s.least_batch);
   if (m.bidirectional) request.max_batch = request.least_batch = request.context;  // a pass is a whole text
   request.sessions = s.sessions;
   request.texts = std::min(s.texts(), kMostTexts);
@@ -215,19 +219,20 @@ Outcome Session::check_vocabulary_of(const int32_t* tokens, uint32_t count) cons
   return Nothing{};
 }
 
-Outcome Session::eval(const int32_t* tokens, uint32_t count, float* last, float* all) {
+Outcome Session::eval(const Input& input, float* last, float* all) {
+  const uint32_t count = input.count;
   if (model_.settings.compute != EDGEKIT_COMPUTE_ALL) {
     return fail(EDGEKIT_INVALID_ARGUMENT, "this model was opened for parts of it only, and cannot evaluate tokens");
   }
   EK_TRY(check_writes());
-  EK_TRY(check(tokens, count));
+  EK_TRY(check(input.tokens, count));
   std::lock_guard<Turns> turn(model_.turn);
   const Moment begin = now();
   const bool prompt = count > 1 || position_ == 0;
   EK_TRY(recover());
   selection_.prompt = prompt;
   keep_checkpoint(prompt);
-  auto outcome = eval_batches(tokens, count, last, all);
+  auto outcome = eval_batches(input, last, all);
   if (!outcome.ok()) {
     cancelled_.store(false);
     return outcome;
@@ -305,8 +310,9 @@ void Session::count_until(const Moment& from, const Moment& to, uint32_t tokens,
   stats_.manage_seconds += to.window.manage_seconds - from.window.manage_seconds;
 }
 
-Outcome Session::eval_batches(const int32_t* tokens, uint32_t count, float* last, float* all) {
-  const uint32_t step = model_.plan.max_batch, begin = position_;
+Outcome Session::eval_batches(const Input& input, float* last, float* all) {
+  const int32_t* tokens = input.tokens;
+  const uint32_t count = input.count, step = model_.plan.max_batch, begin = position_;
   forget_next();
   has_logits_ = false;
   row_ = 0;
@@ -314,7 +320,11 @@ Outcome Session::eval_batches(const int32_t* tokens, uint32_t count, float* last
     const uint32_t n = std::min(step, count - done);
     const bool final_batch = done + n == count;
     if (done > 0) keep_checkpoint(false);
-    auto outcome = model_.decoder->forward(tokens + done, n, begin + done, begin + count, cache_, selection_,
+    const float* rows =
+        input.rows != nullptr ? input.rows + size_t{done} * model_.bundle->manifest().hidden_size : nullptr;
+    const Input batch{tokens + done, n, rows, input.both_ways};
+    if (rows != nullptr) note_given(begin + done, begin + done + n);
+    auto outcome = model_.decoder->forward(batch, begin + done, begin + count, cache_, selection_,
                                            final_batch ? logits() : nullptr,
                                            all != nullptr ? all + size_t{done} * vocab_ : nullptr, cancelled_);
     for (uint32_t i = 0; outcome.ok() && all != nullptr && i < n; ++i) {
@@ -327,6 +337,7 @@ Outcome Session::eval_batches(const int32_t* tokens, uint32_t count, float* last
         std::copy(tokens, tokens + done, history() + begin);
         position_ = begin + done;
       }
+      forget_given(position_);
       checkpoints_.forget_behind(position_);
       return outcome;
     }

@@ -17,7 +17,7 @@ constexpr uint32_t kMostDraft = 64;
 
 // The options with every default filled in.
 struct Settings {
-  uint32_t threads = 0, context = 0, max_batch = 0, sessions = 1, io_mode = 0, select = 0;
+  uint32_t threads = 0, context = 0, max_batch = 0, least_batch = 0, sessions = 1, io_mode = 0, select = 0;
   IoSettings io;
   float sparsity = 0.5f;
   bool lookahead = true;
@@ -76,9 +76,13 @@ class Session {
   static Result<std::unique_ptr<Session>> create(Model& model);
   ~Session();
 
-  Outcome eval(const int32_t* tokens, uint32_t count, float* last, float* all);
+  Outcome eval(const Input& input, float* last, float* all);
+  // The same for embeddings that a caller gives, with columns values each (session_inputs.cpp).
+  Outcome eval_embeddings(const Input& input, uint32_t columns, float* last, float* all);
   // Vectors and scores of texts [count], which have nothing to do with the session's tokens (session_embed.cpp).
   Outcome embed(edgekit_embedding* texts, uint32_t count);
+  // What a decoder reads of a picture (session_encode.cpp).
+  Outcome encode(const edgekit_patches& patches);
   // Only of models opened for parts.
   Outcome feed_forward(uint32_t block, const float* x, uint32_t tokens, float* out);
   Outcome linear(uint32_t matrix, const float* x, uint32_t columns, uint32_t tokens, float* out, uint32_t rows);
@@ -110,6 +114,7 @@ class Session {
   Outcome check(const int32_t* tokens, uint32_t count) const;
   Outcome check_vocabulary_of(const int32_t* tokens, uint32_t count) const;
   Outcome check_writes() const;
+  Outcome check_patches(const edgekit_patches& patches) const;
   Outcome check_text(const edgekit_embedding& text) const;
   Outcome embed_together(edgekit_embedding* texts, uint32_t count);
   Outcome embed_apart(edgekit_embedding* texts, uint32_t count);
@@ -124,10 +129,13 @@ class Session {
   // Counts `tokens` and what was spent since `from`, or until `to`.
   void count_pass(const Moment& from, uint32_t tokens, bool prompt);
   void count_until(const Moment& from, const Moment& to, uint32_t tokens, bool prompt);
-  Outcome eval_batches(const int32_t* tokens, uint32_t count, float* last, float* all);
+  Outcome eval_batches(const Input& input, float* last, float* all);
   float* logits() { return state_.f32(); }
   Candidate* candidates() { return reinterpret_cast<Candidate*>(state_.f32() + size_t{1 + draft_most_} * vocab_); }
   Outcome check_whole() const;
+  Outcome check_tokens_alone(uint32_t begin, uint32_t end) const;
+  void note_given(uint32_t begin, uint32_t end);
+  void forget_given(uint32_t position);
   Outcome go_back(uint32_t position);
   Outcome evaluate_again(uint32_t position, uint32_t& reached);
   Outcome recover();
@@ -157,6 +165,7 @@ class Session {
   Session* draft_ = nullptr;                    // drafts for this session, if it is not the text that does
   Session* drives_ = nullptr;                   // the session that this one drafts for
   uint32_t draft_most_ = 0, draft_length_ = 4;  // drafted tokens: that fit, and that are worth trying now
+  uint32_t given_begin_ = 0, given_end_ = 0;    // positions between which embeddings were given; both 0 if none were
   // What edgekit_session_next is in the middle of: the token that it chose last and has not appended, and drafted
   // tokens behind `position_` that are evaluated already, in the history, and appended when they are chosen.
   int32_t chosen_ = -1;

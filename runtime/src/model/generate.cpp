@@ -123,7 +123,7 @@ Outcome Session::append_by_pass(int32_t token) {
   selection_.prompt = has_logits_ = false;
   float* rows = logits();  // [1 + drafted][vocab]
   auto outcome =
-      model_.decoder->forward(tokens, 1 + drafted, position_, position_ + 1 + drafted, cache_, selection_,
+      model_.decoder->forward({tokens, 1 + drafted}, position_, position_ + 1 + drafted, cache_, selection_,
                               drafted == 0 ? rows : nullptr, drafted == 0 ? nullptr : rows, cancelled_, drafted);
   if (!outcome.ok()) {
     cancelled_.store(false);
@@ -157,12 +157,12 @@ Result<uint32_t> Session::continue_text(const int32_t* text, uint32_t count, int
   const uint32_t known = std::min(position_, count - 1);  // the last token's logits are needed
   const uint32_t same = static_cast<uint32_t>(std::mismatch(text, text + known, history()).first - text);
   EK_TRY(rewind(cache_.reaches(same) || checkpoints_.serve() ? same : 0));
-  EK_TRY(eval(text + position_, count - position_, nullptr, nullptr));
+  EK_TRY(eval({text + position_, count - position_}, nullptr, nullptr));
   for (uint32_t n = 0;; ++n) {
     const float* row = logits();
     out[n] = static_cast<int32_t>(std::max_element(row, row + vocab_) - row);
     if (n + 1 == room || position_ == context) return n + 1;
-    EK_TRY(eval(out + n, 1, nullptr, nullptr));
+    EK_TRY(eval({out + n, 1}, nullptr, nullptr));
   }
 }
 

@@ -21,11 +21,26 @@ struct NextToken {
   float* logits = nullptr;  // [vocab], to be filled
 };
 
+// Consecutive tokens of a text.
+struct Input {
+  const int32_t* tokens = nullptr;  // [count]
+  uint32_t count = 0;
+  const float* rows = nullptr;  // [count][hidden_size], in place of the tokens' embeddings; or null
+  bool both_ways = false;       // each of them sees all of them
+};
+
 // A text that an encoder reads whole, in a pass over one or several of them.
 struct Segment {
   uint32_t first = 0, count = 0;    // its tokens in the pass
   const int32_t* tokens = nullptr;  // [count]
   const uint8_t* types = nullptr;   // [count], or null: all 0
+};
+
+// The patches of a picture, in the order in which they are merged.
+struct Patches {
+  const float* values = nullptr;        // [count][columns]
+  const uint32_t* positions = nullptr;  // [count]: rows of the table of positions; null without one
+  uint32_t count = 0, columns = 0;
 };
 
 // Consecutive tokens of one text; or, when there are `texts`, the next token of each of them; or, when there are
@@ -44,6 +59,9 @@ struct Pass {
 
   const Segment* segments = nullptr;  // [segment_count], or null
   uint32_t segment_count = 0;
+
+  const float* rows = nullptr;  // [count][hidden_size]: what stands for the embeddings of the tokens; or null
+  bool both_ways = false;       // the tokens of the one text see each other, whatever their order
 
   // The segment of a token, where there are segments.
   const Segment& segment_of(uint32_t t) const {

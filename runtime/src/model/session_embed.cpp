@@ -15,6 +15,9 @@ Pooling::Mode mode_of(uint32_t given, const Manifest& m) {
 
 Outcome Session::check_text(const edgekit_embedding& text) const {
   const Manifest& m = model_.bundle->manifest();
+  if (m.output == Output::image) {
+    return fail(EDGEKIT_INVALID_ARGUMENT, "this model reads pictures and no texts; use edgekit_session_encode");
+  }
   if (text.tokens == nullptr || text.vector == nullptr) {
     return fail(EDGEKIT_INVALID_ARGUMENT, "a text's tokens and vector must not be NULL");
   }
@@ -121,9 +124,12 @@ Outcome Session::finish(Pooled& pooled, edgekit_embedding& text) const {
 
 // Models that read texts and write none.
 Outcome Session::check_writes() const {
-  if (model_.bundle->manifest().writes()) return Nothing{};
+  const Manifest& m = model_.bundle->manifest();
+  if (m.writes()) return Nothing{};
   return fail(EDGEKIT_INVALID_ARGUMENT,
-              "this model gives vectors or scores of texts and writes none; use edgekit_session_embed");
+              m.output == Output::image
+                  ? "this model reads pictures and writes no text; use edgekit_session_encode"
+                  : "this model gives vectors or scores of texts and writes none; use edgekit_session_embed");
 }
 
 }  // namespace edgekit

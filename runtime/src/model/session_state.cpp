@@ -11,6 +11,7 @@ void Session::reset() {
   cancelled_.store(false);
   forget_next();
   position_ = 0;
+  forget_given(0);
   cache_.clear();
   checkpoints_.forget_behind(0);
   selection_.usage.clear();
@@ -32,6 +33,11 @@ Outcome Session::check_whole() const {
 
 Outcome Session::save(const std::string& path) {
   EK_TRY(check_whole());
+  if (given_end_ > 0) {
+    return fail(
+        EDGEKIT_INVALID_ARGUMENT,
+        "a session that was given embeddings, as of a picture, is not saved: its tokens alone do not tell them");
+  }
   {
     std::lock_guard<Turns> turn(model_.turn);
     EK_TRY(recover());
@@ -67,6 +73,7 @@ Outcome Session::rewind(uint32_t position) {
   }
   checkpoints_.forget_behind(position);
   position_ = position;
+  forget_given(position);
   has_logits_ = false;
   return Nothing{};
 }
@@ -85,6 +92,8 @@ Outcome Session::copy_from(const Session& other, uint32_t position) {
     checkpoints_.copy_from(other.checkpoints_);
     std::copy_n(other.history(), other.position_, history());
     position_ = other.position_;
+    given_begin_ = other.given_begin_;
+    given_end_ = other.given_end_;
   }
   auto outcome = rewind(position);
   if (!outcome.ok()) reset();
@@ -97,6 +106,7 @@ Outcome Session::go_back(uint32_t position) {
   uint32_t reached = 0;
   auto outcome = evaluate_again(position, reached);
   position_ = reached;
+  forget_given(reached);
   return outcome;
 }
 
@@ -105,12 +115,13 @@ Outcome Session::evaluate_again(uint32_t position, uint32_t& reached) {
   const Moment begin = now();
   reached = checkpoints_.nearest(position);
   checkpoints_.restore(cache_, reached);
+  EK_TRY(check_tokens_alone(reached, position));
   const uint32_t again = position - reached;
   selection_.prompt = true;
   while (reached < position) {
     const uint32_t n = std::min(model_.plan.max_batch, position - reached);
     if (checkpoints_.due(cache_)) checkpoints_.keep(cache_, reached);
-    auto outcome = model_.decoder->forward(history() + reached, n, reached, position, cache_, selection_, nullptr,
+    auto outcome = model_.decoder->forward({history() + reached, n}, reached, position, cache_, selection_, nullptr,
                                            nullptr, cancelled_);
     if (!outcome.ok()) {
       cancelled_.store(false);

@@ -33,6 +33,7 @@ Result<Settings> settings_from(const edgekit_options& o) {
       o.no_lookahead == 0 && s.compute == EDGEKIT_COMPUTE_ALL;  // it looks at the residual, which is elsewhere then
   s.context = o.context;
   s.max_batch = o.max_batch;
+  s.least_batch = o.least_batch;
   s.sessions = or_default(o.sessions, defaults.sessions);
   s.io_mode = o.io_mode;
   s.budget_bytes = o.budget_bytes;
@@ -52,11 +53,11 @@ Result<Settings> settings_from(const edgekit_options& o) {
   if (s.draft > 0 && s.select == EDGEKIT_SELECT_AUTO) s.select = EDGEKIT_SELECT_ALL;      // what checks drafts
   if (!s.lora.empty() && s.select == EDGEKIT_SELECT_AUTO) s.select = EDGEKIT_SELECT_ALL;  // which an adapter needs
   if (s.draft > kMostDraft) return fail(EDGEKIT_INVALID_ARGUMENT, "draft_tokens is out of range (0 to 64)");
-  if (s.threads > 256 || s.io.threads > 64 || s.max_batch > 65536 || s.sessions > 1024 ||
+  if (s.threads > 256 || s.io.threads > 64 || s.max_batch > 65536 || s.least_batch > 65536 || s.sessions > 1024 ||
       s.io_mode > EDGEKIT_IO_BUFFERED || o.cache_type > EDGEKIT_CACHE_Q4) {
     return fail(EDGEKIT_INVALID_ARGUMENT,
-                "threads (<= 256), io_threads (<= 64), max_batch (<= 65536), sessions (<= 1024), io_mode or cache_type "
-                "is out of range");
+                "threads (<= 256), io_threads (<= 64), max_batch and least_batch (<= 65536), sessions (<= 1024), "
+                "io_mode or cache_type is out of range");
   }
   s.kernels = find_kernels(o.kernels);
   if (s.kernels == nullptr) {

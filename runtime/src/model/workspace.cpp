@@ -87,7 +87,14 @@ Widths widths_of(const Manifest& m, Activations activations) {
       if (uses_integers(activations, p.codec)) w.quantized = std::max(w.quantized, pad(p.cols));
     }
   }
-  if (m.embedding_project != kNone) {
+  if (m.output == Output::image) {
+    // Room for the patches of a pass, and for what becomes of them between two projections.
+    w.embed = pad(m.matrices[static_cast<size_t>(m.embedding_project)].parts[0].cols);
+    if (m.head_project != kNone) {
+      const uint64_t inner = pad(m.matrices[static_cast<size_t>(m.head_project)].rows);
+      w.embed = std::max(w.embed, pad((inner + m.merge.patches - 1) / m.merge.patches));
+    }
+  } else if (m.embedding_project != kNone) {
     w.embed = pad(m.matrices[static_cast<size_t>(m.embedding)].parts[0].cols);
   }
   if (m.head_project != kNone && m.writes()) {

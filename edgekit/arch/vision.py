@@ -1,0 +1,169 @@
+"""The part of a checkpoint that sees: an encoder of pictures, and how pictures are prepared for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from edgekit.arch.attention import AttentionBuilder
+from edgekit.arch.config import LIMIT, Config, decoder_config, shown
+from edgekit.arch.families import VISION
+from edgekit.arch.family import VisionFamily
+from edgekit.arch.feed_forward import FeedForwardBuilder
+from edgekit.arch.spec import Block, Matrix, Merge, Model, Norm, Pictures, Vector, Vision
+from edgekit.arch.tensors import Shapes
+from edgekit.errors import UnsupportedModelError
+
+
+def vision_family(config: Mapping[str, Any]) -> VisionFamily | None:
+    """What a config.json's model sees with; None if edgekit does not know it, or it sees nothing."""
+    kind = config.get("model_type")
+    if not isinstance(config.get("vision_config"), dict):
+        return None
+    return next((family for family in VISION if kind in family.model_types), None)
+
+
+def describe_vision(config: Mapping[str, Any], shapes: Shapes, settings: Mapping[str, Any]) -> Vision | None:
+    """What a checkpoint sees with; None if edgekit does not know it, or its tensors or settings are not there.
+
+    Args:
+        config: config.json.
+        shapes: name -> shape of every tensor in the checkpoint.
+        settings: preprocessor_config.json; empty if there is none, as in many checkpoints tuned for text alone.
+
+    Raises:
+        UnsupportedModelError: it cannot be expressed.
+        CheckpointError: a tensor is missing or has another shape than the config says.
+    """
+    family = vision_family(config)
+    if family is None or not any(n.startswith(p) for n in shapes for p in family.encoder.prefixes if p):
+        return None
+    if not settings:
+        return None
+    return _VisionBuilder(config, family, shapes).vision(settings)
+
+
+def check_sight(vision: Vision, model: Model) -> None:
+    """Refuses an encoder whose rows or token the decoder does not take.
+
+    Raises:
+        UnsupportedModelError: they do not fit.
+    """
+    head = vision.encoder.head
+    if head is None or head.rows != model.hidden_size or vision.pictures.token >= model.vocab_size:
+        raise UnsupportedModelError("config.json: the projector of pictures does not fit the text decoder")
+
+
+class _VisionBuilder(AttentionBuilder, FeedForwardBuilder):
+    """Encoder and preparation."""
+
+    def __init__(self, config: Mapping[str, Any], family: VisionFamily, shapes: Shapes) -> None:
+        self.whole, self.family = config, family
+        super().__init__(Config(config["vision_config"], family.encoder), shapes)
+
+    def vision(self, settings: Mapping[str, Any]) -> Vision:
+        """All of it."""
+        c = self.c
+        patch, image = c.size("patch_size"), c.size("image_size")
+        grid = image // patch
+        merge = self._merge(grid)
+        if grid < 1 or grid % merge:
+            raise UnsupportedModelError(
+                f"config.json: pictures of {grid} by {grid} patches are not made of squares of {merge}"
+            )
+        rows = (grid // merge) ** 2
+        kept = tuple((key, settings[key]) for key in self.family.settings if settings.get(key) is not None)
+        pictures = Pictures(
+            self.family.kind,
+            self._token(),
+            rows,
+            self.family.both_ways,
+            patch,
+            merge,
+            grid,
+            _checked(kept),
+            tuple(self._id(key, self.whole.get(key, otherwise)) for key, otherwise in self.family.marks),
+        )
+        return Vision(self._encoder(patch, grid, merge), pictures)
+
+    def _encoder(self, patch: int, grid: int, merge: int) -> Model:
+        f, hidden = self.f, self.hidden
+        blocks: list[Block] = []
+        for i in range(self.layers):
+            blocks += [self.attention(i), *self.feed_forwards(i)]
+        return Model(
+            f.model_types[0],
+            0,
+            hidden,
+            self.c.checked("image_size", grid * grid),
+            self._patches(patch),
+            self._projector(merge * merge),
+            tuple(blocks),
+            position=self.matrix("position", self._name(f.position), grid * grid, hidden),
+            final_norm=self.norm("final_norm", f.final_norm or ""),
+            output="image",
+            embedding_bias=self.bias("embedding_bias", self._name(f.embed), hidden, rule="always"),
+            merge=Merge(merge * merge, self.family.mean, self._merged_norm()),
+        )
+
+    def _patches(self, patch: int) -> Matrix:
+        """The embedding of patches: a convolution whose steps are as long as its kernel."""
+        tensor = self._name(self.f.embed) + ".weight"
+        channels = self.c.size("num_channels")
+        if channels != 3:
+            raise UnsupportedModelError(f"config.json: pictures of {channels} channels are none that edgekit reads")
+        self._check(tensor, (self.hidden, channels, patch, patch))
+        return Matrix("embedding", tensor, self.hidden, channels * patch * patch)
+
+    def _projector(self, patches: int) -> Matrix:
+        width = Config(decoder_config(self.whole), self.f).checked("hidden", self._text("hidden_size"))
+        inputs = self.hidden if self.family.mean else self.hidden * patches
+        if not self.family.project_turned:
+            return self.matrix("head", self._whole(self.family.project, ".weight"), width, inputs)
+        tensor = self._whole(self.family.project)
+        self._check(tensor, (inputs, width))
+        return Matrix("head", tensor, width, inputs, transposed=True)
+
+    def _merged_norm(self) -> Norm | None:
+        if not self.family.norm:
+            return None
+        tensor = self._whole(self.family.norm, ".weight") + ".weight"
+        self._check(tensor, (self.hidden,))
+        return Norm("rms", self.c.positive("eps"), Vector("merged_norm", self.hidden, tensor, add=1.0))
+
+    def _whole(self, names: tuple[str, ...], suffix: str = "") -> str:
+        """The first of some whole names that the checkpoint has; the first of all if it has none."""
+        return next((n for n in names if n + suffix in self.shapes), names[0])
+
+    def _text(self, key: str) -> Any:
+        return decoder_config(self.whole).get(key)
+
+    def _merge(self, grid: int) -> int:
+        """The side of the square of patches that becomes one row."""
+        key = self.family.merge
+        value = self.c.checked(key, self.whole.get(key, self.family.merge_default))
+        if not self.family.rows:
+            return value
+        side = math.isqrt(value)
+        if side * side != value or side > grid:
+            raise UnsupportedModelError(f"config.json: {key} is {value}, which is no square of {grid} or less")
+        return grid // side
+
+    def _token(self) -> int:
+        found = next((self.whole[key] for key in self.family.token if key in self.whole), None)
+        return self._id(self.family.token[0], found)
+
+    def _id(self, key: str, value: Any) -> int:
+        if type(value) is not int or not 0 <= value < LIMIT:
+            raise UnsupportedModelError(f"config.json: {key} is {shown(value)}, which is no token of the vocabulary")
+        return value
+
+
+def _checked(settings: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Any], ...]:
+    """Plain values alone, so that nothing else comes into a manifest."""
+    for key, value in settings:
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        if len(str(value)) > 400 or not all(isinstance(x, bool | int | float) and abs(x) < 1e6 for x in inner):
+            raise UnsupportedModelError(f"preprocessor_config.json: {key} is {shown(value)}, which edgekit cannot read")
+    return settings
