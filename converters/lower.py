@@ -181,6 +181,7 @@ def attention(e: Emitter[V], block: Json, x: V, layer: int) -> V:
     out = e.attend(q, k, v, block, layer)
     if "gate" in block:
         out = e.mul(out, e.sigmoid(e.linear(x, Part(block["gate"]), block.get("gate_bias"))))
+    out = e.norm(block["o_norm"], out) if "o_norm" in block else out
     return e.linear(out, Part(block["o"]), block.get("o_bias"))
 
 
@@ -261,6 +262,7 @@ def neurons(e: Emitter[V], block: Json, matrix: str, x: V, expert: int) -> V:
     z = activated(e, block, z)
     gated = e.mul(z, y)
     gated = e.add(gated, e.scale(z, block["up_add"])) if "up_add" in block else gated
+    gated = e.norm(block["down_norm"], gated) if "down_norm" in block else gated
     return e.mix(gated, down, bias("down"))
 
 

@@ -249,6 +249,7 @@ class Reference:
         mixed = np.einsum("hqk,khd->qhd", _softmax(scores)[..., :n], v).reshape(n, -1)
         if "gate" in b:
             mixed = mixed / (1 + np.exp(-self._linear(b, "gate", x)))
+        mixed = self._norm(b.get("o_norm"), mixed)
         out: F64 = mixed @ self._matrix(b["o"])[0].T + self._vector(b.get("o_bias"))
         return out
 
@@ -305,7 +306,7 @@ class Reference:
             up = _activate(b["activation"], b["threshold"], gate) * up
         else:
             up = _activate(b["activation"], b["threshold"], up)
-        return up @ down + bias("down_bias", x.shape[-1])
+        return self._norm(b.get("down_norm"), up) @ down + bias("down_bias", x.shape[-1])
 
     def _ffn(self, b: Json, x: F64) -> F64:
         if b["kind"] == "ffn":

@@ -22,6 +22,7 @@ REFUSED: dict[str, set[str]] = {
     "granitemoe": {"mlx"},
     "granitemoehybrid": {"mlx", "gguf"},
     "gpt_oss": {"mlx"},
+    "bitnet": {"mlx", "gguf"},
     "lfm2": {"mlx", *APPLE},
     "lfm2_moe": {"mlx", *APPLE},
     "gemma4_text": EVERYTHING,

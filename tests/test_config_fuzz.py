@@ -33,7 +33,7 @@ VALUES: list[Any] = [
 ONE_OF_EACH = [
     "llama_yarn", "mistral", "mixtral", "qwen2_windows", "qwen3", "qwen3_moe", "gemma3", "phi3_longrope", "olmo2",
     "opt", "gpt2", "gpt_neo", "gpt_neox", "openelm", "smollm3", "olmo3", "granite", "granitemoe", "granitemoehybrid",
-    "qwen2_moe", "olmoe", "cohere2", "nemotron", "lfm2", "lfm2_moe", "gpt_oss",
+    "qwen2_moe", "olmoe", "cohere2", "nemotron", "lfm2", "lfm2_moe", "gpt_oss", "bitnet",
     "qwen3_next", "qwen3_5", "qwen3_5_moe", "gemma4",
 ]  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Checkpoints that other tools quantized are read as the weights that those tools' own formulas give.
 
-The packers here are transcribed from AutoGPTQ, AutoAWQ, compressed-tensors and bitsandbytes; MLX packs its own.
+The packers here are transcribed from AutoGPTQ, AutoAWQ, compressed-tensors, bitsandbytes and transformers' BitNet; MLX
+packs its own.
 """
 
 from __future__ import annotations
@@ -126,6 +127,17 @@ def mlx(weight: Array, bits: int) -> tuple[dict[str, Array], Array]:
     return dict(zip(("weight", "scales", "biases"), parts, strict=True)), np.array(whole)
 
 
+def bitnet(weight: Array, divides: bool) -> tuple[dict[str, Array], Array]:
+    """As transformers' pack_weights: byte r has rows r, r + n, r + 2 n and r + 3 n of a matrix of 4 n rows."""
+    ternary = RANDOM.integers(-1, 2, weight.shape)
+    quarter = len(weight) // 4
+    packed = np.zeros((quarter, weight.shape[1]), np.uint8)
+    for i in range(4):
+        packed |= (ternary[i * quarter : (i + 1) * quarter] + 1).astype(np.uint8) << np.uint8(2 * i)
+    scale = np.array([8.0 if divides else 0.125], np.float32)
+    return {"weight": packed, "weight_scale": scale}, (ternary * 0.125).astype(np.float32)
+
+
 METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "gptq4": (lambda w: gptq(w, 4, True, False), {"quant_method": "gptq", "bits": 4, "group_size": GROUP}),
     "gptq8": (lambda w: gptq(w, 8, False, False), {"quant_method": "gptq", "bits": 8, "group_size": GROUP}),
@@ -145,11 +157,28 @@ METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
         )
         for kind in ("int4", "int8", "fp8")
     },
+    "bitnet": (lambda w: bitnet(w, True), {"quant_method": "bitnet", "modules_to_not_convert": ["lm_head"]}),
+    "bitnet_auto": (
+        lambda w: bitnet(w, False),
+        {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "offline"},
+    ),
     "nf4": (lambda w: bitsandbytes(w, False), {"quant_method": "bitsandbytes", "load_in_4bit": True}),
     "nf4_nested": (lambda w: bitsandbytes(w, True), {"quant_method": "bitsandbytes", "load_in_4bit": True}),
     **{f"mlx{bits}": (lambda w, bits=bits: mlx(w, bits), {"mlx": True, "bits": bits}) for bits in (2, 3, 4, 5, 6, 8)},
 }
-KEPT = ("gptq4", "compressed_int4", "compressed_int8", "mlx2", "mlx3", "mlx4", "mlx5", "mlx6", "mlx8")
+KEPT = (
+    "gptq4",
+    "bitnet",
+    "bitnet_auto",
+    "compressed_int4",
+    "compressed_int8",
+    "mlx2",
+    "mlx3",
+    "mlx4",
+    "mlx5",
+    "mlx6",
+    "mlx8",
+)
 
 
 def quantized(folder: Path, method: str) -> dict[str, Array]:

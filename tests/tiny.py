@@ -193,6 +193,8 @@ MAKERS: dict[str, Callable[[], Any]] = {
     ),
     "olmoe": lambda: tf.OlmoeConfig(**GQA, num_experts=6, num_experts_per_tok=2),
     "cohere2": lambda: tf.Cohere2Config(**{**GQA, "num_hidden_layers": 4}, sliding_window=9, logit_scale=0.25),
+    "bitnet": lambda: tf.BitNetConfig(**{**GQA, "intermediate_size": 700}),
+    "bitnet_biased": lambda: tf.BitNetConfig(**GQA, attention_bias=True, tie_word_embeddings=True, hidden_act="silu"),
     "nemotron": lambda: tf.NemotronConfig(**GQA),
     "nemotron_biased": lambda: tf.NemotronConfig(**GQA, attention_bias=True, mlp_bias=True, head_dim=32),
     "lfm2": lambda: tf.Lfm2Config(

@@ -76,6 +76,7 @@ class AttentionBuilder(LayerBuilder):
             Norm("rms", c.positive("eps"), None, per_head=True) if f.v_unit and source is None else None,
             None if source is None else self.block_of[source],
             causal=f.encoder is None,
+            o_norm=self.norm(at + "o_norm", f.o_norm, i, heads * d),
         )
 
     def window(self, kind: str) -> int:

@@ -125,6 +125,7 @@ class Family:
         expert_pairs: of each expert, a tensor [hidden, 2 * size] with gate and up in turn (or its MXFP4 blocks
             [2 * size, hidden]); `expert_down` is then [experts, size, hidden]. Each has a bias, as has the router.
         sinks: scores of a position that is not there, one for each head.
+        o_norm, down_norm: norms of what heads attended to, before `o`, and of the neurons' values, before `down`.
         packed: values of quant_method in a quantization_config that reading a checkpoint undoes.
         shared_gate, shared_up, shared_gate_up, shared_down: a dense block beside the experts, of the config's
             `shared_size`; `shared_router`: [1, hidden], whose sigmoid scales it.
@@ -159,6 +160,8 @@ class Family:
     stacked_down: str = ""
     expert_pairs: str = ""
     sinks: str = ""
+    o_norm: str = ""
+    down_norm: str = ""
     packed: frozenset[str] = frozenset()
     shared_gate: str = ""
     shared_up: str = ""

@@ -53,6 +53,7 @@ class FeedForwardBuilder(LayerBuilder):
             gate_bias=self.bias(at + "gate_bias", gate_name, size, ranges[0], whole, f.ffn_bias) if gate_name else None,
             up_bias=self.bias(at + "up_bias", up_name, size, ranges[1], whole, f.ffn_bias),
             down_bias=self.bias(at + "down_bias", down, self.hidden, rule=f.ffn_bias),
+            down_norm=self.norm(at + "down_norm", f.down_norm, i, size),
             **self._common(i, "ffn"),
         )
 

@@ -94,8 +94,8 @@ class Attention:
     [heads]: scores of a position that takes weight and gives nothing (gpt-oss). `gate` [heads * head_dim, hidden]: the
     sigmoid of its product with the block's input scales what is attended to (Qwen3-Next). `source`: the block whose
     keys and values it reads, as it has none (Gemma 4); `k` and `v` are then None. `v` may be `k` itself. `v_norm`: of
-    each head's values, not rotated. `causal` False: a token sees those behind it too, with a window as many
-    as before it (encoders).
+    each head's values, not rotated. `o_norm`: of what all heads attended to, before `o` (BitNet). `causal` False: a
+    token sees those behind it too, with a window as many as before it (encoders).
     """
 
     heads: int
@@ -127,6 +127,7 @@ class Attention:
     source: int | None = None
     out_scale: Vector | None = None
     causal: bool = True
+    o_norm: Norm | None = None
 
 
 @dataclass(frozen=True)
@@ -251,6 +252,7 @@ class Ffn:
         choice_bias: [experts], added to probabilities for the choice alone.
         normalize_eps: added to the sum of probabilities that normalizes.
         routed_scale: multiplies the weights of experts in the end.
+        down_norm: of dense gated blocks: an RMS norm of the neurons' values, before down (BitNet).
         reuse: of experts, how often those that are wanted were kept, by the share of them held (a calibration
             measures it).
     """
@@ -284,6 +286,7 @@ class Ffn:
     limit: float = 0.0
     up_add: float = 0.0
     out_scale: Vector | None = None
+    down_norm: Norm | None = None
 
     @property
     def gated(self) -> bool:

@@ -204,7 +204,9 @@ def norms_of(block: Block) -> list[Norm]:
     """The norms a block has."""
     listed = [block.pre_norm, block.post_norm, block.out_norm]
     if isinstance(block, Attention):
-        listed += [block.q_norm, block.k_norm, block.v_norm]
+        listed += [block.q_norm, block.k_norm, block.v_norm, block.o_norm]
+    if isinstance(block, Ffn):
+        listed.append(block.down_norm)
     if isinstance(block, LinearAttention):
         listed.append(block.norm)
     return [n for n in listed if n is not None]

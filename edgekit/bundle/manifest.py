@@ -99,6 +99,7 @@ def _attention(b: Attention) -> Json:
         "gate": b.gate.name if b.gate is not None else None,
         "gate_bias": _name(b.gate_bias),
         "v_norm": _norm(b.v_norm, True),
+        "o_norm": _norm(b.o_norm),
         "source": b.source,
         "causal": None if b.causal else False,
     }
@@ -191,6 +192,7 @@ def _ffn(b: Ffn, matrices: set[str]) -> Json:
         "gate_bias": _name(b.gate_bias),
         "up_bias": _name(b.up_bias),
         "down_bias": _name(b.down_bias),
+        "down_norm": _norm(b.down_norm),
     }
     if b.up_relu:
         table["up_relu"] = True

@@ -216,6 +216,9 @@ def _applied(i: int, block: Ffn, shapes: dict[str, tuple[int, ...]], report: dic
         vector = getattr(block, bias)
         if vector is not None and order is not None:
             changes[bias] = dataclasses.replace(vector, order=order)
+    norm = block.down_norm
+    if norm is not None and norm.weight is not None:
+        changes["down_norm"] = dataclasses.replace(norm, weight=dataclasses.replace(norm.weight, order=order))
     cuts = name("cuts")
     if cuts is not None:
         changes["cuts"] = Vector(f"{bundle.name}.cuts", shapes[cuts][0], cuts)

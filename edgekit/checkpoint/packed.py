@@ -227,3 +227,37 @@ class CompressedTensors(Packed):
         count = -(-self.shape[1] // self.group_size)
         scale = floats(self.need("weight_scale", FLOATS, self.shape[0], count), begin, end)
         return Groups(scale, zero=np.full_like(scale, 1 << (self.bits - 1)))
+
+
+@dataclass(frozen=True)
+class BitNet(Packed):
+    """BitNet: -1, 0 and 1 as 0, 1 and 2, four quarters of the rows in the two bits each of a byte, and one scale
+    (transformers' integrations/bitnet.py).
+
+    Attributes:
+        divides: whether weights are divided by the scale instead of multiplied.
+    """
+
+    divides: bool = False
+
+    def codes(self, begin: int, end: int) -> U8:
+        quarter = self.shape[0] // 4
+        packed = self.need("weight", ("U8",), quarter, self.shape[1])
+        out = np.empty((end - begin, self.shape[1]), np.uint8)
+        at = begin
+        while at < end:
+            number = at // quarter
+            until = min(end, (number + 1) * quarter)
+            rows = packed.read(at - number * quarter, until - number * quarter).astype(np.uint8, copy=False)
+            out[at - begin : until - begin] = rows >> np.uint8(2 * number) & 3
+            at = until
+        if out.max(initial=0) > 2:
+            raise CheckpointError(f"{self.path}: '{self.name}' has codes other than 0, 1 and 2, so it is not ternary")
+        return out + np.uint8(1)  # as the codec has it, where 2 stands for zero
+
+    def groups(self, begin: int, end: int) -> Groups:
+        scale = floats(self.need("weight_scale", FLOATS, 1))
+        with np.errstate(divide="ignore"):
+            value = np.float32(1) / scale if self.divides else scale
+        wide: F32 = np.full((end - begin, 1), value[0], np.float32)
+        return Groups(wide, zero=np.full_like(wide, 2))

@@ -1,4 +1,5 @@
-"""Checkpoints that other tools quantized (GPTQ, AWQ, compressed-tensors, bitsandbytes, MLX): their packed tensors
+"""Checkpoints that other tools quantized (GPTQ, AWQ, compressed-tensors, bitsandbytes, MLX,
+BitNet): their packed tensors
 become matrices under the usual names, and config.json loses what says that they are packed."""
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.checkpoint.floats8 import STATE, float8, nf4
-from edgekit.checkpoint.packed import Awq, CompressedTensors, Gptq, Mlx
+from edgekit.checkpoint.packed import Awq, BitNet, CompressedTensors, Gptq, Mlx
 from edgekit.checkpoint.safetensors import Tensor
 from edgekit.errors import CheckpointError, UnsupportedModelError
 
@@ -192,6 +193,26 @@ def _bitsandbytes(config: Table, tensors: Tensors) -> dict[str, Tensor]:
     return out
 
 
+def _bitnet(config: Table, tensors: Tensors) -> dict[str, Tensor]:
+    out = dict(tensors)
+    kind = config.get("linear_class", "bitlinear")
+    if kind not in ("bitlinear", "autobitlinear") or config.get("use_rms_norm"):
+        raise UnsupportedModelError(
+            "config.json: of BitNet's packed weights, those of the linear classes 'bitlinear' and 'autobitlinear' are "
+            "read, without norms of their own"
+        )
+    for stem in _stems(tensors, ".weight_scale"):
+        at = tensors.get(stem + ".weight")
+        if at is None:
+            raise CheckpointError(f"the checkpoint has no tensor '{stem}.weight', though it has the scale of one")
+        parts = {"weight": at, "weight_scale": tensors[stem + ".weight_scale"]}
+        rows, cols = _flat(at)
+        made = BitNet(at.name, at.path, "F32", (4 * rows, cols), at.offset, parts, 2, cols, divides=kind == "bitlinear")
+        made.codes(0, 0), made.groups(0, 0)
+        out = _swap(out, stem, (".weight", ".weight_scale"), made)
+    return out
+
+
 def _packs(method: str, tensors: Tensors) -> bool:
     """Whether there are tensors as a method packs them."""
     return method in _ENDS and any(name.endswith(_ENDS[method]) for name in tensors)
@@ -202,10 +223,12 @@ _ENDS = {
     "awq": ".qweight",
     "compressed-tensors": ".weight_scale",
     "bitsandbytes": STATE,
+    "bitnet": ".weight_scale",
 }
 _READERS: dict[str, Callable[[Table, Tensors], dict[str, Tensor]]] = {
     "gptq": _gptq,
     "awq": _awq,
     "compressed-tensors": _compressed,
     "bitsandbytes": _bitsandbytes,
+    "bitnet": _bitnet,
 }

@@ -177,6 +177,7 @@ class Decoder:
         mixed = self._mixed(b, *(y.transpose(1, 2) for y in (q, k, v))).transpose(1, 2).reshape(*x.shape[:2], -1)
         if "gate" in b:
             mixed = mixed * torch.sigmoid(self._linear(b["gate"], 0, x) + self._vector(b.get("gate_bias")))
+        mixed = self._norm(b.get("o_norm"), mixed)
         return self._linear(b["o"], 0, mixed) + self._vector(b.get("o_bias"))
 
     def _mixed(self, b: Json, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # each [texts, heads, length, d]
@@ -223,6 +224,7 @@ class Decoder:
             up = activate(b["activation"], b["threshold"], gate) * up
         else:
             up = activate(b["activation"], b["threshold"], up)
+        up = self._norm(b.get("down_norm"), up)
         down = self.weights.matrix(name)[last].T  # stored by neuron
         return self._linear(name, last, up, down) + bias("down_bias", x.shape[-1])
 

@@ -38,6 +38,8 @@ WIDE = {
     "smollm3_windows",
     "nemotron",
     "nemotron_biased",
+    "bitnet",
+    "bitnet_biased",
 }
 NAMES = [*sorted(tiny.MAKERS), "openelm"]
 F32_KINDS = ["onnx", "onnx-exact", "onnx-flash", "mlx", "mlx-exact"]

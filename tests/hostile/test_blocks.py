@@ -38,7 +38,9 @@ def attempt(bundle: Path) -> str:
     return ""
 
 
-@pytest.mark.parametrize("name", ["lfm2_biased", "lfm2_moe", "gpt_oss", "qwen2_moe", "granite", "qwen3_5", "gemma4"])
+@pytest.mark.parametrize(
+    "name", ["lfm2_biased", "lfm2_moe", "gpt_oss", "qwen2_moe", "granite", "qwen3_5", "gemma4", "bitnet"]
+)
 def test_every_member_of_a_block_may_be_anything(name: str, tmp_path: Path) -> None:
     tiny.make(name, tmp_path / "checkpoint")
     bundle = convert(tmp_path / "checkpoint", tmp_path / "bundle", "q8").path

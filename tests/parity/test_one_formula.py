@@ -75,8 +75,12 @@ def test_tokens_get_the_same_bits_alone_and_together(name: str, codec: str, acti
             assert np.array_equal(got, alone)
 
 
+STEEP = ("llama_relu", "opt_wide", "bitnet")  # whose neurons are often zero
+KINDS = ["llama_relu", "opt_wide", "opt_post_norm_projected", "mixtral", "qwen2_moe", "lfm2", "bitnet"]
+
+
 @pytest.mark.parametrize("activations", ["f32", "int8"])
-@pytest.mark.parametrize("name", ["llama_relu", "opt_wide", "opt_post_norm_projected", "mixtral", "qwen2_moe", "lfm2"])
+@pytest.mark.parametrize("name", KINDS)
 def test_every_kind_of_block_gives_the_same_bits_alone_and_together(
     name: str, activations: str, tmp_path: Path
 ) -> None:
@@ -97,11 +101,11 @@ def test_every_kernel_set_has_one_formula(kernels: str, codec: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("activations", ["f32", "int8"])
-@pytest.mark.parametrize("name", ["llama_relu", "opt_wide", "mixtral", "llama"])
+@pytest.mark.parametrize("name", ["llama_relu", "opt_wide", "mixtral", "llama", "bitnet"])
 def test_neither_streaming_nor_selection_nor_threads_change_a_bit(name: str, activations: str, tmp_path: Path) -> None:
-    bundle = bundle_of(name, "affine4", tmp_path, layout="split" if name in ("llama_relu", "opt_wide") else "auto")
+    bundle = bundle_of(name, "affine4", tmp_path, layout="split" if name in STEEP else "auto")
     alone = logits(bundle, [1] * 40, activations=activations, select="auto" if name == "mixtral" else "all")
-    selections = ("all", "exact") if name in ("llama_relu", "opt_wide") else ("auto",)
+    selections = ("all", "exact") if name in STEEP else ("auto",)
     for select in selections:
         for threads in (1, 2, 4):
             options = Options(context=64, batch=8, threads=threads, activations=activations, select=select)

@@ -27,7 +27,7 @@ def budgets(bundle: Path, full: int, **options: object) -> list[int]:
     return [floor, (floor + full) // 2, full * 9 // 10]
 
 
-@pytest.mark.parametrize("name", ["opt_wide", "llama_relu"])
+@pytest.mark.parametrize("name", ["opt_wide", "llama_relu", "bitnet"])
 @pytest.mark.parametrize("engine", ["uring", "threads"])
 @pytest.mark.parametrize("recipe", ["f16", "q4"])
 def test_exact_selection_equals_dense_bit_for_bit(name: str, engine: str, recipe: str, tmp_path: Path) -> None:

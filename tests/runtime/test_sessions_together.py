@@ -26,7 +26,7 @@ Step = tuple[int, float, tuple[tuple[int, float], ...]]
 FAMILIES: dict[str, str | Recipe] = {
     "llama": "q4", "llama_relu": "palette4", "gemma3": "q4", "mistral": "f32", "opt_post_norm_projected": "f16",
     "gpt2": "q8", "gpt_neox": "q4", "cohere2": "f16", "mixtral": "q4", "qwen2_moe": "palette3", "gpt_oss": "f16",
-    "lfm2": "q4", "lfm2_moe": "f16", "granite": "q4", "llama_dynamic": "q4",
+    "lfm2": "q4", "lfm2_moe": "f16", "granite": "q4", "llama_dynamic": "q4", "bitnet": "q4",
     "qwen3_next": "f16", "qwen3_5": "q4", "gemma4": "q4",
     "qwen2": Recipe("trellis", (Rule("*", make_codec("trellis", 3)),)),
     "qwen3_moe": Recipe("scaled", (Rule("*", make_codec("scaled_palette", 4)),)),

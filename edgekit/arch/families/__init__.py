@@ -2,6 +2,7 @@
 
 from edgekit.arch.families import (
     bert,
+    bitnet,
     cohere2,
     gemma3,
     gemma4,
@@ -59,6 +60,7 @@ FAMILIES: tuple[Family, ...] = (
     qwen_hybrid.QWEN3_NEXT,
     qwen_hybrid.QWEN3_5,
     qwen_hybrid.QWEN3_5_MOE,
+    bitnet.BITNET,
 )
 
 # Models that give vectors and scores, not text.

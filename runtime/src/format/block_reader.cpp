@@ -54,6 +54,7 @@ Outcome BlockReader::attention(const JsonNode& node, Block& b) {
   EK_ASSIGN(b.q_norm, norm(node, "q_norm", q, b.head_dim));
   EK_ASSIGN(b.k_norm, norm(node, "k_norm", kv, b.head_dim));
   EK_ASSIGN(b.v_norm, norm(node, "v_norm", kv, b.head_dim));
+  EK_ASSIGN(b.o_norm, norm(node, "o_norm", q));
   EK_ASSIGN(b.sinks, vector(node, "sinks", b.heads, true));
   EK_ASSIGN(b.gate, matrix_ref(node, "gate", q, hidden, true));
   EK_ASSIGN(b.gate_bias, vector(node, "gate_bias", q, true));
@@ -193,6 +194,11 @@ Outcome BlockReader::ffn(const JsonNode& node, Block& b) {
   EK_ASSIGN(b.gate_bias, vector(node, "gate_bias", experts * b.size, true));
   EK_ASSIGN(b.up_bias, vector(node, "up_bias", experts * b.size, true));
   EK_ASSIGN(b.down_bias, vector(node, "down_bias", experts * out_.hidden_size, true));
+  EK_ASSIGN(b.down_norm, norm(node, "down_norm", b.size));
+  if (b.down_norm.kind != Norm::none) {
+    const bool plain = b.down_norm.kind == Norm::rms && b.down_norm.weight != kNone && b.down_norm.bias == kNone;
+    if (!plain || !b.gated || b.kind != Block::ffn) return bad("down_norm", "of another kind, or of other blocks");
+  }
   if (b.kind == Block::ffn) return b.matrices.size() == 1 ? Outcome(Nothing{}) : bad("matrices", "one");
   EK_ASSIGN(b.router, matrix_ref(node, "router", list->count, out_.hidden_size));
   EK_ASSIGN(b.top_k, size(node, "top_k"));

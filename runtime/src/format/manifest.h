@@ -74,6 +74,7 @@ struct Block {
   int32_t rope = kNone;
   float scale = 1, softcap = 0;
   Norm q_norm, k_norm, v_norm;
+  Norm o_norm;             // of what all heads attended to, before o
   int32_t source = kNone;  // the block before whose keys and values are read; q and o are all it has of its own then
   int32_t sinks = kNone;   // f32 [heads]: scores of a position that takes weight and gives nothing
   int32_t gate = kNone;    // matrix [heads * head_dim, hidden]: scales what each head gives; gate_bias as below
@@ -106,6 +107,7 @@ struct Block {
   float threshold = 0;
   float limit = 0, up_add = 0;  // gated: of gate and up before the activation, 0 for none; added to up then
   uint32_t size = 0;            // neurons (of each expert)
+  Norm down_norm;               // RMS norm of the neurons' values, before down; gated, ffn only
   std::vector<int32_t> matrices;
   // A matrix of its own for what decides whether a neuron is active: gate rows, or up rows without a
   // gate. matrices[0] then holds the other parts.

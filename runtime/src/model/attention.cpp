@@ -59,7 +59,10 @@ Outcome Attention::forward(const Pass& pass, size_t block) {
     attend_both_ways(pass, b, w_.vector(b.sinks), s_, pool_, kernels_);
   }
   if (b.gate != kNone) EK_TRY(scale_by_gate(pass, b));
-  return linear_.multiply(b.o, s_.mixed.data(), width.q, n, w_.vector(b.o_bias), s_.out.data(), width.hidden);
+  float* mixed = s_.mixed.data();
+  apply_norm(b.o_norm, w_.vector(b.o_norm.weight), w_.vector(b.o_norm.bias), mixed, n, b.heads * b.head_dim, width.q,
+             mixed);
+  return linear_.multiply(b.o, mixed, width.q, n, w_.vector(b.o_bias), s_.out.data(), width.hidden);
 }
 
 // Norms of queries, keys and values, then the rotary embedding of the first two; keys that are another block's have

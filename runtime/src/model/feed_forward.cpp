@@ -28,7 +28,7 @@ Outcome FeedForward::apply_output_gate(const Pass& pass, const Block& b) {
 
 Outcome FeedForward::compute(const Pass& pass, size_t block) {
   const Block& b = w_.manifest().blocks[block];
-  const float* bias = w_.vector(b.down_bias);
+  const float* bias = b.down_norm.kind == Norm::none ? w_.vector(b.down_bias) : nullptr;  // comes behind a norm
   for (uint32_t t = 0; t < pass.count; ++t) {
     float* out = s_.out.row(t);
     for (uint32_t i = 0; i < w_.manifest().hidden_size; ++i) out[i] = bias != nullptr ? bias[i] : 0.0f;
@@ -48,6 +48,7 @@ Outcome FeedForward::add_for_tokens(const Block& b, int32_t matrix, int32_t expe
   const uint32_t down = w_.matrix(matrix).part_count - 1u;
   low_rank.begin_neurons(matrix, down + 1, x, s_.width.hidden, tokens);
   neurons_.begin_output(tokens);
+  neurons_.begin_norm(b, tokens);
   EK_TRY(w_.visit(matrix, expert != kNone, [&](const Rows& rows) -> Outcome {
     if (tokens == 1) {
       neurons_.add_rows(b, rows, x, static_cast<uint32_t>(std::max(expert, 0)), out);
@@ -61,6 +62,7 @@ Outcome FeedForward::add_for_tokens(const Block& b, int32_t matrix, int32_t expe
   neurons_.end_output(tokens, out);
   low_rank.end_neurons();
   low_rank.add(matrix, down, s_.h.data(), s_.width.ffn, tokens, out, s_.width.hidden);
+  neurons_.end_norm(b, tokens, out);
   linear_.show_input(matrix, 0, x, s_.width.hidden, tokens);
   linear_.show_input(matrix, down, s_.h.data(), s_.width.ffn, tokens);
   return Nothing{};
@@ -123,7 +125,7 @@ void FeedForward::project_in_tile(const Block& b, const Rows& rows, int32_t expe
         const float value = activated ? in : activate_gate(b, in);
         const float product = b.gated ? plus(ups[t * kTileRows + i], up_bias, bias_at + i) : 0.0f;
         const float up = b.gated ? limit_up(b, plus(product, up_more, r0 + i)) : 1.0f;
-        h[i] = value * up;
+        h[i] = neurons_.weighted(b, t0 + t, r0 + i, value * up);
       }
     }
   }

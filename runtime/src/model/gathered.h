@@ -23,11 +23,13 @@ class Gathered {
     const uint32_t* rows = s_.rows.data();
     const uint8_t** at = s_.row_at.data();
     neurons_.begin_output(1);
+    neurons_.begin_norm(b, 1);
     const auto compute = [&](uint32_t i) { s_.h.data()[rows[i]] = neurons_.value(b, m, at[i], rows[i], x, expert); };
     const auto ready = [&](const uint32_t* list, uint32_t n) { for_each(list, n, compute); };
     const auto done = [&](uint32_t begin, uint32_t end) { neurons_.add_chosen(m, rows, at, begin, end, out); };
     EK_TRY(w_.gather(matrix, rows, count, at, s_.arrived.data(), ready, done, meanwhile));
     neurons_.end_output(1, out);
+    neurons_.end_norm(b, 1, out);
     return Nothing{};
   }
 

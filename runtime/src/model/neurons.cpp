@@ -1,6 +1,7 @@
 #include "model/neurons.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "model/ops.h"
 
@@ -78,7 +79,29 @@ float Neurons::value(const Block& b, const Matrix& m, const uint8_t* row, uint32
   const Part& second = m.parts[up];
   const float in = linear_.dot(second, row + second.offset, r, x);
   const float* more = linear_.low_rank().of_neurons(up, 0);
-  return value * limit_up(b, in + (up_bias != nullptr ? up_bias[neuron] : 0.0f) + (more != nullptr ? more[r] : 0.0f));
+  const float wide = in + (up_bias != nullptr ? up_bias[neuron] : 0.0f) + (more != nullptr ? more[r] : 0.0f);
+  return weighted(b, 0, r, value * limit_up(b, wide));
+}
+
+void Neurons::begin_norm(const Block& b, uint32_t tokens) {
+  if (b.down_norm.kind == Norm::none) return;
+  for (uint32_t t = 0; t < tokens; ++t) std::fill_n(s_.unweighted.row(t), b.size, 0.0f);  // some may be left out
+}
+
+void Neurons::end_norm(const Block& b, uint32_t tokens, float* out) {
+  if (b.down_norm.kind == Norm::none) return;
+  const float* bias = w_.vector(b.down_bias);
+  for (uint32_t t = 0; t < tokens; ++t) {
+    const float* value = s_.unweighted.row(t);
+    double squares = 0;
+    for (uint32_t r = 0; r < b.size; ++r) squares += double{value[r]} * double{value[r]};
+    const float scale = static_cast<float>(1 / std::sqrt(squares / b.size + double{b.down_norm.eps}));
+    float *h = s_.h.row(t), *to = out + size_t{t} * s_.width.hidden;
+    for (uint32_t r = 0; r < b.size; ++r) h[r] *= scale;
+    for (uint32_t j = 0; j < w_.manifest().hidden_size; ++j) {
+      to[j] = to[j] * scale + (bias != nullptr ? bias[j] : 0.0f);
+    }
+  }
 }
 
 void Neurons::begin_output(uint32_t tokens) {

@@ -19,9 +19,21 @@ class Neurons {
   // x [tokens][hidden].
   Outcome activate_selector(const Block& b, const float* x, uint32_t tokens);
   // The value of neuron r for the one prepared token x [hidden]: act(gate . x) * (up . x).
-  // With a selector, h [ffn] holds its activation. `expert`: whose biases count; 0 for dense blocks.
+  // With a selector, h [ffn] holds its activation. `expert`: whose biases count; 0 for dense blocks. Where the block
+  // has a norm of values it is `weighted`.
   float value(const Block& b, const Matrix& m, const uint8_t* row, uint32_t r, const float* x,
               uint32_t expert = 0) const;
+
+  // A block with a norm of its neurons' values takes two steps, as the norm needs all values and down columns come with
+  // their neurons: each is added with its value times its weight, and the sum is divided by the root of the mean square
+  // of the values in the end. Values are noted between these two calls; the last scales h, and adds the bias of down.
+  void begin_norm(const Block& b, uint32_t tokens);
+  float weighted(const Block& b, uint32_t token, uint32_t r, float value) const {
+    if (b.down_norm.kind == Norm::none) return value;
+    s_.unweighted.row(token)[r] = value;
+    return value * w_.vector(b.down_norm.weight)[r];
+  }
+  void end_norm(const Block& b, uint32_t tokens, float* out);
 
   // Before the first neurons of a block or an expert are added to its output.
   void begin_output(uint32_t tokens);

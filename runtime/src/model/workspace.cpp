@@ -27,6 +27,7 @@ void for_each_array(const Manifest& m, const Widths& w, uint32_t batch, uint32_t
   each(s.layers, Shape(w.layers != 0 ? b : 0, w.layers));
   each(s.out, Shape(b, w.hidden));
   each(s.h, Shape(b, w.ffn));
+  each(s.unweighted, Shape(w.down_norm ? b : 0, w.ffn));
   each(s.group_sums, Shape(kGroupSums, w.hidden));
   each(s.open_sum, Shape(b, w.hidden));
   each(s.gate, Shape(w.output_gate ? b : 0));
@@ -71,6 +72,7 @@ Widths widths_of(const Manifest& m, Activations activations) {
     w.ffn = std::max(w.ffn, pad(b.size));
     w.parallel = w.parallel || b.parallel;
     w.output_gate = w.output_gate || b.output_gate != kNone;
+    w.down_norm = w.down_norm || b.down_norm.kind != Norm::none;
     if (b.predict_down != kNone) w.rank = std::max(w.rank, pad(m.matrices[static_cast<size_t>(b.predict_down)].rows));
     if (b.kind == Block::experts) {
       w.experts = std::max(w.experts, pad(b.matrices.size()));

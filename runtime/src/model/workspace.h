@@ -25,7 +25,7 @@ struct Widths {
   uint32_t widest = 0;     // the longest row of any matrix
   uint32_t quantized = 0;  // the longest row that is multiplied with activations of 8 bits
   uint64_t attention = 0;  // work memory of a thread
-  bool parallel = false, output_gate = false;
+  bool parallel = false, output_gate = false, down_norm = false;
 };
 Widths widths_of(const Manifest& manifest, Activations activations);
 
@@ -45,6 +45,7 @@ struct Workspace {
   Array<float> layers;                // [batch][layers]: what layers get of each token besides
   Array<float> out;                   // [batch][hidden]: a block's output
   Array<float> h;                     // [batch][ffn]: the values of neurons
+  Array<float> unweighted;            // [batch][ffn]: the same before a norm's weights, only with such norms
   Array<float> group_sums;            // [kGroupSums][hidden]: sums of groups of neurons, for one token
   Array<float> open_sum;              // [batch][hidden]: the sum of the group that is not complete yet
   Array<float> gate;                  // [batch]: what scales a block's output, only with output gates
