@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,15 @@ VISION: dict[str, Any] = {
 }
 SPLIT: dict[str, Any] = {"size": {"longest_edge": 64}, "max_image_size": {"longest_edge": 32}}
 ODD: dict[str, Any] = {"size": {"longest_edge": 72}, "max_image_size": {"longest_edge": 24}}
+LFM2_VL: dict[str, Any] = {
+    "image_processor_type": "Lfm2VlImageProcessorFast",
+    "encoder_patch_size": 8,
+    "tile_size": 32,
+    "min_image_tokens": 2,
+    "max_image_tokens": 9,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+}
 SPECIAL = [
     "<unk>",
     "<s>",
@@ -34,7 +44,11 @@ SPECIAL = [
     "<end_of_utterance>",
     "<start_of_image>",
     "<end_of_image>",
-    *(f"<row_{r}_col_{c}>" for r in range(1, 7) for c in range(1, 7)),
+    "<|image_start|>",
+    "<|image_end|>",
+    "<|img_thumbnail|>",
+    *(f"<row_{r}_col_{c}>" for r in range(1, 6) for c in range(1, 6)),
+    *(f"<|img_row_{r}_col_{c}|>" for r in range(1, 6) for c in range(1, 6)),
 ]
 TEMPLATE = (
     "<s>{% for message in messages %}{{message['role'] | capitalize}}{% if message['content'][0]['type'] == 'image' %}"
@@ -68,10 +82,20 @@ def _gemma3() -> Any:
     )
 
 
+def _lfm2_vl() -> Any:
+    return tf.Lfm2VlConfig(
+        text_config=tiny.MAKERS["lfm2"]().to_dict() | {"max_position_embeddings": 512},
+        vision_config={k: v for k, v in VISION.items() if k != "image_size"} | {"num_patches": 16},
+        projector_hidden_size=56,
+        image_token_id=SPECIAL.index("<image>"),
+    )
+
+
 MAKERS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "idefics3": (lambda: _idefics3(tf.Idefics3Config), SPLIT),
     "idefics3_odd_sizes": (lambda: _idefics3(tf.Idefics3Config, hidden_size=36, patch_size=4, image_size=24), ODD),
     "gemma3": (lambda: _gemma3(), {"size": {"height": 32, "width": 32}}),
+    "lfm2_vl": (lambda: _lfm2_vl(), LFM2_VL),
     "smolvlm": (lambda: _idefics3(tf.SmolVLMConfig), {**SPLIT, "do_image_splitting": False}),
 }
 
@@ -90,7 +114,10 @@ def make(name: str, folder: Path) -> Any:
             else:
                 parameter.mul_(4.0)
     model.save_pretrained(folder)
-    processor(name, settings).save_pretrained(folder)
+    if name == "lfm2_vl":  # its processor needs torchvision
+        (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    else:
+        processor(name, settings).save_pretrained(folder)
     add_tokenizer(folder, template_of(name))
     return model
 
@@ -136,6 +163,8 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
 
 def inputs_of(name: str, checkpoint: Path, messages: list[dict[str, Any]], photos: list[Path]) -> dict[str, Any]:
     """What transformers' own processor makes of messages that name pictures."""
+    if name == "lfm2_vl":
+        return _lfm2_vl_inputs(checkpoint, messages, photos)
     from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
     from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
 
@@ -163,3 +192,41 @@ def inputs_of(name: str, checkpoint: Path, messages: list[dict[str, Any]], photo
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     opened = [Image.open(photo).convert("RGB") for photo in photos]
     return dict(whole(text=text, images=[opened], add_special_tokens=False, return_tensors="pt"))
+
+
+def _lfm2_vl_inputs(checkpoint: Path, messages: list[dict[str, Any]], photos: list[Path]) -> dict[str, Any]:
+    """By our own tiles, as the processor needs torchvision; and by the processor's own method for the text."""
+    from transformers.models.lfm2_vl.processing_lfm2_vl import Lfm2VlProcessor
+
+    from edgekit.pictures.preparing import cut_of, patches_of, tiles_of
+
+    tokenizer = tf.PreTrainedTokenizerFast(tokenizer_file=str(checkpoint / "tokenizer.json"), chat_template=TEMPLATE)
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    words = SimpleNamespace(
+        image_token="<image>",
+        image_start_token="<|image_start|>",
+        image_end_token="<|image_end|>",
+        image_thumbnail_token="<|img_thumbnail|>",
+    )
+    values, masks, shapes = [], [], []
+    pieces = text.split("<image>")
+    text = pieces[0]
+    for photo, piece in zip(photos, pieces[1:], strict=True):
+        picture = Image.open(photo).convert("RGB")
+        cut = cut_of(picture.size, "lfm2_vl", LFM2_VL)
+        rows = [width // 16 * (height // 16) for width, height in cut.tiles]
+        build = Lfm2VlProcessor._build_image_tokens
+        text += build(words, cut.rows or 1, cut.columns or 1, rows[0], rows[-1], True, True) + piece
+        for tile in tiles_of(picture, "lfm2_vl", LFM2_VL):
+            patches = torch.from_numpy(patches_of(tile, 8, 1, True))
+            values.append(torch.nn.functional.pad(patches, (0, 0, 0, 36 - len(patches))))
+            masks.append((torch.arange(36) < len(patches)).int())
+            shapes.append(torch.tensor([tile.shape[1] // 8, tile.shape[2] // 8]))
+    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    return {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "pixel_values": torch.stack(values),
+        "pixel_attention_mask": torch.stack(masks),
+        "spatial_shapes": torch.stack(shapes),
+    }

@@ -49,13 +49,13 @@ ACTIVATIONS: dict[str, str] = {
 OWN_KEYS = frozenset({"hidden_act_threshold", "ffn_up_relu", "norm_relu"})
 
 
-# Multimodal model types that nest their text decoder's config -> the decoder's own; None: as the nested part says, or
-# "llama".
+# Multimodal model types that nest their text decoder's config -> the decoder's own; None: as the nested part says.
 NESTED: dict[str, str | None] = {
     "gemma3": "gemma3_text",
     "gemma4": "gemma4_text",
     "idefics3": None,
     "smolvlm": None,
+    "lfm2_vl": None,
     "qwen3_5": "qwen3_5_text",
     "qwen3_5_moe": "qwen3_5_moe_text",
 }
@@ -90,7 +90,7 @@ def decoder_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(text, dict):
         raise UnsupportedModelError(f"config.json: text_config is {shown(text)}, which is not an object")
     outer = {k: config[k] for k in ("eos_token_id", "bos_token_id", "tie_word_embeddings") if k in config}
-    inner = NESTED[kind] or text.get("model_type", "llama")
+    inner = NESTED[kind] or text.get("model_type", "lfm2" if kind == "lfm2_vl" else "llama")
     own = {k: v for k, v in text.items() if k not in LEFTOVERS}
     return {**own, **outer, "model_type": inner}
 

@@ -256,6 +256,12 @@ class VisionFamily:
         mean: whether the patches of a square become their mean; else they are put side by side.
         norm: whole names that the norm of merged patches may have; its weights have 1 added.
         project_turned: whether the projector's matrix is stored [inputs, outputs], without ".weight" in its name.
+        norm_kind: of that norm; a layer norm has a bias, and its weights are as they stand.
+        project_in: whole names of a matrix before that of the projector, if its config has a `project_size`.
+        project_size: the config key, and the default, of what that gives; `project_activation` of what follows.
+        linear: whether patches have their colours side by side, pixel by pixel, and the embedding is no convolution.
+        patches: the config key for the positions of the table, where there is no image_size. Positions are then
+            interpolated to the shape of a tile.
         marks: config keys, and their defaults, of tokens around a picture: the first stands for it in a prompt.
     """
 
@@ -272,4 +278,10 @@ class VisionFamily:
     mean: bool = False
     norm: tuple[str, ...] = ()
     project_turned: bool = False
+    norm_kind: Literal["rms", "layer"] = "rms"
+    project_in: tuple[str, ...] = ()
+    project_size: tuple[str, int] = ("", 0)
+    project_activation: tuple[str, str] = ("", "")
+    linear: bool = False
+    patches: str = ""
     marks: tuple[tuple[str, int], ...] = ()

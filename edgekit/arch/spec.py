@@ -407,6 +407,8 @@ class Pictures:
         grid: positions of a side in the encoder's table.
         settings: of the processor (preprocessor_config.json), as far as they are read, by name.
         marks: tokens around a picture, of which the first stands for it in a prompt; none where `token` does.
+        channels_last: a patch is its pixels with their three colours each, and not its colours one after the other.
+        interpolated: the table of positions is stretched to the shape of each tile.
     """
 
     kind: str
@@ -418,6 +420,8 @@ class Pictures:
     grid: int
     settings: tuple[tuple[str, Any], ...]
     marks: tuple[int, ...] = ()
+    channels_last: bool = False
+    interpolated: bool = False
 
 
 @dataclass(frozen=True)

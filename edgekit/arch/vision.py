@@ -65,8 +65,8 @@ class _VisionBuilder(AttentionBuilder, FeedForwardBuilder):
     def vision(self, settings: Mapping[str, Any]) -> Vision:
         """All of it."""
         c = self.c
-        patch, image = c.size("patch_size"), c.size("image_size")
-        grid = image // patch
+        patch = c.size("patch_size")
+        grid = math.isqrt(c.size(self.family.patches)) if self.family.patches else c.size("image_size") // patch
         merge = self._merge(grid)
         if grid < 1 or grid % merge:
             raise UnsupportedModelError(
@@ -84,10 +84,17 @@ class _VisionBuilder(AttentionBuilder, FeedForwardBuilder):
             grid,
             _checked(kept),
             tuple(self._id(key, self.whole.get(key, otherwise)) for key, otherwise in self.family.marks),
+            self.family.linear,
+            bool(self.family.patches),
         )
-        return Vision(self._encoder(patch, grid, merge), pictures)
+        most = c.checked("image_size", grid * grid)
+        if self.family.patches:  # as many as the settings allow a tile to have
+            tile, rows = (settings.get(k, d) for k, d in (("tile_size", 512), ("max_image_tokens", 256)))
+            side = c.checked("tile_size", tile) // patch
+            most = c.checked("max_image_tokens", max(side * side, c.checked("max_image_tokens", rows) * merge * merge))
+        return Vision(self._encoder(patch, grid, merge, most), pictures)
 
-    def _encoder(self, patch: int, grid: int, merge: int) -> Model:
+    def _encoder(self, patch: int, grid: int, merge: int, most: int) -> Model:
         f, hidden = self.f, self.hidden
         blocks: list[Block] = []
         for i in range(self.layers):
@@ -96,13 +103,14 @@ class _VisionBuilder(AttentionBuilder, FeedForwardBuilder):
             f.model_types[0],
             0,
             hidden,
-            self.c.checked("image_size", grid * grid),
+            most,
             self._patches(patch),
             self._projector(merge * merge),
             tuple(blocks),
             position=self.matrix("position", self._name(f.position), grid * grid, hidden),
             final_norm=self.norm("final_norm", f.final_norm or ""),
             output="image",
+            **self._project_in(merge * merge),
             embedding_bias=self.bias("embedding_bias", self._name(f.embed), hidden, rule="always"),
             merge=Merge(merge * merge, self.family.mean, self._merged_norm()),
         )
@@ -113,24 +121,62 @@ class _VisionBuilder(AttentionBuilder, FeedForwardBuilder):
         channels = self.c.size("num_channels")
         if channels != 3:
             raise UnsupportedModelError(f"config.json: pictures of {channels} channels are none that edgekit reads")
-        self._check(tensor, (self.hidden, channels, patch, patch))
+        values = channels * patch * patch
+        self._check(tensor, (self.hidden, values) if self.family.linear else (self.hidden, channels, patch, patch))
         return Matrix("embedding", tensor, self.hidden, channels * patch * patch)
 
     def _projector(self, patches: int) -> Matrix:
         width = Config(decoder_config(self.whole), self.f).checked("hidden", self._text("hidden_size"))
         inputs = self.hidden if self.family.mean else self.hidden * patches
+        if self.family.project_in:
+            inputs = self._inner()
         if not self.family.project_turned:
             return self.matrix("head", self._whole(self.family.project, ".weight"), width, inputs)
         tensor = self._whole(self.family.project)
         self._check(tensor, (inputs, width))
         return Matrix("head", tensor, width, inputs, transposed=True)
 
+    def _inner(self) -> int:
+        key, otherwise = self.family.project_size
+        return self.c.checked(key, self.whole.get(key, otherwise))
+
+    def _project_in(self, patches: int) -> dict[str, Any]:
+        """The first of two matrices of the projector, what follows it, and the bias of the second."""
+        f = self.family
+        if not f.project_in:
+            return {}
+        key, otherwise = f.project_activation
+        activation = self.whole.get(key, otherwise)
+        if activation not in ("gelu", "relu"):
+            raise UnsupportedModelError(f"config.json: {key} is {shown(activation)}; edgekit computes gelu and relu")
+        name, last = self._whole(f.project_in, ".weight"), self._whole(f.project, ".weight")
+        rule = "always" if self._flag("projector_bias") else ""
+        return {
+            "head_project": self.matrix("head_project", name, self._inner(), self.hidden * patches),
+            "head_project_bias": self.bias("head_project_bias", name, self._inner(), rule=rule),
+            "head_activation": activation,
+            "head_bias": self.bias("head_bias", last, self.c.checked("hidden", self._text("hidden_size")), rule=rule),
+        }
+
+    def _flag(self, key: str) -> bool:
+        value = self.whole.get(key, True)
+        if not isinstance(value, bool):
+            raise UnsupportedModelError(f"config.json: {key} is {shown(value)}, which is not true or false")
+        return value
+
     def _merged_norm(self) -> Norm | None:
-        if not self.family.norm:
+        f = self.family
+        if not f.norm or (f.norm_kind == "layer" and not self._flag("projector_use_layernorm")):
             return None
-        tensor = self._whole(self.family.norm, ".weight") + ".weight"
-        self._check(tensor, (self.hidden,))
-        return Norm("rms", self.c.positive("eps"), Vector("merged_norm", self.hidden, tensor, add=1.0))
+        tensor = self._whole(f.norm, ".weight")
+        if f.norm_kind == "rms":
+            self._check(tensor + ".weight", (self.hidden,))
+            weight = Vector("merged_norm", self.hidden, tensor + ".weight", add=1.0)
+            return Norm("rms", self.c.positive("eps"), weight)
+        width = self.hidden * self._merge(0) ** 2
+        self._check(tensor + ".weight", (width,))
+        bias = self.bias("merged_norm_bias", tensor, width, rule="always")
+        return Norm("layer", 1e-5, Vector("merged_norm", width, tensor + ".weight"), bias)
 
     def _whole(self, names: tuple[str, ...], suffix: str = "") -> str:
         """The first of some whole names that the checkpoint has; the first of all if it has none."""

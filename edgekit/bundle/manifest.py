@@ -312,6 +312,7 @@ def _pictures(p: Pictures | None) -> Json | None:
         return None
     table: Json = {"kind": p.kind, "token": p.token, "rows": p.rows, "both_ways": p.both_ways}
     table |= {"marks": list(p.marks)} if p.marks else {}
+    table |= {name: True for name in ("channels_last", "interpolated") if getattr(p, name)}
     return table | {"patch": p.patch, "merge": p.merge, "grid": p.grid, "settings": dict(p.settings)}
 
 

@@ -123,5 +123,15 @@ def _gemma3(seen: Seen, tokens: Sequence[str]) -> str:
     return f"\n\n{begin}{row * len(seen.tiles[0])}{end}\n\n"
 
 
-TEXTS = {"idefics3": _idefics3, "gemma3": _gemma3}
-MARKS = {"idefics3": 0, "gemma3": 2}  # tokens around a picture that the manifest names
+def _lfm2_vl(seen: Seen, tokens: Sequence[str]) -> str:
+    """Each tile with its row and column, then the whole in small; or the whole alone."""
+    mark, cut, text = tokens[0], seen.rows * seen.columns, ""
+    for i, tile in enumerate(seen.tiles[:cut]):
+        text += f"<|img_row_{i // seen.columns + 1}_col_{i % seen.columns + 1}|>{mark * len(tile)}"
+    for tile in seen.tiles[cut:]:
+        text += ("<|img_thumbnail|>" if cut else "") + mark * len(tile)
+    return f"<|image_start|>{text}<|image_end|>"
+
+
+TEXTS = {"idefics3": _idefics3, "gemma3": _gemma3, "lfm2_vl": _lfm2_vl}
+MARKS = {"idefics3": 0, "gemma3": 2, "lfm2_vl": 0}  # tokens around a picture that the manifest names

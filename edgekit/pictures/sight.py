@@ -6,12 +6,14 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from edgekit.bundle.layout import MANIFEST, VISION
+from edgekit.bundle.weights import BundleWeights
 from edgekit.errors import BundleError
-from edgekit.pictures.preparing import Cut, cut_of, patches_of, positions_of, tiles_of
+from edgekit.pictures.preparing import Cut, cut_of, patches_of, positions_of, stretched, tiles_of
 from edgekit.pictures.prompt import F32, Seen
 from edgekit.pictures.reading import content_of, picture_size, read_picture
 from edgekit.pictures.told import checked
@@ -20,6 +22,7 @@ from edgekit.runtime.session import Session
 from edgekit.runtime.values import Options
 
 Source = str | Path | bytes
+MOST_SHAPES = 8  # of tiles, whose positions are kept
 MOST_KEPT = 16  # pictures whose rows are kept
 
 
@@ -59,6 +62,7 @@ class Sight:
         self.path = bundle / VISION
         self.last = Looked()
         self._seen: OrderedDict[bytes, Seen] = OrderedDict()
+        self._stretched: dict[tuple[int, int], F32] = {}
 
     def needs(self, options: Options) -> tuple[int, int]:
         """The least budget that the encoder takes, and the most that it can use."""
@@ -111,10 +115,10 @@ class Sight:
         """How a picture will be cut, by its size alone; raises as `look`."""
         return cut_of(picture_size(data, name), self.told["kind"], self.told["settings"])
 
-    def tile_rows(self, cut: Cut) -> int:
+    def tile_rows(self, cut: Cut) -> list[int]:
         """Rows of each of its tiles."""
         side = self.told["patch"] * self.told["merge"]
-        return int(cut.tile[0] // side * (cut.tile[1] // side))
+        return [width // side * (height // side) for width, height in cut.tiles]
 
     def encoded(self, session: Session, data: bytes, name: str = "picture") -> Iterator[F32]:
         """The rows of a picture's tiles, one after the other; `session`: of the encoder."""
@@ -131,7 +135,26 @@ class Sight:
         if height < merge or width < merge:
             raise BundleError(f"{self.path}: a tile of {pixels.shape[1:]} pixels is less than one row of the encoder")
         height, width = height // merge * merge, width // merge * merge
-        return session.encode(patches_of(pixels, patch, merge), positions_of(height, width, self.told["grid"], merge))
+        patches = patches_of(pixels, patch, merge, self.told.get("channels_last", False))
+        if not self.told.get("interpolated", False):
+            return session.encode(patches, positions_of(height, width, self.told["grid"], merge))
+        if (height, width) not in self._stretched:
+            if len(self._stretched) >= MOST_SHAPES:
+                self._stretched.clear()
+            self._stretched[height, width] = stretched(self._table, height, width, merge)
+        return session.encode(patches, None, self._stretched[height, width])
+
+    @cached_property
+    def _table(self) -> F32:
+        """The table of positions."""
+        weights = BundleWeights(self.path)
+        try:
+            table = weights.matrix(weights.data["model"]["embedding"]["position"])[0]
+        except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+            raise BundleError(f"{self.path}: has no table of positions; convert the checkpoint again") from error
+        if len(table) != self.told["grid"] ** 2:
+            raise BundleError(f"{self.path}: the table of positions is of another size; convert the checkpoint again")
+        return table
 
     def options(self, options: Options, ram: str | int | None) -> Options:
         """Activations are f32 unless others are asked for: errors of a picture are in all that follows."""

@@ -41,4 +41,5 @@ def _sound(told: Mapping[str, Any]) -> bool:
         and isinstance(told.get("kind"), str)
         and isinstance(told.get("settings"), Mapping)
         and type(told.get("both_ways")) is bool
+        and all(type(told.get(key, False)) is bool for key in ("channels_last", "interpolated"))
     )

@@ -185,7 +185,8 @@ class Patches(_Struct):
         ("columns", c.c_uint32),
         ("rows", c.c_uint32),
         ("out_columns", c.c_uint32),
-        ("reserved", c.c_uint32),
+        ("added_columns", c.c_uint32),
+        ("added", c.c_void_p),
     )
 
 

@@ -61,15 +61,22 @@ def digest_of(rows: F32) -> bytes:
 
 
 def encode_patches(
-    session: Handle, sizes: tuple[int, int, int], patches: F32, positions: Sequence[int] | npt.NDArray[np.uint32]
+    session: Handle,
+    sizes: tuple[int, int, int],
+    patches: F32,
+    positions: Sequence[int] | npt.NDArray[np.uint32] | None,
+    added: F32 | None,
 ) -> F32:
     """See `Session.encode`; `sizes`: values of a patch, patches of a row, values of a row."""
     _, merged, width = sizes
     given = np.ascontiguousarray(patches, dtype=np.float32)
-    places = np.ascontiguousarray(positions, dtype=np.int64)
+    places = np.ascontiguousarray(np.zeros(len(given)) if positions is None else positions, dtype=np.int64)
     if given.ndim != 2 or places.shape != (len(given),) or (places < 0).any() or (places >> 32).any():
         raise RuntimeFailure(f"patches have shape {given.shape} and positions {places.shape}: one for each patch")
     at = places.astype(np.uint32)
+    more = None if added is None else np.ascontiguousarray(added, dtype=np.float32)
+    if (more is None) == (positions is None) or (more is not None and (more.ndim != 2 or len(more) != len(given))):
+        raise RuntimeFailure("patches need positions, or what is added to each of them")
     out = np.empty((len(given) // max(1, merged), width), dtype=np.float32)
     struct = native.Patches(
         count=len(given),
@@ -79,6 +86,8 @@ def encode_patches(
         columns=given.shape[1],
         rows=len(out),
         out_columns=width,
+        added_columns=0 if more is None else more.shape[1],
+        added=None if more is None else more.ctypes.data_as(c.c_void_p),
     )
     with session.use() as handle:
         native.call("session_encode", handle, c.byref(struct))

@@ -231,19 +231,22 @@ class Session:
         """Which positions were given as embeddings, in order; the others are known by their tokens."""
         return tuple(self._given)
 
-    def encode(self, patches: F32, positions: Sequence[int] | npt.NDArray[np.uint32]) -> F32:
+    def encode(
+        self, patches: F32, positions: Sequence[int] | npt.NDArray[np.uint32] | None, added: F32 | None = None
+    ) -> F32:
         """What a decoder reads of a picture, f32 [rows, columns], by an encoder of pictures (edgekit_session_encode).
 
         Args:
             patches: f32 [count, values], those that become one row side by side.
-            positions: [count], of each patch in the encoder's table.
+            positions: [count], of each patch in the encoder's table; None with `added`.
+            added: f32 [count, hidden_size], what is added to each patch in place of a row of that table.
 
         Raises:
             RuntimeFailure: the model is no such encoder, the patches have another shape, a position is out of range,
                 or it was cancelled.
             BundleError: a unit that was read is damaged.
         """
-        return encode_patches(self.handle, self.model.picture_sizes, patches, positions)
+        return encode_patches(self.handle, self.model.picture_sizes, patches, positions, added)
 
     def next(self, sampling: Sampling) -> int:
         """The next token of the text: appends the one that the last call chose, and chooses another

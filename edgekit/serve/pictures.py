@@ -59,8 +59,7 @@ def with_places(bundle: Bundle, prompt: Prompt, pictures: list[bytes]) -> Prompt
         sight = bundle.sight
         cuts = [sight.cut(data, f"picture {i + 1}") for i, data in enumerate(pictures)]
         empty = [
-            Seen(tuple(np.empty((sight.tile_rows(c), 0), np.float32) for _ in range(c.tiles)), c.rows, c.columns)
-            for c in cuts
+            Seen(tuple(np.empty((rows, 0), np.float32) for rows in sight.tile_rows(c)), c.rows, c.columns) for c in cuts
         ]
         special = not bundle.tokenizer.has_chat_template
         made = seeing_prompt(prompt.text, empty, bundle.tokenizer, sight.told, special)

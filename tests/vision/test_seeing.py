@@ -68,7 +68,7 @@ def test_logits_are_those_of_transformers(name: str, count: int, sighted: Any, p
     assert np.abs(got - want).max() <= 1e-4 * np.abs(want).max()
 
 
-@pytest.mark.parametrize("name", ["idefics3", "gemma3"])
+@pytest.mark.parametrize("name", ["idefics3", "gemma3", "lfm2_vl"])
 def test_a_text_is_that_of_transformers_in_any_budget(name: str, sighted: Any, photos: list[Path]) -> None:
     made = sighted(name)
     content = [{"type": "image", "image": photos[0]}, {"type": "text", "text": "What is it?"}]
@@ -114,7 +114,7 @@ def test_a_conversation_goes_on_without_reading_its_picture_again(sighted: Any, 
         assert answer(photos[0], "What?")[0] == first
 
 
-@pytest.mark.parametrize(("name", "tiles"), [("idefics3", 10), ("gemma3", 2)])
+@pytest.mark.parametrize(("name", "tiles"), [("idefics3", 10), ("gemma3", 2), ("lfm2_vl", 8)])
 def test_run_takes_pictures(name: str, tiles: int, sighted: Any, photos: list[Path]) -> None:
     made = sighted(name)
     _, _, inputs = want_of(made, messages_about(photos), photos)

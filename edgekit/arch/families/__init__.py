@@ -13,6 +13,7 @@ from edgekit.arch.families import (
     granite,
     idefics3,
     lfm2,
+    lfm2_vl,
     llama,
     mixtral,
     modernbert,
@@ -74,4 +75,4 @@ ENCODERS: tuple[Family, ...] = (
 )
 
 # What models that write text have to see pictures, by the model_type of the whole.
-VISION: tuple[VisionFamily, ...] = (idefics3.IDEFICS3, idefics3.SMOLVLM, gemma3.VISION)
+VISION: tuple[VisionFamily, ...] = (idefics3.IDEFICS3, idefics3.SMOLVLM, gemma3.VISION, lfm2_vl.LFM2_VL)

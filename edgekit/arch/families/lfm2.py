@@ -11,6 +11,7 @@ OLDER = {"tie_embedding": "tie_word_embeddings", "block_ff_dim": "intermediate_s
 LFM2 = replace(
     LLAMA,
     model_types=("lfm2",),
+    prefixes=("model.", "", "model.language_model.", "language_model.model.", "language_model."),
     defaults=defaults("lfm2"),
     aliases=aliases("lfm2") | OLDER,
     reads=(DECODER - {"rms_norm_eps", "hidden_act"})

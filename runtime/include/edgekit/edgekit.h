@@ -245,7 +245,8 @@ typedef struct edgekit_patches {
   uint32_t columns;          /* patch_columns of edgekit_info */
   uint32_t rows;             /* count / merged_patches */
   uint32_t out_columns;      /* picture_columns */
-  uint32_t reserved;
+  uint32_t added_columns;    /* the encoder's hidden_size; 0 without `added` */
+  const float* added;        /* [count][added_columns]: in place of positions, what is added to each patch; or NULL */
 } edgekit_patches;
 
 typedef struct edgekit_sampling {

@@ -29,10 +29,11 @@ Outcome Decoder::embed_patches(const Patches& patches) {
   }
   EK_TRY(linear_.multiply(m_.embedding_project, s_.embedded.data(), s_.width.embed, count, w_.vector(m_.embedding_bias),
                           s_.x.data(), s_.width.hidden));
-  for (uint32_t t = 0; t < count && m_.position != kNone; ++t) {
+  for (uint32_t t = 0; t < count && (m_.position != kNone || patches.added != nullptr); ++t) {
     float *row = s_.x.row(t), *learned = s_.tiles.data();  // [hidden_size]
-    EK_TRY(embed_row(m_.position, patches.positions[t], learned));
-    for (uint32_t i = 0; i < m_.hidden_size; ++i) row[i] += learned[i];
+    if (patches.added == nullptr) EK_TRY(embed_row(m_.position, patches.positions[t], learned));
+    const float* from = patches.added != nullptr ? patches.added + size_t{t} * m_.hidden_size : learned;
+    for (uint32_t i = 0; i < m_.hidden_size; ++i) row[i] += from[i];
   }
   if (m_.embedding_norm.kind != Norm::none) norms_.apply(m_.embedding_norm, s_.x.data(), count, s_.x.data());
   return Nothing{};

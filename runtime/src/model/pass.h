@@ -41,6 +41,7 @@ struct Patches {
   const float* values = nullptr;        // [count][columns]
   const uint32_t* positions = nullptr;  // [count]: rows of the table of positions; null without one
   uint32_t count = 0, columns = 0;
+  const float* added = nullptr;  // [count][hidden_size], in place of those rows; or null
 };
 
 // Consecutive tokens of one text; or, when there are `texts`, the next token of each of them; or, when there are
