@@ -99,7 +99,7 @@ def _k(bits: int, codes: Callable[[U8], U8]) -> Kept:
 
 
 def _ternary(codes: Callable[[U8], U8], at: int) -> Kept:
-    """Blocks of codes c that stand for scale * (c - 1): the codec's -scale * ((3 - c) - 2), which has room for 3 too."""
+    """Blocks of codes c, for scale * (c - 1): the codec has it as -scale * ((3 - c) - 2), with room for c = 3 too."""
 
     def arrays(b: U8) -> Arrays:
         return {"codes": np.uint8(3) - codes(b), "scale": -_checked(_halves(b, at), 2)}
