@@ -206,7 +206,7 @@ def tq1_codes(b: U8) -> U8:
 
 def tq2_codes(b: U8) -> U8:
     """Codes 0 to 3 [n, 256] of TQ2_0 blocks."""
-    out: U8 = (_shifted(b[:, :64], (0, 2, 4, 6), 2) & 3).reshape(len(b), 256)
+    out: U8 = (_shifted(b[:, :64], (0, 2, 4, 6), 2) & np.uint8(3)).reshape(len(b), 256)
     return out
 
 
