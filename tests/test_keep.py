@@ -24,7 +24,7 @@ from edgekit.runtime.values import Options
 from tests import gguf_files, tiny
 
 RANDOM = np.random.default_rng(3)
-EXACT = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "BF16", "F32", "MXFP4")
+EXACT = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "F16", "BF16", "F32", "MXFP4", "TQ1_0", "TQ2_0")
 WIDE: dict[str, Any] = {**tiny.GQA, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2}
 
 
@@ -36,8 +36,10 @@ def kept(name: str) -> Any:
 def test_arrays_of_blocks_are_the_weights_of_the_blocks(name: str) -> None:
     kind = kept(name)
     blocks = RANDOM.integers(0, 256, (64, kind.bytes), dtype=np.uint8)
-    for at in {"Q8_0": (0,), "MXFP4": ()}.get(name, (0, 2)):  # scales of usual size, of both signs
-        scales = RANDOM.normal(size=(64, 1)) if at == 0 or name.endswith(("1", "K")) else None
+    for at in {"Q8_0": (0,), "MXFP4": (), "TQ1_0": (52,), "TQ2_0": (64,)}.get(
+        name, (0, 2)
+    ):  # scales of usual size, of both signs
+        scales = RANDOM.normal(size=(64, 1)) if at != 2 or name.endswith(("1", "K")) else None
         if scales is not None:
             blocks[:, at : at + 2] = scales.astype("<f2").view(np.uint8)
     if name == "MXFP4":
@@ -131,6 +133,10 @@ def test_scales_beyond_the_codec_are_refused() -> None:
     blocks[:, :2] = np.array([[60000.0]], "<f2").view(np.uint8)
     with pytest.raises(ConvertError, match="too large to be kept"):
         KEPT["Q8_0"].rows(blocks, 1)
+    blocks = np.zeros((1, 66), np.uint8)
+    blocks[:, 64:] = np.array([[np.inf]], "<f2").view(np.uint8)
+    with pytest.raises(ConvertError, match="too large to be kept"):
+        KEPT["TQ2_0"].rows(blocks, 1)
     with pytest.raises(ConvertError, match="beyond those that can be kept"):
         KEPT["MXFP4"].rows(np.full((1, 17), 200, np.uint8), 1)
 

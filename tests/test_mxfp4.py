@@ -16,7 +16,7 @@ from edgekit.bundle.weights import BundleWeights
 from edgekit.checkpoint import open_checkpoint
 from edgekit.checkpoint.mxfp4 import decode
 from edgekit.conversion import convert
-from edgekit.errors import CheckpointError, UnsupportedModelError
+from edgekit.errors import CheckpointError, ConvertError, UnsupportedModelError
 from edgekit.runtime.session import Session
 from edgekit.runtime.values import Options
 from tests import tiny
@@ -68,6 +68,37 @@ def test_a_packed_checkpoint_computes_what_transformers_computes(tmp_path: Path)
     assert np.array_equal(gate, both[:, 0::2].T)
     assert np.array_equal(up, both[:, 1::2].T)
     assert np.array_equal(down, model.model.layers[1].mlp.experts.down_proj[3].detach().numpy())
+
+
+def test_experts_stay_as_they_are(tmp_path: Path) -> None:
+    model = tiny.make("gpt_oss", tmp_path / "checkpoint")
+    pack(tmp_path / "checkpoint", model)
+    done = convert(tmp_path / "checkpoint", tmp_path / "bundle", "keep")
+    weights = BundleWeights(done.path)
+    for layer in range(4):
+        experts = model.model.layers[layer].mlp.experts
+        for e in range(4):
+            gate, up, down = weights.matrix(f"layers.{layer}.ffn.{e}")
+            both = experts.gate_up_proj[e].detach().numpy()
+            assert np.array_equal(gate, both[:, 0::2].T)
+            assert np.array_equal(up, both[:, 1::2].T)
+            want = experts.down_proj[e].detach().numpy()
+            assert np.abs(down - want).max() <= 0.01 * np.abs(want).max()  # lies the other way: 8 bits anew
+    parts = weights.matrix_entry("layers.0.ffn.0")["parts"]
+    assert [(p["codec"], p["bits"]) for p in parts] == [("scaled_palette", 4), ("scaled_palette", 4), ("affine", 8)]
+    assert done.losses is not None
+    assert (done.losses.rounded, done.losses.anew) == (0, 16)
+
+
+def test_scales_that_no_codec_has_are_refused(tmp_path: Path) -> None:
+    model = tiny.make("gpt_oss", tmp_path / "checkpoint")
+    pack(tmp_path / "checkpoint", model)
+    file = tmp_path / "checkpoint" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.layers.0.mlp.experts.gate_up_proj_scales"][:] = 150
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(ConvertError, match="beyond those that can be kept"):
+        convert(tmp_path / "checkpoint", tmp_path / "bundle", "keep")
 
 
 def test_blocks_and_scales_that_do_not_go_together_are_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Blocks of GGUF files as the arrays of our codecs: codes as they are, so that nothing is quantized twice.
 
-Equal bit for bit: Q4_0, Q5_0 and Q8_0 (affine, symmetric: the bias -2^(bits-1) * scale is exact), Q4_1 and Q5_1
+Equal bit for bit: Q4_0, Q5_0 and Q8_0 (affine, symmetric: the bias -2^(bits-1) * scale is exact), TQ1_0 and TQ2_0
+(affine of 2 bits, symmetric), Q4_1 and Q5_1
 (affine, with the file's own f16 scales and biases), MXFP4 (scaled_palette: its scales are powers of two, which the grid
 of scale codes has). Q4_K and Q5_K keep their codes, but the product of their two scales is rounded to f16.
 """
@@ -22,6 +23,8 @@ from edgekit.checkpoint.gguf_types import (
     k_nibbles,
     k_parts,
     nibbles,
+    tq1_codes,
+    tq2_codes,
 )
 from edgekit.codecs import Codec, make_codec
 from edgekit.codecs.scaled_palette import ONE, SCALES, STEPS
@@ -63,12 +66,20 @@ def _halves(blocks: U8, at: int) -> npt.NDArray[np.float16]:
     return np.ascontiguousarray(blocks[:, at : at + 2]).view("<f2")
 
 
+def _checked(scale: npt.NDArray[np.float16], bits: int) -> npt.NDArray[np.float16]:
+    """Scales of symmetric codes, whose bias is an f16 too.
+
+    Raises:
+        ConvertError: one is too large, or no number.
+    """
+    if not (np.abs(scale.astype(np.float32)) * (1 << (bits - 1)) <= LARGEST).all():
+        raise ConvertError("a scale of the file is too large to be kept; name a recipe, as --recipe q8")
+    return scale
+
+
 def _symmetric(bits: int, codes: Callable[[U8], U8]) -> Kept:
     def arrays(b: U8) -> Arrays:
-        scale = _halves(b, 0)
-        if not (np.abs(scale.astype(np.float32)) * (1 << (bits - 1)) <= LARGEST).all():
-            raise ConvertError("a scale of the file is too large to be kept; name a recipe, as --recipe q8")
-        return {"codes": codes(b), "scale": scale}
+        return {"codes": codes(b), "scale": _checked(_halves(b, 0), bits)}
 
     return Kept(make_codec("affine", bits, group_size=32), True, arrays, {})
 
@@ -85,6 +96,15 @@ def _k(bits: int, codes: Callable[[U8], U8]) -> Kept:
         return {"codes": codes(b)} | {k: np.clip(v, -LARGEST, LARGEST).astype("<f2") for k, v in pair.items()}
 
     return Kept(make_codec("affine", bits, group_size=32, symmetric=False), False, arrays, {})
+
+
+def _ternary(codes: Callable[[U8], U8], at: int) -> Kept:
+    """Blocks of codes c, for scale * (c - 1): the codec has it as -scale * ((3 - c) - 2), with room for c = 3 too."""
+
+    def arrays(b: U8) -> Arrays:
+        return {"codes": np.uint8(3) - codes(b), "scale": -_checked(_halves(b, at), 2)}
+
+    return Kept(make_codec("affine", 2, group_size=256), True, arrays, {})
 
 
 def _q8_codes(b: U8) -> U8:
@@ -121,5 +141,7 @@ KEPT: dict[str, Kept] = {
     "Q5_1": _asymmetric(5, lambda b: codes_5(b, 4)),
     "Q4_K": _k(4, lambda b: k_nibbles(b[:, 16:])),
     "Q5_K": _k(5, lambda b: k_nibbles(b[:, 48:]) | (k_high_bits(b[:, 16:48]) << np.uint8(4))),
+    "TQ1_0": _ternary(tq1_codes, 52),
+    "TQ2_0": _ternary(tq2_codes, 64),
     "MXFP4": MXFP4,
 }

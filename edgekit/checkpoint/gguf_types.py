@@ -191,6 +191,33 @@ def _mxfp4(b: U8) -> F32:
     return fp4_scales(b[:, :1]) * FP4[nibbles(b[:, 1:])]
 
 
+def _digits(packed: U8, count: int) -> U8:
+    """The first `count` digits to base 3 of bytes [n, m], as fractions of 256: [n, count * m], first digits first."""
+    powers = np.array([1, 3, 9, 27, 81][:count], np.uint8).reshape(1, -1, 1)
+    shifted = packed[:, None, :] * powers  # what is beyond a byte was digits before
+    out: U8 = (shifted.astype(np.uint16) * 3 >> 8).astype(np.uint8).reshape(len(packed), -1)
+    return out
+
+
+def tq1_codes(b: U8) -> U8:
+    """Codes 0, 1 and 2 [n, 256] of TQ1_0 blocks: five to a byte, the last sixteen four to a byte."""
+    return np.concatenate([_digits(b[:, :32], 5), _digits(b[:, 32:48], 5), _digits(b[:, 48:52], 4)], axis=1)
+
+
+def tq2_codes(b: U8) -> U8:
+    """Codes 0 to 3 [n, 256] of TQ2_0 blocks."""
+    out: U8 = (_shifted(b[:, :64], (0, 2, 4, 6), 2) & np.uint8(3)).reshape(len(b), 256)
+    return out
+
+
+def _tq1_0(b: U8) -> F32:
+    return half(b, 52) * (tq1_codes(b).astype(np.float32) - np.float32(1))
+
+
+def _tq2_0(b: U8) -> F32:
+    return half(b, 64) * (tq2_codes(b).astype(np.float32) - np.float32(1))
+
+
 # By the number that a file has for it.
 KINDS: dict[int, Kind] = {
     0: Kind("F32", 1, 4, _f32),
@@ -208,5 +235,7 @@ KINDS: dict[int, Kind] = {
     20: Kind("IQ4_NL", 32, 18, _iq4_nl),
     23: Kind("IQ4_XS", 256, 136, _iq4_xs),
     30: Kind("BF16", 1, 2, _bf16),
+    34: Kind("TQ1_0", 256, 54, _tq1_0),
+    35: Kind("TQ2_0", 256, 66, _tq2_0),
     39: Kind("MXFP4", 32, 17, _mxfp4),
 }

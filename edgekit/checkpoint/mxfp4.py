@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgekit.checkpoint.gguf_kept import MXFP4, fp4_arrays
 from edgekit.checkpoint.safetensors import Tensor
+from edgekit.codecs import Codec
 from edgekit.errors import CheckpointError
 
 GROUP = 32
@@ -27,6 +30,28 @@ class Mxfp4Tensor(Tensor):
 
     blocks: Tensor | None = None
     scales: Tensor | None = None
+
+    @property
+    def codec(self) -> Codec | None:
+        """The palette with scales that holds the blocks as they are; of a matrix."""
+        return MXFP4.codec if len(self.shape) == 2 else None
+
+    @property
+    def shared(self) -> dict[str, npt.NDArray[Any]]:
+        """Arrays of `codec` that all rows share."""
+        return MXFP4.shared
+
+    def arrays(self, begin: int, end: int) -> dict[str, npt.NDArray[Any]]:
+        """Rows [begin, end) as the arrays of `codec`, those that are `shared` left out.
+
+        Raises:
+            ConvertError: a scale is beyond what the codec holds.
+        """
+        assert self.blocks is not None
+        assert self.scales is not None
+        exponents = self.scales.read(begin, end).astype(np.uint8, copy=False).reshape(-1, 1)
+        made = fp4_arrays(exponents, _codes(self.blocks.read(begin, end)).reshape(-1, GROUP))
+        return {name: values.reshape(end - begin, -1) for name, values in made.items()}
 
     def item(self, index: int) -> Mxfp4Tensor:
         """One of the tensors that this one stacks along its first axis."""
@@ -48,13 +73,17 @@ class Mxfp4Tensor(Tensor):
 
 def decode(blocks: npt.NDArray[np.generic], scales: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
     """f32 [..., groups * 32] of blocks u8 [..., groups, 16] and scales u8 [..., groups]."""
-    packed = blocks.astype(np.uint8, copy=False)
-    codes = np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:-1], GROUP)
     powers = scales.astype(np.int32) - 127
     with np.errstate(over="ignore"):
-        wide = np.ldexp(VALUES[codes], powers[..., None])
-    out: npt.NDArray[np.float32] = wide.reshape(*packed.shape[:-2], -1)
+        wide = np.ldexp(VALUES[_codes(blocks)], powers[..., None])
+    out: npt.NDArray[np.float32] = wide.reshape(*blocks.shape[:-2], -1)
     return out
+
+
+def _codes(blocks: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
+    """Codes u8 [..., groups, 32] of blocks u8 [..., groups, 16]."""
+    packed = blocks.astype(np.uint8, copy=False)
+    return np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:-1], GROUP)
 
 
 def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import transformers
 
 from edgekit.bundle.weights import BundleWeights
@@ -254,6 +256,24 @@ def test_a_mixture_records_how_often_its_experts_come_back(text: Path, tmp_path:
         assert 0 < hits[2] < hits[-1] <= 1  # the least windows hold less than the two experts that a token needs
     with pytest.raises(ConvertError, match="only expert blocks"):
         convert(tmp_path / "mixture", tmp_path / "other", calibration=Calibration((text,), predictor=True))
+
+
+def test_weights_of_a_norm_of_neurons_go_where_the_neurons_go(text: Path, tmp_path: Path) -> None:
+    vocab = json.loads((DEMO / "config.json").read_text())["vocab_size"]
+    config = transformers.BitNetConfig(**{**tiny.GQA, "num_hidden_layers": 1, "vocab_size": vocab})
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    torch.nn.init.normal_(model.model.layers[0].mlp.ffn_sub_norm.weight)
+    model.save_pretrained(tmp_path / "checkpoint")
+    (tmp_path / "checkpoint" / "tokenizer.json").write_bytes((DEMO / "tokenizer.json").read_bytes())
+    how = Calibration((text,), tokens=1024)
+    plain = convert(tmp_path / "checkpoint", tmp_path / "plain", "f32").path
+    moved = convert(tmp_path / "checkpoint", tmp_path / "moved", "f32", calibration=how).path
+    one, other = (BundleWeights(p).matrix("layers.0.ffn")[0] for p in (plain, moved))
+    assert not np.array_equal(one, other)
+    ids = list(range(5, 35))
+    with Session(plain, Options(cache_type="f32")) as a, Session(moved, Options(cache_type="f32", select="all")) as b:
+        want, got = a.logits(ids), b.logits(ids)
+    assert np.abs(want - got).max() <= 1e-4 * np.abs(want).max()  # sums in another order
 
 
 def test_coactive_order_brings_together_what_fires_together() -> None:
