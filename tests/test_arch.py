@@ -73,8 +73,8 @@ def test_frequencies_are_those_of_transformers(params: dict[str, Any]) -> None:
 
 
 def test_every_listed_type_has_a_family_and_unknown_ones_a_way_in() -> None:
-    assert len(known_model_types()) == 30
-    with pytest.raises(UnsupportedModelError, match="known: cohere2, gemma3_text, gemma4_text, gpt2"):
+    assert len(known_model_types()) == 31
+    with pytest.raises(UnsupportedModelError, match="known: bitnet, cohere2, gemma3_text, gemma4_text, gpt2"):
         describe({"model_type": "rwkv"}, {})
 
 

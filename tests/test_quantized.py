@@ -257,6 +257,15 @@ def test_variants_that_are_not_read_are_refused_by_name(tmp_path: Path) -> None:
             open_checkpoint(tmp_path)
 
 
+def test_weights_that_bitnet_rounds_while_it_computes_are_refused(tmp_path: Path) -> None:
+    tiny.make("bitnet", tmp_path / "checkpoint")
+    config = tmp_path / "checkpoint" / "config.json"
+    online = {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": online}))
+    with pytest.raises(UnsupportedModelError, match="while BitNet computes"):
+        open_checkpoint(tmp_path / "checkpoint")
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_parts_that_do_not_go_together_are_refused(method: str, tmp_path: Path) -> None:
     quantized(tmp_path, method)

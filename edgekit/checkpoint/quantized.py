@@ -1,6 +1,5 @@
-"""Checkpoints that other tools quantized (GPTQ, AWQ, compressed-tensors, bitsandbytes, MLX,
-BitNet): their packed tensors
-become matrices under the usual names, and config.json loses what says that they are packed."""
+"""Checkpoints that other tools quantized (GPTQ, AWQ, compressed-tensors, bitsandbytes, MLX, BitNet): their packed
+tensors become matrices under the usual names, and config.json loses what says that they are packed."""
 
 from __future__ import annotations
 
@@ -34,6 +33,11 @@ def unquantized(config: Table, tensors: Tensors) -> tuple[Table, Tensors]:
         made = _mlx(mlx, tensors)
     elif isinstance(given, Mapping) and isinstance(method, str) and _packs(method, tensors):
         made = _READERS[method](given, tensors)
+    elif method == "bitnet":
+        raise UnsupportedModelError(
+            "config.json: the weights are rounded to -1, 0 and 1 while BitNet computes, and are not packed; convert "
+            "the checkpoint that has them packed"
+        )
     else:
         return config, tensors
     return {k: v for k, v in config.items() if k not in ("quantization_config", "quantization")}, made

@@ -54,7 +54,7 @@ def test_hessians_are_those_of_the_inputs(tmp_path: Path) -> None:
         first = reference.model["blocks"][0]
         source = reference._norm(first["pre_norm"], x)
         sums["q"] += source.T @ source
-        x = x + reference._attention(first, source, len(ids), {}, 0)
+        x = x + reference._attention(first, source, len(ids), {}, 0, np.zeros((len(ids), len(ids)), bool))
         y = reference._norm(block["pre_norm"], x)
         gate, up, _ = reference._matrix(block["matrices"][0])
         g = y @ gate.T

@@ -76,7 +76,8 @@ def arguments(method: Any, other: Any = None) -> list[Any]:
         "other": other, "messages": [{"role": "user", "content": "Hello"}],
         "tokens": [3], "sampling": GREEDY, "path": "/nowhere", "position": 0, "block": 1, "draft": None, "ram": None,
         "x": np.zeros((1, 256), np.float32), "take": print, "fill": None, "count": 1, "token_ids": [3], "prompt": [3],
-        "texts": ["x"], "query": "x", "documents": ["x"],
+        "texts": ["x"], "query": "x", "documents": ["x"], "rows": np.zeros((1, 256), np.float32), "sources": [b"x"],
+        "patches": np.zeros((1, 8), np.float32), "positions": [0],
     }  # fmt: skip
     given = inspect.signature(method).parameters.values()
     return [values[p.name] for p in given if p.default is inspect.Parameter.empty]
@@ -97,7 +98,7 @@ def use(thing: Any, name: str, other: Any = None) -> None:
             pass
 
 
-HARMLESS = {"close", "register", "grammar", "vocab_size", "hidden_size", "threads", "kernels"}
+HARMLESS = {"close", "register", "grammar", "vocab_size", "hidden_size", "threads", "kernels", "given", "look"}
 
 
 @pytest.mark.parametrize("kind", ["session", "session of a closed model", "model", "text model"])
