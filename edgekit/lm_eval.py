@@ -107,7 +107,7 @@ class EdgekitLM(TemplateLM):  # type: ignore[misc]
     def _generate(self, context: str, settings: dict[str, Any]) -> str:
         stop = settings.get("until") or []
         stop = [stop] if isinstance(stop, str) else list(stop)
-        tokens = int(settings.get("max_gen_toks", MOST_TOKENS))
+        tokens = min(int(settings.get("max_gen_toks", MOST_TOKENS)), self.max_length - 1)
         temperature = float(settings.get("temperature", 0.0)) if settings.get("do_sample") else 0.0
         ids = self.tok_encode(context)[-(self.max_length - tokens) :] or [self.prefix_token_id]
         pieces = self.model.generate(ids, tokens, Sampling(temperature=temperature), stop)
